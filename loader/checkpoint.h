@@ -1,0 +1,38 @@
+/* checkpoint.h: a Hugging Face checkpoint folder as a set of named, mmapped tensors.
+ * One model.safetensors, or model.safetensors.index.json with its shards. */
+#ifndef VL_CHECKPOINT_H
+#define VL_CHECKPOINT_H
+
+#include "common/common.h"
+
+typedef struct vl_tensor {
+    const char *name;          /* as in the file                              */
+    vl_dtype dtype;
+    int rank;
+    int64_t shape[8];
+    const void *data;          /* in the mmap                                 */
+    size_t bytes;
+} vl_tensor;
+
+typedef struct vl_checkpoint vl_checkpoint;
+int vl_checkpoint_open(vl_checkpoint **out, const char *dir, vl_err *err);
+void vl_checkpoint_free(vl_checkpoint *c);
+size_t vl_checkpoint_count(const vl_checkpoint *c);
+const vl_tensor *vl_checkpoint_at(const vl_checkpoint *c, size_t i);
+/* `name` in today's HF spelling ("model.language_model.norm.weight", "model.visual...", "lm_head..");
+ * files with the older prefixes ("model.norm.weight", "visual...") are found as well. NULL: absent. */
+const vl_tensor *vl_checkpoint_find(const vl_checkpoint *c, const char *name);
+uint64_t vl_checkpoint_bytes(const vl_checkpoint *c);   /* of all tensors */
+/* Tells the kernel that the pages of [data, data+bytes) are not needed any more (packed elsewhere). */
+void vl_checkpoint_release(const void *data, size_t bytes);
+/* 0, or -1 if a mapped file shrank or could not be read since it was opened (a guarded SIGBUS). */
+int vl_checkpoint_check(const vl_checkpoint *c, vl_err *err);
+
+/* Writing: the one safetensors writer of the project (traces, make-random, quantize). `metadata`
+ * is NULL or alternating key, value strings ending in NULL. */
+int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,
+                         const char *const *metadata, vl_err *err);
+/* One file, every tensor; the same guards as a checkpoint. */
+int vl_safetensors_open(vl_checkpoint **out, const char *path, vl_err *err);
+
+#endif

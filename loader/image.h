@@ -1,0 +1,21 @@
+/* image.h: picture bytes -> RGB, decoded by content (never by file name), as Pillow decodes. */
+#ifndef VL_IMAGE_H
+#define VL_IMAGE_H
+
+#include "common/common.h"
+
+typedef struct vl_image {
+    int width, height;         /* after EXIF orientation                              */
+    uint8_t *rgb;              /* [height, width, 3], malloc'd                        */
+    const char *format;        /* "jpeg" "png" "bmp" "gif" "tga" "pnm" "webp"         */
+    int orientation;           /* EXIF 1..8 that was found and applied                */
+    int n_warnings;
+    const char *warnings[8];   /* static strings                                      */
+} vl_image;
+
+/* Limits of 0 mean the defaults of vitreous.h; they are checked from the header, before decoding. */
+int vl_image_decode(vl_image *out, const void *bytes, size_t len, const char *name,
+                    const vl_picture_params *params, vl_err *err);
+void vl_image_clear(vl_image *im);
+
+#endif
