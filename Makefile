@@ -2,43 +2,115 @@
 # `make test` proves the build. `make help` lists the rest.
 #
 # Every configuration has a build folder of its own (build/release, build/asan, build/tsan), so
-# switching never needs a clean.
+# switching never needs a clean. All paths are relative: the tree may live in a folder with spaces.
 
 CONFIG ?= release
 BUILD  := build/$(CONFIG)
-CC     ?= gcc
-PKG    := jansson libpcre2-8 libutf8proc libwebp libwebpdemux libjpeg libmicrohttpd sqlite3 libseccomp
+PREFIX ?= /usr/local
+VERSION := $(shell sed -n 's/^\#define VL_VERSION "\(.*\)"/\1/p' vitreous.h)
+SONAME := libvitreous.so.0
+
+LIB_PKG   := jansson libpcre2-8 libutf8proc libwebp libwebpdemux libjpeg
+SERVE_PKG := libmicrohttpd sqlite3 libseccomp
+PKG       := $(LIB_PKG) $(SERVE_PKG)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
+LIB_LIBS   := $(shell pkg-config --libs $(LIB_PKG) 2>/dev/null)
+SERVE_LIBS := $(shell pkg-config --libs $(SERVE_PKG) 2>/dev/null)
 
 WARN   := -Wall -Wextra -Wshadow -Wconversion -Werror
-STD    := -std=c17 -D_GNU_SOURCE -I. -fopenmp -fPIC -ffp-contract=off
+OPENMP := -fopenmp
+STD    := -std=c17 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off
 OPT    := -O2 -g
-LINK   :=
+SAN    :=
 ifeq ($(CONFIG),asan)
-OPT    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-LINK   := -fsanitize=address,undefined
+OPT    := -O1 -g -fno-omit-frame-pointer
+SAN    := -fsanitize=address,undefined -fno-sanitize-recover=all
 endif
 ifeq ($(CONFIG),tsan)
-OPT    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
-LINK   := -fsanitize=thread
+OPT    := -O1 -g -fno-omit-frame-pointer
+SAN    := -fsanitize=thread
 endif
-CFLAGS_ALL := $(STD) $(WARN) $(OPT) $(shell pkg-config --cflags $(PKG) 2>/dev/null) $(CFLAGS)
-LIBS   := $(shell pkg-config --libs $(PKG) 2>/dev/null) -ldl -lpthread -lm
+# libFuzzer comes with clang; without it tests/fuzz/driver.c mutates the seeds under gcc's sanitizers.
+ifeq ($(CONFIG),fuzz)
+OPT    := -O1 -g -fno-omit-frame-pointer
+SAN    := -fsanitize=address,undefined -fno-sanitize-recover=all
+ifneq ($(shell command -v clang),)
+CC     := clang
+SAN    += -fsanitize=fuzzer-no-link
+OPENMP :=
+WARN   += -Wno-unknown-pragmas
+FUZZ_LINK := -fsanitize=fuzzer
+endif
+endif
+CFLAGS_ALL := $(STD) $(OPENMP) $(WARN) $(OPT) $(SAN) $(PKG_CFLAGS) $(CFLAGS)
+LINK   := $(OPENMP) $(SAN) $(LDFLAGS)
+SYS_LIBS := -ldl -lpthread -lm
+LIBS     := $(LIB_LIBS) $(SYS_LIBS)
+ALL_LIBS := $(SERVE_LIBS) $(LIBS)
 
-LIB_SRC := $(wildcard common/*.c loader/*.c tokenizer/*.c model/*.c kernels/*.c kernels/cpu/*.c kernels/cuda/*.c)
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
-ifeq ($(ARCH),x86_64)
-LIB_SRC := $(filter-out kernels/cpu/neon%,$(LIB_SRC))
-else
-LIB_SRC := $(filter-out kernels/cpu/avx%,$(LIB_SRC))
-endif
-BIN_SRC := $(wildcard cli/*.c serve/*.c)
-TEST_SRC := $(wildcard tests/*/test_*.c)
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
-BIN_OBJ := $(BIN_SRC:%.c=$(BUILD)/%.o)
-TESTS   := $(TEST_SRC:%.c=$(BUILD)/%)
+NOT_OURS := $(if $(filter x86_64,$(ARCH)),kernels/cpu/neon%,kernels/cpu/avx%)
+LIB_SRC  := $(filter-out $(NOT_OURS),$(wildcard common/*.c loader/*.c tokenizer/*.c model/*.c \
+              kernels/*.c kernels/cpu/*.c kernels/cuda/*.c))
+CLI_SRC   := $(wildcard cli/*.c)
+SERVE_SRC := $(wildcard serve/*.c)
+TEST_SRC  := $(wildcard tests/*/test_*.c)
+FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
+LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/%.o)
+CLI_OBJ   := $(CLI_SRC:%.c=$(BUILD)/%.o)
+SERVE_OBJ := $(SERVE_SRC:%.c=$(BUILD)/%.o)
+TESTS     := $(TEST_SRC:%.c=$(BUILD)/%)
+FUZZERS   := $(FUZZ_SRC:%.c=$(BUILD)/%)
+BIN       := $(BUILD)/vitreous
+LIBA      := $(BUILD)/libvitreous.a
+LIBSO     := $(BUILD)/$(SONAME)
 
-all: $(BUILD)/libvitreous.a $(if $(BIN_SRC),$(BUILD)/vitreous)
+.DEFAULT_GOAL := all
+all: $(LIBA) $(LIBSO) $(BIN)
 
+## ---- the two commands of the README ------------------------------------------------------------
+# `deps` may install what the variables above ask pkg-config for, so the rest runs in a make of its own.
+run:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all
+	@tools/run_demo.sh $(BIN)
+test:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory all tests
+	@tests/run.sh $(BUILD) $(T)
+check: test lint
+deps:
+	@tools/deps.sh $(PKG)
+
+## ---- other configurations ----------------------------------------------------------------------
+# Only the C test programs run there: the shell tests drive the same code through a binary.
+asan tsan:
+	@$(MAKE) --no-print-directory CONFIG=$@ tests $(if $(filter asan,$@),all)
+	@VL_ONLY_C=1 tests/run.sh build/$@ $(T)
+fuzz:
+	@$(MAKE) --no-print-directory CONFIG=fuzz fuzzers
+	@tools/fuzz.sh build/fuzz $(or $(FUZZ_SECONDS),20)
+bench: all
+	$(BIN) bench
+lint:
+	@tools/lint.sh
+	@if [ -x $(BIN) ]; then $(BIN) info --weights-md | cmp - weights.md && echo "weights.md: fresh"; fi
+help:
+	@echo 'make run      install what is missing (as root), build, answer about the bundled pictures, serve'
+	@echo 'make test     the same, then every test; the last line is  N passed, N failed, N skipped'
+	@echo '              T="tests/cli/test_cli.sh ..." runs only those'
+	@echo 'make check    test + lint'
+	@echo 'make all      build/release/vitreous, libvitreous.a and libvitreous.so'
+	@echo 'make static   build/release/vitreous-static: needs nothing but libc'
+	@echo 'make asan     the C tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer'
+	@echo 'make fuzz     FUZZ_SECONDS=20 on each parser'
+	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
+	@echo 'make lint     include order, #ifdef and size rules, weights.md up to date'
+	@echo 'make install  PREFIX=/usr/local DESTDIR='
+	@echo 'make deps     the Debian/Ubuntu packages that are needed'
+	@echo 'make clean    remove build/'
+
+## ---- building ----------------------------------------------------------------------------------
 # ISA flags on ISA objects only.
 $(BUILD)/kernels/cpu/avx2%.o: ISA := -mavx2 -mfma -mf16c
 $(BUILD)/kernels/cpu/avx512%.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
@@ -49,21 +121,41 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c $< -o $@
 
-$(BUILD)/libvitreous.a: $(LIB_OBJ)
+$(LIBA): $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(BUILD)/vitreous: $(BIN_OBJ) $(BUILD)/libvitreous.a
-	$(CC) -fopenmp $(LINK) $^ -o $@ $(LIBS)
+$(LIBSO): $(LIB_OBJ) vitreous.map
+	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=vitreous.map $(LINK) $(LIB_OBJ) -o $@ $(LIBS)
+	ln -sf $(SONAME) $(BUILD)/libvitreous.so
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libvitreous.a
-	$(CC) -fopenmp $(LINK) $^ -o $@ $(LIBS)
+$(BIN): $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
+	$(CC) $(LINK) $^ -o $@ $(ALL_LIBS)
+
+# Every library but libc is inside (libc stays shared: the GPU driver is opened with dlopen).
+static: $(BUILD)/vitreous-static
+$(BUILD)/vitreous-static: $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
+	@tools/no_tls.sh "$(CC)" $(BUILD)/no_tls.o
+	$(CC) $(SAN) -static-libgcc $^ $(BUILD)/no_tls.o -o $@ -Wl,-Bstatic $(SERVE_LIBS) $(LIB_LIBS) -lz -lgomp \
+	  -Wl,-Bdynamic $(SYS_LIBS)
+
+# A test of the server may use its parts; every other test sees the library only.
+$(BUILD)/tests/serve/%: $(BUILD)/tests/serve/%.o $(SERVE_OBJ) $(LIBA)
+	$(CC) $(LINK) $^ -o $@ $(ALL_LIBS)
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIBA) \
+                            $(if $(FUZZ_LINK),,$(BUILD)/tests/fuzz/driver.o)
+	$(CC) $(LINK) $(FUZZ_LINK) $^ -o $@ $(LIBS)
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBA)
+	$(CC) $(LINK) $^ -o $@ $(LIBS)
 
 tests: $(TESTS)
+fuzzers: $(FUZZERS)
 
+install: all
+	tools/install.sh $(BUILD) "$(DESTDIR)" "$(PREFIX)" $(VERSION)
 clean:
 	rm -rf build
 
 .SECONDARY:
-.PHONY: all tests clean
+.PHONY: all run test check deps asan tsan fuzz bench lint help static tests fuzzers install clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
