@@ -112,8 +112,8 @@ typedef struct vl_ops {
                       const int32_t *src_idx, int n, int D);
     void (*add_rows)(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
                      const int32_t *src_idx, int n, int D);
-    /* x [P, D] += sum_k weight[p,k] * table[idx[p,k]], k < 4: the bilinear position gather */
-    void (*pos_embed)(vl_backend *b, float *x, const vl_matrix *table, const int32_t *idx,
+    /* out [P, D] = sum_k weight[p,k] * table[idx[p,k]], k < 4: the bilinear position gather */
+    void (*pos_embed)(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,
                       const float *weight, int P);
     /* ids[t] = first index of the largest logit of row t;  logits [T, V] */
     void (*argmax)(vl_backend *b, int32_t *ids, const float *logits, int T, int V);
