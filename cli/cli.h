@@ -83,6 +83,55 @@ json_t *cli_picture_json(const vl_picture *p, const char *file);
 /* Writes one line of JSON to stdout and drops the reference. */
 void cli_print_json(json_t *j);
 
+/* ---- answering (answer.c) ---------------------------------------------------------------------- */
+typedef struct cli_sampling {
+    int64_t n, top_k, seed;           /* INT64_MIN: not given                               */
+    double temp, top_p, min_p, repetition, presence, frequency; /* NAN: not given           */
+    cli_list stop;
+    bool greedy, ignore_eos, detect_repetition;
+} cli_sampling;
+#define CLI_SAMPLING_NONE {.n = 512, .top_k = INT64_MIN, .seed = INT64_MIN, .temp = NAN,           \
+    .top_p = NAN, .min_p = NAN, .repetition = NAN, .presence = NAN, .frequency = NAN}
+#define CLI_SAMPLING_OPTIONS(s)                                                                    \
+    {"max-tokens", 'n', CLI_INT, &(s)->n, "N", "longest answer (default 512)", 1, 1e6},            \
+    {"temp", 0, CLI_NUM, &(s)->temp, "T", "0: greedy; default: the checkpoint's own", 0, 100},     \
+    {"greedy", 0, CLI_FLAG, &(s)->greedy, NULL, "the same as --temp 0", 0, 0},                     \
+    {"top-p", 0, CLI_NUM, &(s)->top_p, "P", "1: off", 1e-6, 1},                                    \
+    {"top-k", 0, CLI_INT, &(s)->top_k, "K", "0: off", 0, 1e6},                                     \
+    {"min-p", 0, CLI_NUM, &(s)->min_p, "P", "0: off", 0, 1},                                       \
+    {"repetition-penalty", 0, CLI_NUM, &(s)->repetition, "X", "1: off", 1e-3, 100},                \
+    {"presence-penalty", 0, CLI_NUM, &(s)->presence, "X", "0: off", -100, 100},                    \
+    {"frequency-penalty", 0, CLI_NUM, &(s)->frequency, "X", "0: off", -100, 100},                  \
+    {"seed", 0, CLI_INT, &(s)->seed, "N", "the same seed gives the same answer", 0, 9e18},         \
+    {"stop", 0, CLI_LIST, &(s)->stop, "TEXT", "end the answer before this text", 0, 0},            \
+    {"ignore-eos", 0, CLI_FLAG, &(s)->ignore_eos, NULL, "go on to --max-tokens", 0, 0},            \
+    {"detect-repetition", 0, CLI_FLAG, &(s)->detect_repetition, NULL, "stop an endless loop", 0, 0}
+/* The checkpoint's generation_config.json, changed by what was given. */
+vl_sampling cli_sampling_of(const cli_sampling *s, const vl_model *m);
+
+typedef struct cli_answer {
+    FILE *stream;                     /* text is written here as it comes; NULL: only kept  */
+    bool progress;                    /* encode and prefill progress on stderr              */
+    const volatile int *cancel;       /* NULL, or non-zero when the answer should end       */
+    char *text;                       /* malloc'd, NUL-terminated                           */
+    size_t len, cap;
+    bool done;
+    char finish_reason[16];
+    int prompt_tokens, image_tokens, completion_tokens;
+    uint32_t logits_hash;
+    vl_timings timings;
+    vl_err error;
+} cli_answer;
+int cli_answer_event(void *answer, const vl_event *ev); /* a vl_event_fn */
+void cli_answer_clear(cli_answer *a);
+/* A session just large enough, one answer, and the session is gone. 0 or the exit code. */
+int cli_answer_one(vl_model *m, const vl_prompt *p, const vl_sampling *s, cli_answer *a);
+/* {"text","usage":{...},"finish_reason","images":[...],"timings":{...},"logits_hash"} */
+json_t *cli_answer_json(const cli_answer *a, const vl_model *m, vl_picture *const *pictures,
+                        const cli_list *files);
+/* One line on stderr: tok/s, GB/s, share of the machine's read rate measured now, logits hash. */
+void cli_answer_speed(const cli_answer *a, const vl_model *m);
+
 /* ---- the commands -------------------------------------------------------------------------------- */
 int cmd_run(int argc, char **argv);
 int cmd_chat(int argc, char **argv);

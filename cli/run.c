@@ -1,0 +1,62 @@
+/* run.c: one question about any number of pictures, answered on stdout as it is generated. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "cli/cli.h"
+
+int cmd_run(int argc, char **argv) {
+    cli_common common = {0};
+    cli_sampling sampling = CLI_SAMPLING_NONE;
+    cli_list images = {0};
+    const char *text = NULL, *system = NULL;
+    bool json = false;
+    const cli_option options[] = {
+        {"image", 'i', CLI_LIST, &images, "FILE", "a picture", 0, 0},
+        {"prompt", 'p', CLI_STR, &text, "TEXT", "the question; - reads it from stdin", 0, 0},
+        {"system", 0, CLI_STR, &system, "TEXT", "system prompt", 0, 0},
+        CLI_SAMPLING_OPTIONS(&sampling),
+        {"json", 0, CLI_FLAG, &json, NULL, "one JSON object instead of the plain answer", 0, 0},
+        CLI_PICTURE_OPTIONS(&common),
+        CLI_MODEL_OPTIONS(&common),
+        {0},
+    };
+    int rc = cli_parse("run [--image FILE]... -p TEXT",
+                       "One answer, streamed to stdout. Greedy, unless --temp or the checkpoint's "
+                       "generation_config.json asks\nfor sampling.",
+                       options, argc, argv, NULL);
+    if (rc >= 0) return rc;
+    if (!text) return cli_usage("run needs a question: -p TEXT");
+
+    vl_model *m = NULL;
+    vl_picture **pictures = NULL;
+    vl_prompt *prompt = NULL;
+    vl_err err = {0};
+    char *from_stdin = NULL, *messages = NULL;
+    size_t len;
+    cli_answer answer = {.stream = json ? NULL : stdout, .progress = true};
+    rc = text[0] == '-' && !text[1] ? cli_read_stdin(&from_stdin, &len) : 0;
+    if (!rc) rc = cli_messages(system, images.n, from_stdin ? from_stdin : text, &messages);
+    if (!rc) rc = cli_open_model(&common, &m);
+    if (!rc) rc = cli_load_pictures(m, &common, &images, &pictures);
+    if (!rc && vl_prompt_chat(&prompt, m, messages, NULL, 0, pictures, images.n, &err))
+        rc = cli_fail(&err);
+    if (!rc) {
+        vl_sampling s = cli_sampling_of(&sampling, m);
+        rc = cli_answer_one(m, prompt, &s, &answer);
+    }
+    if (!rc && json) cli_print_json(cli_answer_json(&answer, m, pictures, &images));
+    if (!rc && !json) putchar('\n');
+    if (!rc) {
+        fflush(stdout);
+        cli_answer_speed(&answer, m);
+    }
+    cli_answer_clear(&answer);
+    vl_prompt_free(prompt);
+    cli_free_pictures(pictures, images.n);
+    vl_model_free(m);
+    free(messages);
+    free(from_stdin);
+    free(images.v);
+    free(sampling.stop.v);
+    return rc;
+}
