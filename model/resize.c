@@ -1,0 +1,171 @@
+/* resize.c: the two antialiased bicubic resizes behind HF's image processors, exact to the bit.
+ *
+ * Both are separable and integer; each pass rounds to uint8, and a pass that keeps the size is
+ * skipped. Output i of an axis is sum_j w[i][j] * in[first[i] + j], with Keys' cubic (a = -0.5)
+ * stretched by max(in/out, 1), weights normalised in double and then rounded to fixed point:
+ *
+ *                    Pillow (Resample.c)              torchvision uint8 on CPU (UpSampleKernel)
+ *   fraction bits    22                               the most that keep the largest weight of the
+ *                                                     axis below 2^15 (at most 22)
+ *   rounding of w    half away from zero              the same
+ *   pass order       vertical first if it shrinks     horizontal first, always
+ *                    more than twice as much, in
+ *                    pixels, as horizontal
+ *
+ * Easy to get wrong: the order (up to 19 levels), the shared precision of an axis, and float
+ * instead of double for the weights.
+ */
+#include "model/preprocess.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct axis {
+    int in, out, taps;     /* taps: the stride of w                      */
+    int *first, *count;    /* [out]: which inputs                        */
+    int32_t *w;            /* [out, taps], fixed point with `bits`       */
+    int bits;
+} axis;
+
+static double cubic(double x) {
+    x = fabs(x);
+    if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+    if (x < 2) return (((x - 5) * x + 8) * x - 4) * -0.5;
+    return 0;
+}
+
+/* The normalised weights of output i into w; returns the largest. */
+static double weights_of(axis *a, int i, double *w) {
+    double scale = (double)a->in / a->out, stretch = scale > 1 ? scale : 1;
+    double support = 2 * stretch, centre = (i + 0.5) * scale, inverse = 1 / stretch;
+    double sum = 0, largest = 0;
+    int first = (int)(centre - support + 0.5), last = (int)(centre + support + 0.5);
+    if (first < 0) first = 0;
+    if (last > a->in) last = a->in;
+    a->first[i] = first;
+    a->count[i] = last - first;
+    vl_assert(a->count[i] > 0 && a->count[i] <= a->taps, "taps %d of %d", a->count[i], a->taps);
+    for (int j = 0; j < a->count[i]; j++) sum += w[j] = cubic((j + first - centre + 0.5) * inverse);
+    for (int j = 0; j < a->count[i]; j++) {
+        w[j] /= sum;
+        if (w[j] > largest) largest = w[j];
+    }
+    return largest;
+}
+
+static void axis_free(axis *a) {
+    free(a->first);
+    free(a->count);
+    free(a->w);
+}
+
+static bool axis_init(axis *a, int in, int out, bool pil) {
+    double scale = (double)in / out;
+    *a = (axis){.in = in, .out = out, .taps = 2 * (int)ceil(2 * (scale > 1 ? scale : 1)) + 1};
+    size_t n = (size_t)out, taps = (size_t)a->taps;
+    a->first = vl_calloc(n, sizeof *a->first);
+    a->count = vl_calloc(n, sizeof *a->count);
+    a->w = n > SIZE_MAX / taps ? NULL : vl_calloc(n * taps, sizeof *a->w);
+    double *w = n > SIZE_MAX / taps ? NULL : vl_calloc(n * taps, sizeof *w);
+    if (!a->first || !a->count || !a->w || !w) {
+        free(w);
+        axis_free(a);
+        return false;
+    }
+    double largest = 0;
+    for (int i = 0; i < out; i++) {
+        double l = weights_of(a, i, w + (size_t)i * taps);
+        if (l > largest) largest = l;
+    }
+    a->bits = 22;
+    for (int bits = 0; !pil && bits < 22; bits++) { /* largest is at most 1.2, so bits > 12 */
+        if ((int)(0.5 + largest * (1 << (bits + 1))) < 1 << 15) continue;
+        a->bits = bits;
+        break;
+    }
+    for (size_t k = 0; k < n * taps; k++)
+        a->w[k] = (int32_t)((w[k] < 0 ? -0.5 : 0.5) + w[k] * (1 << a->bits));
+    free(w);
+    return true;
+}
+
+static uint8_t clip8(int32_t acc, int bits) {
+    int32_t v = acc >> bits;
+    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+}
+
+/* [rows, in, 3] -> [rows, out, 3] */
+static void pass_horizontal(uint8_t *dst, const uint8_t *src, int rows, const axis *a) {
+    int32_t half = 1 << (a->bits - 1);
+    for (int y = 0; y < rows; y++, src += 3 * (size_t)a->in) {
+        for (int x = 0; x < a->out; x++, dst += 3) {
+            const int32_t *w = a->w + (size_t)x * (size_t)a->taps;
+            const uint8_t *s = src + 3 * (size_t)a->first[x];
+            int32_t r = half, g = half, b = half;
+            for (int j = 0; j < a->count[x]; j++, s += 3) {
+                r += w[j] * s[0];
+                g += w[j] * s[1];
+                b += w[j] * s[2];
+            }
+            dst[0] = clip8(r, a->bits);
+            dst[1] = clip8(g, a->bits);
+            dst[2] = clip8(b, a->bits);
+        }
+    }
+}
+
+/* [in, width, 3] -> [out, width, 3], in strips that stay in the first-level cache */
+static void pass_vertical(uint8_t *dst, const uint8_t *src, int width, const axis *a) {
+    enum { STRIP = 1024 };
+    size_t row = 3 * (size_t)width;
+    int32_t acc[STRIP];
+    for (int y = 0; y < a->out; y++, dst += row) {
+        const int32_t *w = a->w + (size_t)y * (size_t)a->taps;
+        for (size_t at = 0; at < row; at += STRIP) {
+            size_t n = row - at < STRIP ? row - at : STRIP;
+            const uint8_t *s = src + (size_t)a->first[y] * row + at;
+            for (size_t i = 0; i < n; i++) acc[i] = 1 << (a->bits - 1);
+            for (int j = 0; j < a->count[y]; j++, s += row) {
+                int32_t wj = w[j];
+#pragma omp simd
+                for (size_t i = 0; i < n; i++) acc[i] += wj * s[i];
+            }
+            for (size_t i = 0; i < n; i++) dst[at + i] = clip8(acc[i], a->bits);
+        }
+    }
+}
+
+int vl_resize_bicubic(uint8_t *dst, int oh, int ow, const uint8_t *src, int h, int w, bool pil,
+                      vl_err *err) {
+    vl_assert(h > 0 && w > 0 && oh > 0 && ow > 0, "%dx%d -> %dx%d", h, w, oh, ow);
+    bool vertical = h != oh, horizontal = w != ow;
+    bool vertical_first = pil && h > oh && h - oh > 2 * (int64_t)(w - ow);
+    axis ax = {0}, ay = {0};
+    uint8_t *mid = NULL;
+    bool ok = true;
+    if (horizontal) ok = axis_init(&ax, w, ow, pil);
+    if (ok && vertical) ok = axis_init(&ay, h, oh, pil);
+    if (ok && horizontal && vertical) {
+        size_t bytes = 3 * (vertical_first ? (size_t)oh * (size_t)w : (size_t)h * (size_t)ow);
+        ok = (mid = malloc(bytes)) != NULL;
+    }
+    if (!ok) {
+        vl_fail(err, VL_E_NOMEM, "no memory to resize a picture of %dx%d to %dx%d", w, h, ow, oh);
+    } else if (mid && vertical_first) {
+        pass_vertical(mid, src, w, &ay);
+        pass_horizontal(dst, mid, oh, &ax);
+    } else if (mid) {
+        pass_horizontal(mid, src, h, &ax);
+        pass_vertical(dst, mid, ow, &ay);
+    } else if (horizontal) {
+        pass_horizontal(dst, src, h, &ax);
+    } else if (vertical) {
+        pass_vertical(dst, src, w, &ay);
+    } else {
+        memcpy(dst, src, 3 * (size_t)h * (size_t)w);
+    }
+    axis_free(&ax);
+    axis_free(&ay);
+    free(mid);
+    return ok ? 0 : -1;
+}
