@@ -28,7 +28,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from hf_cases import GOLDEN, MODEL_DIRS
 from hf_messages import TEMPLATE_CASES
-from hf_reference import IMAGE_PROCESSORS
+from hf_reference import IMAGE_PROCESSORS, read_template
 from hf_strings import strings
 from PIL import Image
 
@@ -187,16 +187,17 @@ def render(template, case):
 def template():
     out = fresh("template")
     real = real_template()
-    ours = (pathlib.Path(__file__).resolve().parent / "hf_chat_template.jinja").read_text()
+    ours = {name: read_template(folder) for name, folder in MODEL_DIRS.items()}
     for name, case in TEMPLATE_CASES.items():
         case = {"messages": case["messages"], "tools": case.get("tools"),
                 "add_generation_prompt": case.get("add_generation_prompt", True),
                 "add_vision_id": case.get("add_vision_id", False)}
         case["expected"] = render(real, case)
-        if render(ours, case) != case["expected"]:
-            raise SystemExit(f"hf_chat_template.jinja differs from the real one on {name}")
+        for model, text in ours.items():
+            if render(text, case) != case["expected"]:
+                raise SystemExit(f"the template of {model} differs from the real one on {name}")
         (out / f"{name}.json").write_text(json.dumps(case, ensure_ascii=False, indent=1) + "\n")
-    print(f"template: {len(TEMPLATE_CASES)} cases, our template renders all of them alike")
+    print(f"template: {len(TEMPLATE_CASES)} cases, every checkpoint's template renders them alike")
 
 
 # ---- tokenizer -----------------------------------------------------------------------------

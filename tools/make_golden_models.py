@@ -97,7 +97,8 @@ def tokenizer_files(out, merges, merges_as_strings, template_inside):
 
 
 def chat_template():
-    return (HERE / "hf_chat_template.jinja").read_text()
+    """The project's own text that renders as Qwen3-VL's template does."""
+    return (HERE / "train_demo" / "chat_template.jinja").read_text()
 
 
 def write_json(path, value):
