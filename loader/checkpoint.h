@@ -32,6 +32,11 @@ int vl_checkpoint_check(const vl_checkpoint *c, vl_err *err);
  * is NULL or alternating key, value strings ending in NULL. */
 int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,
                          const char *const *metadata, vl_err *err);
+/* The same with bounded memory: a tensor whose data is NULL comes from fill, in pieces of bytes
+ * [at, at + n), front to back, one tensor after the other. */
+typedef void (*vl_tensor_fill)(void *user, const vl_tensor *t, size_t at, void *dst, size_t n);
+int vl_safetensors_stream(const char *path, const vl_tensor *tensors, size_t n,
+                          const char *const *metadata, vl_tensor_fill fill, void *user, vl_err *err);
 /* One file, every tensor; the same guards as a checkpoint. */
 int vl_safetensors_open(vl_checkpoint **out, const char *path, vl_err *err);
 

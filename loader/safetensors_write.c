@@ -52,19 +52,40 @@ static char *header_of(const vl_tensor *tensors, size_t n, const char *const *me
     return text;
 }
 
-static bool write_all(FILE *f, const vl_tensor *tensors, size_t n, const char *header) {
+/* A tensor's data: what it points to, or what fill makes, piece by piece. */
+static bool write_data(FILE *f, const vl_tensor *t, vl_tensor_fill fill, void *user) {
+    enum { PIECE = 1 << 18 };
+    if (t->data || !t->bytes) return !t->bytes || fwrite(t->data, t->bytes, 1, f) == 1;
+    void *piece = malloc(PIECE);
+    bool ok = piece != NULL;
+    for (size_t at = 0; ok && at < t->bytes; at += PIECE) {
+        size_t len = t->bytes - at < PIECE ? t->bytes - at : PIECE;
+        fill(user, t, at, piece, len);
+        ok = fwrite(piece, len, 1, f) == 1;
+    }
+    free(piece);
+    return ok;
+}
+
+static bool write_all(FILE *f, const vl_tensor *tensors, size_t n, const char *header,
+                      vl_tensor_fill fill, void *user) {
     size_t len = strlen(header), padded = (len + 7) & ~(size_t)7;
     uint8_t prefix[8];
     for (int i = 0; i < 8; i++) prefix[i] = (uint8_t)(padded >> (8 * i));
     bool ok = fwrite(prefix, 8, 1, f) == 1 &&
               fprintf(f, "%s%*s", header, (int)(padded - len), "") == (int)padded;
     FOR_EACH_IN_LAYOUT(size, i, tensors, n)
-        ok = ok && (!tensors[i].bytes || fwrite(tensors[i].data, tensors[i].bytes, 1, f) == 1);
+        ok = ok && write_data(f, &tensors[i], fill, user);
     return ok;
 }
 
 int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,
                          const char *const *metadata, vl_err *err) {
+    return vl_safetensors_stream(path, tensors, n, metadata, NULL, NULL, err);
+}
+
+int vl_safetensors_stream(const char *path, const vl_tensor *tensors, size_t n,
+                          const char *const *metadata, vl_tensor_fill fill, void *user, vl_err *err) {
     char *header = header_of(tensors, n, metadata);
     size_t cap = strlen(path) + sizeof ".partial";
     char *partial = malloc(cap);
@@ -75,7 +96,7 @@ int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,
     }
     snprintf(partial, cap, "%s.partial", path);
     FILE *f = fopen(partial, "wb");
-    bool ok = f && write_all(f, tensors, n, header);
+    bool ok = f && write_all(f, tensors, n, header, fill, user);
     if (f) ok = (fclose(f) == 0) && ok;
     ok = ok && rename(partial, path) == 0;
     int rc = ok ? 0 : vl_fail(err, VL_E_IO, "%s: cannot write: %s", path, strerror(errno));
