@@ -15,7 +15,7 @@ typedef struct cli_tensor {
 typedef struct cli_trace {
     cli_tensor *v;
     size_t n;
-    bool failed;           /* a tensor could not be kept                                   */
+    bool failed;           /* memory ran out                                               */
 } cli_trace;
 
 typedef struct cli_trace_request {
@@ -26,8 +26,8 @@ typedef struct cli_trace_request {
     int max_rows;          /* prefill chunk; 0: the session's default                      */
 } cli_trace_request;
 
-/* One user turn, pictures first. Vision tensors of several pictures and text tensors of several
- * chunks are joined along their rows; only prompt rows are kept. 0 or the exit code. */
+/* One user turn, pictures first, answered; the tensors are those of vl_session_trace. 0 or the exit
+ * code. */
 int cli_trace_run(cli_trace *out, vl_model *m, const cli_trace_request *r);
 const cli_tensor *cli_trace_find(const cli_trace *t, const char *name);
 int64_t cli_tensor_count(const cli_tensor *t);
