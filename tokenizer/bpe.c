@@ -20,7 +20,7 @@
 enum { MAX_PROBES = 512 };     /* a file made to collide is refused instead of hanging */
 #define FREE_SLOT 0xffffffffu
 
-/* ---- bytes ----------------------------------------------------------------------------------- */
+/* ---- bytes ---------------------------------------------------------------------------------- */
 
 /* The byte that GPT-2's alphabet spells with code point c, or -1. Printable Latin-1 stands for
  * itself, the other 68 bytes follow from U+0100 on in order. */
@@ -47,7 +47,7 @@ bool vl_bytes_of_token(vl_str *token, char *writable) {
     return true;
 }
 
-/* ---- tables ------------------------------------------------------------------------------------ */
+/* ---- tables --------------------------------------------------------------------------------- */
 
 static uint32_t hash_bytes(const char *s, size_t n) {
     uint64_t h = 0xcbf29ce484222325u; /* FNV-1a, then mixed down */
@@ -100,8 +100,8 @@ static int add_token(vl_bpe *b, const vl_vocab_entry *e, uint32_t *used, const c
     uint32_t i = hash_bytes(e->text.s, e->text.n), last = i + MAX_PROBES;
     for (; b->slots[i & b->slot_mask] >= 0; i++) {
         if (piece_is(b, b->slots[i & b->slot_mask], e->text.s, e->text.n))
-            return vl_fail(err, VL_E_MODEL, "%s: token \"%.*s\" has two ids, %d and %d", what, shown,
-                           e->text.s, b->slots[i & b->slot_mask], e->id);
+            return vl_fail(err, VL_E_MODEL, "%s: token \"%.*s\" has two ids, %d and %d", what,
+                           shown, e->text.s, b->slots[i & b->slot_mask], e->id);
         if (i == last) return vl_fail(err, VL_E_MODEL, "%s: tokens made to collide", what);
     }
     if (e->kind == VL_BYTES) b->slots[i & b->slot_mask] = e->id;
@@ -119,8 +119,8 @@ static int add_merge(vl_bpe *b, const vl_vocab_pair *p, uint32_t rank, const cha
     if (left < 0 || right < 0 || id < 0) {
         vl_str t = left < 0 ? p->left : right < 0 ? p->right
                                                   : (vl_str){joined, p->left.n + p->right.n};
-        return vl_fail(err, VL_E_MODEL, "%s: merge %u names \"%.*s\", which is not in the vocabulary",
-                       what, rank, t.n > 64 ? 64 : (int)t.n, t.s);
+        return vl_fail(err, VL_E_MODEL, "%s: merge %u names \"%.*s\", which is not in the "
+                       "vocabulary", what, rank, t.n > 64 ? 64 : (int)t.n, t.s);
     }
     uint32_t i = hash_pair((uint32_t)left, (uint32_t)right), end = i + MAX_PROBES;
     vl_merge *m = &b->merges[i & b->merge_mask];
@@ -187,7 +187,7 @@ void vl_bpe_clear(vl_bpe *b) {
     *b = (vl_bpe){0};
 }
 
-/* ---- merging ------------------------------------------------------------------------------------ */
+/* ---- merging -------------------------------------------------------------------------------- */
 
 void vl_bpe_work_clear(vl_bpe_work *w) {
     free(w->symbols);

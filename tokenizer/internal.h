@@ -10,8 +10,8 @@ struct vl_tokenizer {
     vl_bpe bpe;
     vl_split split;
     bool nfc;
-    vl_added_set added[2];     /* [0] as given, [1] normalized: found after NFC. Texts in bpe.text */
-    uint8_t *special;          /* [bpe.size]                                                       */
+    vl_added_set added[2];     /* [0] as given, [1] normalized: found after NFC; texts lie in bpe */
+    uint8_t *special;          /* [bpe.size]                                                    */
 };
 
 #endif

@@ -30,7 +30,7 @@ typedef struct source {
     vl_rules rules;
 } source;
 
-/* ---- vocabulary and merges ------------------------------------------------------------------- */
+/* ---- vocabulary and merges ------------------------------------------------------------------ */
 
 static int long_token(const source *s, vl_str t) {
     if (t.n <= VL_MAX_TOKEN_BYTES) return 0;
@@ -116,7 +116,7 @@ static int read_merges_txt(source *s, char *text, size_t len) {
     return 0;
 }
 
-/* ---- added tokens ------------------------------------------------------------------------------ */
+/* ---- added tokens --------------------------------------------------------------------------- */
 
 /* One added token; id comes from the entry itself, or (tokenizer_config.json) from its key. */
 static int add_added(source *s, const json_t *o, int64_t id) {
@@ -168,7 +168,7 @@ static int read_added_map(source *s, json_t *map) {
     return 0;
 }
 
-/* ---- the files ---------------------------------------------------------------------------------- */
+/* ---- the files ------------------------------------------------------------------------------ */
 
 static bool is(vl_str s, const char *word) {
     return s.n == strlen(word) && memcmp(s.s, word, s.n) == 0;
@@ -286,7 +286,7 @@ static int read_files(source *s, const char *dir) {
     return read_config(s, path[CONFIG], !all);
 }
 
-/* ---- building ------------------------------------------------------------------------------------ */
+/* ---- building ------------------------------------------------------------------------------- */
 
 /* Sorts the added tokens, drops what two files say alike and appends them to the vocabulary. */
 static int join_added(source *s) {

@@ -119,7 +119,7 @@ int vl_split_run(const vl_split *s, const char *text, size_t n,
     return rc;
 }
 
-/* ---- NFC ---------------------------------------------------------------------------------------- */
+/* ---- NFC ------------------------------------------------------------------------------------ */
 
 typedef struct mark { int32_t ccc; uint32_t order; int32_t c; } mark;
 

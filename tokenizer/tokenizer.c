@@ -43,7 +43,7 @@ static int normalize(const encoder *e, const char *text, const char *mask, size_
     return 0;
 }
 
-/* Text and ids in turn: the runs between the added tokens of set `level` go on to the next stage. */
+/* Text and ids in turn; the runs between the added tokens of set `level` go to the next stage. */
 static int encode_run(encoder *e, int level, const char *text, const char *mask, size_t n) {
     const vl_added_set *set = &e->t->added[level];
     int rc = 0;

@@ -26,8 +26,8 @@ static int prefix(const char *s, size_t n, int *need) {
 
 int vl_utf8_decode(const char *s, size_t n, int32_t *c) {
     static const unsigned char LEAD_BITS[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
-    int need, k = prefix(s, n, &need);
-    if (need == 0 || k < need) return 0;
+    int need;
+    if (n == 0 || prefix(s, n, &need) < need || need == 0) return 0;
     *c = (unsigned char)s[0] & LEAD_BITS[need];
     for (int i = 1; i < need; i++) *c = *c << 6 | ((unsigned char)s[i] & 0x3f);
     return need;
