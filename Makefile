@@ -10,7 +10,12 @@ PREFIX ?= /usr/local
 VERSION := $(shell sed -n 's/^\#define VL_VERSION "\(.*\)"/\1/p' vitreous.h)
 SONAME := libvitreous.so.0
 
-LIB_PKG   := jansson libpcre2-8 libutf8proc libwebp libwebpdemux libjpeg
+LIB_PKG   := jansson libpcre2-8 libutf8proc libwebp libwebpdemux
+# Without libjpeg-turbo (make NO_JPEG=1, from a clean build) stb_image reads JPEG, not quite as Pillow.
+ifndef NO_JPEG
+LIB_PKG   += libjpeg
+JPEG      := -DVL_HAVE_LIBJPEG
+endif
 SERVE_PKG := libmicrohttpd sqlite3 libseccomp
 PKG       := $(LIB_PKG) $(SERVE_PKG)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
@@ -42,7 +47,7 @@ WARN   += -Wno-unknown-pragmas
 FUZZ_LINK := -fsanitize=fuzzer
 endif
 endif
-CFLAGS_ALL := $(STD) $(OPENMP) $(WARN) $(OPT) $(SAN) $(PKG_CFLAGS) $(CFLAGS)
+CFLAGS_ALL := $(STD) $(JPEG) $(OPENMP) $(WARN) $(OPT) $(SAN) $(PKG_CFLAGS) $(CFLAGS)
 LINK   := $(OPENMP) $(SAN) $(LDFLAGS)
 SYS_LIBS := -ldl -lpthread -lm
 LIBS     := $(LIB_LIBS) $(SYS_LIBS)
