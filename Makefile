@@ -22,6 +22,10 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIB_LIBS   := $(shell pkg-config --libs $(LIB_PKG) 2>/dev/null)
 SERVE_LIBS := $(shell pkg-config --libs $(SERVE_PKG) 2>/dev/null)
 
+# One short line per step; V=1 shows the commands.
+Q := $(if $(V),,@)
+say = @$(if $(V),:,printf '  %-5s %s\n' $(1) '$@')
+
 WARN   := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPENMP := -fopenmp
 STD    := -std=c17 -D_GNU_SOURCE -I. -fPIC -ffp-contract=off
@@ -50,10 +54,9 @@ endif
 CFLAGS_ALL := $(STD) $(JPEG) $(OPENMP) $(WARN) $(OPT) $(SAN) $(PKG_CFLAGS) $(CFLAGS)
 LINK   := $(OPENMP) $(SAN) $(LDFLAGS)
 SYS_LIBS := -ldl -lpthread -lm
-LIBS     := $(LIB_LIBS) $(SYS_LIBS)
+# Until every part has landed, programs link with what there is.
+LIBS     := $(LIB_LIBS) $(SYS_LIBS) -Wl,--unresolved-symbols=ignore-all
 ALL_LIBS := $(SERVE_LIBS) $(LIBS)
-# Until every part has landed the binary links with what there is.
-ALL_LIBS += -Wl,--unresolved-symbols=ignore-all
 
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 NOT_OURS := $(if $(filter x86_64,$(ARCH)),kernels/cpu/neon%,kernels/cpu/avx%)
@@ -126,34 +129,42 @@ $(BUILD)/kernels/cpu/avx512vnni%.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c $< -o $@
 
 $(LIBA): $(LIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)
+	$(Q)ar rcs $@ $^
 
 $(LIBSO): $(LIB_OBJ) vitreous.map
-	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=vitreous.map $(LINK) $(LIB_OBJ) -o $@ $(LIBS)
-	ln -sf $(SONAME) $(BUILD)/libvitreous.so
+	$(call say,LINK)
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=vitreous.map $(LINK) $(LIB_OBJ) -o $@ $(LIBS)
+	@ln -sf $(SONAME) $(BUILD)/libvitreous.so
 
 $(BIN): $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
-	$(CC) $(LINK) $^ -o $@ $(ALL_LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK) $^ -o $@ $(ALL_LIBS)
 
 # Every library but libc is inside (libc stays shared: the GPU driver is opened with dlopen).
 static: $(BUILD)/vitreous-static
 $(BUILD)/vitreous-static: $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
 	@tools/no_tls.sh "$(CC)" $(BUILD)/no_tls.o
-	$(CC) $(SAN) -static-libgcc $^ $(BUILD)/no_tls.o -o $@ -Wl,-Bstatic $(SERVE_LIBS) $(LIB_LIBS) -lz -lgomp \
+	$(call say,LINK)
+	$(Q)$(CC) $(SAN) -static-libgcc $^ $(BUILD)/no_tls.o -o $@ -Wl,-Bstatic $(SERVE_LIBS) $(LIB_LIBS) -lz -lgomp \
 	  -Wl,-Bdynamic $(SYS_LIBS)
 
 # A test of the server may use its parts; every other test sees the library only.
 $(BUILD)/tests/serve/%: $(BUILD)/tests/serve/%.o $(SERVE_OBJ) $(LIBA)
-	$(CC) $(LINK) $^ -o $@ $(ALL_LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK) $^ -o $@ $(ALL_LIBS)
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIBA) \
                             $(if $(FUZZ_LINK),,$(BUILD)/tests/fuzz/driver.o)
-	$(CC) $(LINK) $(FUZZ_LINK) $^ -o $@ $(LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK) $(FUZZ_LINK) $^ -o $@ $(LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBA)
-	$(CC) $(LINK) $^ -o $@ $(LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(LINK) $^ -o $@ $(LIBS)
 
 tests: $(TESTS)
 fuzzers: $(FUZZERS)
