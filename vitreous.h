@@ -137,6 +137,7 @@ typedef struct vl_sampling {
     bool ignore_eos, detect_repetition, keep_special;
     vl_logits_fn logits_fn;
     void *logits_user;
+    uint64_t cache_salt;              /* requests with other salts share no cached state */
 } vl_sampling;
 vl_sampling vl_sampling_greedy(int max_tokens);
 vl_sampling vl_sampling_of_model(const vl_model *m, int max_tokens); /* generation_config.json */

@@ -115,7 +115,7 @@ typedef struct vl_ops {
     /* out [P, D] = sum_k weight[p,k] * table[idx[p,k]], k < 4: the bilinear position gather */
     void (*pos_embed)(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,
                       const float *weight, int P);
-    /* ids[t] = first index of the largest logit of row t;  logits [T, V] */
+    /* ids[t] = first index of the largest logit of row t, -1 if the row has a NaN; logits [T, V] */
     void (*argmax)(vl_backend *b, int32_t *ids, const float *logits, int T, int V);
     /* Something may look at a device tensor [rows, cols] here; layer < 0: none. Normally a no-op. */
     void (*tap)(vl_backend *b, const char *name, int layer, const float *x, int rows, int cols);

@@ -1,0 +1,45 @@
+/* model.h: what vl_model, vl_picture and vl_prompt are inside. */
+#ifndef VL_MODEL_H
+#define VL_MODEL_H
+
+#include <stdatomic.h>
+
+#include "model/config.h"
+#include "model/positions.h"
+#include "model/preprocess.h"
+#include "model/weights.h"
+#include "tokenizer/tokenizer.h"
+
+struct vl_model {
+    vl_config config;
+    vl_preprocess_config preprocess;
+    vl_checkpoint *checkpoint;
+    vl_tokenizer *tokenizer;
+    vl_backend *backend;               /* with the tap decorator on top */
+    vl_weights weights;
+    float *inv_freq;                   /* [E/2] */
+    vl_model_info info;
+    char dir[4096], name[256], dtype[16], warning[512];
+};
+
+struct vl_picture {
+    atomic_int refs;
+    vl_picture_info info;
+    float *values;                     /* [P, width] host */
+    int patches, width;
+};
+
+struct vl_prompt {
+    vl_ids ids;                        /* picture placeholders expanded */
+    vl_picture **pictures;             /* counted references            */
+    int n_pictures;
+    vl_span *spans;                    /* text runs and pictures, in order */
+    size_t n_spans;
+    int image_tokens;
+};
+
+/* The embedded demo model's folder: $VITREOUS_DEMO, beside the source tree, or installed. NULL if
+ * none is found. Static memory. (demo_dir.c) */
+const char *vl_demo_dir(void);
+
+#endif

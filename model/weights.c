@@ -1,0 +1,252 @@
+/* weights.c: the binding table and the one loop that walks it. */
+#include "model/weights.h"
+
+#include <stdlib.h>
+
+/* Who owns a field: the whole model, one decoder layer, one vision block, one DeepStack merger. */
+typedef enum group { MODEL, LAYER, BLOCK, DEEP, GROUPS } group;
+typedef enum kind { VEC, LINEAR, GATHER, EMBED, HEAD, BIAS } kind; /* BIAS: only with attention_bias */
+
+/* Symbolic sizes, so that the table prints as the paper writes it. */
+typedef enum sym { ONE, D, F, V, HE, GE, E, vD, vF, v3D, vM, vK, vP, SYMS } sym;
+static const char *const SYM_NAME[SYMS] = {"1", "D", "F", "V", "H*E", "G*E", "E", "vD", "vF", "3*vD",
+                                           "vD*merge^2", "3*temporal*patch^2", "side^2"};
+static int64_t sym_value(const vl_config *c, sym s) {
+    const vl_text_config *t = &c->text;
+    const vl_vision_config *v = &c->vision;
+    const int64_t value[SYMS] = {
+        1, t->D, t->F, t->V, (int64_t)t->H * t->E, (int64_t)t->G * t->E, t->E, v->D, v->F,
+        (int64_t)3 * v->D, (int64_t)v->D * v->merge * v->merge,
+        (int64_t)v->channels * v->temporal * v->patch * v->patch, (int64_t)v->side * v->side};
+    return value[s];
+}
+
+typedef struct binding {
+    group group;
+    kind kind;
+    const char *name;     /* %d is the index inside the group */
+    size_t field;         /* offset in the group's struct     */
+    sym rows, cols;
+    const char *what;
+} binding;
+
+#define TOP(f) offsetof(vl_weights, f)
+#define LAY(f) offsetof(vl_text_layer, f)
+#define BLK(f) offsetof(vl_vision_block, f)
+#define MRG(f) offsetof(vl_merger, f)
+#define T "model.language_model."
+#define L T "layers.%d."
+#define X "model.visual."
+#define B X "blocks.%d."
+#define K X "deepstack_merger_list.%d."
+
+static const binding TABLE[] = {
+    {MODEL, LINEAR, X "patch_embed.proj.weight", TOP(patch), vD, vK, "patch -> vision width (Conv3d as a matrix)"},
+    {MODEL, VEC, X "patch_embed.proj.bias", TOP(patch_b), vD, ONE, ""},
+    {MODEL, GATHER, X "pos_embed.weight", TOP(pos), vP, vD, "square position table, sampled bilinearly"},
+    {BLOCK, VEC, B "norm1.weight", BLK(norm1_w), vD, ONE, "LayerNorm before attention"},
+    {BLOCK, VEC, B "norm1.bias", BLK(norm1_b), vD, ONE, ""},
+    {BLOCK, LINEAR, B "attn.qkv.weight", BLK(qkv), v3D, vD, "queries, keys, values in one"},
+    {BLOCK, VEC, B "attn.qkv.bias", BLK(qkv_b), v3D, ONE, ""},
+    {BLOCK, LINEAR, B "attn.proj.weight", BLK(proj), vD, vD, "attention output"},
+    {BLOCK, VEC, B "attn.proj.bias", BLK(proj_b), vD, ONE, ""},
+    {BLOCK, VEC, B "norm2.weight", BLK(norm2_w), vD, ONE, "LayerNorm before the MLP"},
+    {BLOCK, VEC, B "norm2.bias", BLK(norm2_b), vD, ONE, ""},
+    {BLOCK, LINEAR, B "mlp.linear_fc1.weight", BLK(fc1), vF, vD, "MLP up, tanh-GELU after it"},
+    {BLOCK, VEC, B "mlp.linear_fc1.bias", BLK(fc1_b), vF, ONE, ""},
+    {BLOCK, LINEAR, B "mlp.linear_fc2.weight", BLK(fc2), vD, vF, "MLP down"},
+    {BLOCK, VEC, B "mlp.linear_fc2.bias", BLK(fc2_b), vD, ONE, ""},
+    {DEEP, VEC, K "norm.weight", MRG(norm_w), vM, ONE, "LayerNorm after grouping 2x2"},
+    {DEEP, VEC, K "norm.bias", MRG(norm_b), vM, ONE, ""},
+    {DEEP, LINEAR, K "linear_fc1.weight", MRG(fc1), vM, vM, "erf-GELU after it"},
+    {DEEP, VEC, K "linear_fc1.bias", MRG(fc1_b), vM, ONE, ""},
+    {DEEP, LINEAR, K "linear_fc2.weight", MRG(fc2), D, vM, "vision -> text width"},
+    {DEEP, VEC, K "linear_fc2.bias", MRG(fc2_b), D, ONE, ""},
+    {MODEL, VEC, X "merger.norm.weight", TOP(merger.norm_w), vD, ONE, "LayerNorm before grouping 2x2"},
+    {MODEL, VEC, X "merger.norm.bias", TOP(merger.norm_b), vD, ONE, ""},
+    {MODEL, LINEAR, X "merger.linear_fc1.weight", TOP(merger.fc1), vM, vM, "erf-GELU after it"},
+    {MODEL, VEC, X "merger.linear_fc1.bias", TOP(merger.fc1_b), vM, ONE, ""},
+    {MODEL, LINEAR, X "merger.linear_fc2.weight", TOP(merger.fc2), D, vM, "vision -> text width"},
+    {MODEL, VEC, X "merger.linear_fc2.bias", TOP(merger.fc2_b), D, ONE, ""},
+    {MODEL, EMBED, T "embed_tokens.weight", TOP(embed), V, D, "token embeddings; the head too when tied"},
+    {LAYER, VEC, L "input_layernorm.weight", LAY(input_norm), D, ONE, "RMSNorm before attention"},
+    {LAYER, LINEAR, L "self_attn.q_proj.weight", LAY(q), HE, D, "queries"},
+    {LAYER, BIAS, L "self_attn.q_proj.bias", LAY(q_bias), HE, ONE, "only with attention_bias"},
+    {LAYER, LINEAR, L "self_attn.k_proj.weight", LAY(k), GE, D, "keys"},
+    {LAYER, BIAS, L "self_attn.k_proj.bias", LAY(k_bias), GE, ONE, "only with attention_bias"},
+    {LAYER, LINEAR, L "self_attn.v_proj.weight", LAY(v), GE, D, "values"},
+    {LAYER, BIAS, L "self_attn.v_proj.bias", LAY(v_bias), GE, ONE, "only with attention_bias"},
+    {LAYER, VEC, L "self_attn.q_norm.weight", LAY(q_norm), E, ONE, "RMSNorm of each query head, before RoPE"},
+    {LAYER, VEC, L "self_attn.k_norm.weight", LAY(k_norm), E, ONE, "RMSNorm of each key head, before RoPE"},
+    {LAYER, LINEAR, L "self_attn.o_proj.weight", LAY(o), D, HE, "attention output"},
+    {LAYER, BIAS, L "self_attn.o_proj.bias", LAY(o_bias), D, ONE, "only with attention_bias"},
+    {LAYER, VEC, L "post_attention_layernorm.weight", LAY(post_norm), D, ONE, "RMSNorm before the MLP"},
+    {LAYER, LINEAR, L "mlp.gate_proj.weight", LAY(gate), F, D, "SwiGLU gate"},
+    {LAYER, LINEAR, L "mlp.up_proj.weight", LAY(up), F, D, "SwiGLU value"},
+    {LAYER, LINEAR, L "mlp.down_proj.weight", LAY(down), D, F, "MLP down"},
+    {MODEL, VEC, T "norm.weight", TOP(norm), D, ONE, "final RMSNorm"},
+    {MODEL, HEAD, "lm_head.weight", TOP(head), V, D, "logits; absent when tied to embed_tokens"},
+};
+enum { ROWS = sizeof TABLE / sizeof *TABLE };
+
+/* Blocks to give back: device vectors. Kept as a list inside one host allocation. */
+typedef struct owned { size_t n, cap; void *p[]; } owned;
+
+static int group_count(const vl_config *c, group g) {
+    const int n[GROUPS] = {1, c->text.layers, c->vision.depth, c->vision.n_deepstack};
+    return n[g];
+}
+
+static void *group_base(vl_weights *w, group g, int i) {
+    switch (g) {
+    case LAYER: return &w->layers[i];
+    case BLOCK: return &w->blocks[i];
+    case DEEP: return &w->deepstack[i];
+    default: return w;
+    }
+}
+
+static int fail_shape(const vl_tensor *t, int64_t rows, int64_t cols, vl_err *err) {
+    char found[96] = "";
+    size_t at = 0;
+    for (int i = 0; i < t->rank && at < sizeof found - 24; i++)
+        at += (size_t)snprintf(found + at, sizeof found - at, "%s%lld", i ? ", " : "",
+                               (long long)t->shape[i]);
+    if (cols == 1)
+        return vl_fail(err, VL_E_MODEL, "tensor %s has shape [%s], expected [%lld]", t->name, found,
+                       (long long)rows);
+    return vl_fail(err, VL_E_MODEL, "tensor %s has shape [%s], expected [%lld, %lld]", t->name, found,
+                   (long long)rows, (long long)cols);
+}
+
+/* Exact shape (a convolution [out, c, t, y, x] counts as [out, c*t*y*x]) and a float type. */
+static int check_tensor(const vl_tensor *t, int64_t rows, int64_t cols, vl_err *err) {
+    if (t->dtype != VL_F32 && t->dtype != VL_F16 && t->dtype != VL_BF16)
+        return vl_fail(err, VL_E_UNSUPPORTED, "tensor %s is %s; expected BF16, F16 or F32", t->name,
+                       vl_dtype_name(t->dtype));
+    int64_t rest = 1;
+    for (int i = 1; i < t->rank; i++) rest *= t->shape[i]; /* bounded by the file's size */
+    bool rank_ok = cols == 1 ? t->rank == 1 : t->rank == 2 || t->rank == 5;
+    if (!rank_ok || t->shape[0] != rows || rest != cols) return fail_shape(t, rows, cols, err);
+    return 0;
+}
+
+static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, vl_backend *b,
+                       vl_err *err) {
+    size_t n = (size_t)t->shape[0];
+    owned *own = w->owned;
+    float *host = vl_calloc(n, sizeof *host);
+    void *dev = b->ops->alloc(b, n * sizeof(float));
+    if (!host || !dev) {
+        free(host);
+        if (dev) b->ops->release(b, dev);
+        return vl_fail(err, VL_E_NOMEM, "no memory for tensor %s", t->name);
+    }
+    vl_widen(host, t->data, t->dtype, n);
+    b->ops->put(b, dev, host, n * sizeof(float));
+    free(host);
+    vl_assert(own->n < own->cap, "more vectors than the table has");
+    own->p[own->n++] = dev;
+    *field = dev;
+    return 0;
+}
+
+static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t cols, unsigned use,
+                       vl_backend *b, vl_err *err) {
+    *m = (vl_matrix){t->name, t->data, t->dtype, (int)rows, (int)cols, NULL};
+    return b->ops->prepare(b, m, use, err);
+}
+
+/* One row of the table, for index i of its group. */
+static int bind_one(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt, const binding *r,
+                    int i, vl_backend *b, vl_err *err) {
+    char name[160];
+    snprintf(name, sizeof name, r->name, i);
+    if (r->kind == BIAS && !c->text.attention_bias) return 0;
+    if (r->kind == HEAD && c->tied) {
+        w->head = w->embed;
+        return 0;
+    }
+    const vl_tensor *t = vl_checkpoint_find(ckpt, name);
+    if (!t) return vl_fail(err, VL_E_MODEL, "tensor %s is missing from the checkpoint", name);
+    int64_t rows = sym_value(c, r->rows), cols = sym_value(c, r->cols);
+    if (check_tensor(t, rows, cols, err)) return -1;
+    w->parameters += (uint64_t)rows * (uint64_t)cols;
+    w->bytes += t->bytes;
+    if (r->group == LAYER || r->kind == HEAD || (r->kind == EMBED && c->tied)) w->decode_bytes += t->bytes;
+    uint8_t *field = (uint8_t *)group_base(w, r->group, i) + r->field;
+    switch (r->kind) {
+    case VEC:
+    case BIAS: return bind_vector(w, t, (const float **)(void *)field, b, err);
+    case GATHER: return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_GATHER, b, err);
+    case EMBED:
+        return bind_matrix((vl_matrix *)(void *)field, t, rows, cols,
+                           VL_USE_GATHER | (c->tied ? VL_USE_LINEAR : 0u), b, err);
+    default: return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_LINEAR, b, err);
+    }
+}
+
+/* Tensors nothing asked for: counted and the first one named, for the model's warning. */
+static int count_unused(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt, size_t bound,
+                        vl_err *err) {
+    size_t total = vl_checkpoint_count(ckpt), n = 0;
+    const vl_tensor **seen = vl_calloc(bound, sizeof *seen);
+    if (!seen) return vl_fail(err, VL_E_NOMEM, "no memory");
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < group_count(c, TABLE[r].group); i++) {
+            char name[160];
+            snprintf(name, sizeof name, TABLE[r].name, i);
+            const vl_tensor *t = vl_checkpoint_find(ckpt, name);
+            if (t && n < bound) seen[n++] = t; /* lm_head beside tied embeddings is no surprise */
+        }
+    for (size_t k = 0; k < total && n < total; k++) {
+        const vl_tensor *t = vl_checkpoint_at(ckpt, k);
+        bool found = strstr(t->name, "rotary_emb.inv_freq") != NULL; /* a derived buffer */
+        for (size_t j = 0; j < n && !found; j++) found = seen[j] == t;
+        if (!found && !w->unused++) snprintf(w->unused_name, sizeof w->unused_name, "%s", t->name);
+    }
+    free(seen);
+    return 0;
+}
+
+int vl_weights_load(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt, vl_backend *b,
+                    vl_err *err) {
+    size_t bound = 0;
+    memset(w, 0, sizeof *w);
+    for (int r = 0; r < ROWS; r++) bound += (size_t)group_count(c, TABLE[r].group);
+    w->layers = vl_calloc((size_t)c->text.layers, sizeof *w->layers);
+    w->blocks = vl_calloc((size_t)c->vision.depth, sizeof *w->blocks);
+    owned *own = w->owned = vl_calloc(1, sizeof *own + bound * sizeof(void *));
+    if (!w->layers || !w->blocks || !own) return vl_fail(err, VL_E_NOMEM, "no memory for the weights");
+    own->cap = bound;
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < group_count(c, TABLE[r].group); i++)
+            if (bind_one(w, c, ckpt, &TABLE[r], i, b, err)) return -1;
+    return count_unused(w, c, ckpt, bound, err);
+}
+
+void vl_weights_free(vl_weights *w, vl_backend *b) {
+    owned *own = w->owned;
+    for (size_t i = 0; own && i < own->n; i++) b->ops->release(b, own->p[i]);
+    free(w->layers);
+    free(w->blocks);
+    free(own);
+    memset(w, 0, sizeof *w);
+}
+
+void vl_weights_print(FILE *out) {
+    static const char *const USE[] = {"vector", "linear", "gather", "gather + linear", "linear", "vector"};
+    static const char *const COUNT[GROUPS] = {"1", "layers", "depth", "DeepStack levels"};
+    fputs("| tensor | shape | copies | used as | what |\n|---|---|---|---|---|\n", out);
+    for (int r = 0; r < ROWS; r++) {
+        const binding *x = &TABLE[r];
+        fputs("| `", out);
+        for (const char *s = x->name; *s; s++) {
+            if (s[0] == '%' && s[1] == 'd') fputs("{i}", out), s++;
+            else fputc(*s, out);
+        }
+        fprintf(out, "` | [%s", SYM_NAME[x->rows]);
+        if (x->cols != ONE) fprintf(out, ", %s", SYM_NAME[x->cols]);
+        fprintf(out, "] | %s | %s | %s |\n", COUNT[x->group], USE[x->kind], x->what);
+    }
+}

@@ -1,0 +1,57 @@
+/* weights.h: the binding table: which Hugging Face tensor fills which field, and of what shape.
+ * One table drives loading, checking, byte accounting and the generated weights.md. */
+#ifndef VL_WEIGHTS_H
+#define VL_WEIGHTS_H
+
+#include <stdio.h>
+
+#include "kernels/ops.h"
+#include "loader/checkpoint.h"
+#include "model/config.h"
+
+/* Vectors (norms, biases) live on the device as f32; matrices stay as stored and are prepared by
+ * the backend. */
+typedef struct vl_text_layer {
+    const float *input_norm, *post_norm;             /* [D]                            */
+    const float *q_norm, *k_norm;                    /* [E]                            */
+    vl_matrix q, k, v, o;                            /* [H*E, D] [G*E, D] [G*E, D] [D, H*E] */
+    const float *q_bias, *k_bias, *v_bias, *o_bias;  /* NULL unless attention_bias     */
+    vl_matrix gate, up, down;                        /* [F, D] [F, D] [D, F]           */
+} vl_text_layer;
+
+typedef struct vl_vision_block {
+    const float *norm1_w, *norm1_b, *norm2_w, *norm2_b;
+    vl_matrix qkv, proj, fc1, fc2;                   /* [3D, D] [D, D] [F, D] [D, F]   */
+    const float *qkv_b, *proj_b, *fc1_b, *fc2_b;
+} vl_vision_block;
+
+typedef struct vl_merger {                           /* M = D * merge^2                */
+    const float *norm_w, *norm_b;                    /* [D] main, [M] DeepStack        */
+    vl_matrix fc1, fc2;                              /* [M, M] [out, M]                */
+    const float *fc1_b, *fc2_b;
+} vl_merger;
+
+typedef struct vl_weights {
+    vl_matrix embed, head;                           /* [V, D]; tied: head is embed    */
+    const float *norm;                               /* [D]                            */
+    vl_matrix patch;                                 /* [D, channels*temporal*patch^2] */
+    const float *patch_b;
+    vl_matrix pos;                                   /* [side^2, D]                    */
+    vl_merger merger;
+    vl_merger deepstack[VL_MAX_DEEPSTACK];
+    vl_text_layer *layers;                           /* [layers]                       */
+    vl_vision_block *blocks;                         /* [depth]                        */
+    uint64_t parameters, bytes, decode_bytes;
+    int unused;                                      /* tensors nothing asked for      */
+    char unused_name[128];                           /* the first of them              */
+    void *owned;                                     /* host and device blocks to free */
+} vl_weights;
+
+/* Binds every tensor; names the first that is missing, misshapen or of a type that is no float. */
+int vl_weights_load(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt, vl_backend *b,
+                    vl_err *err);
+void vl_weights_free(vl_weights *w, vl_backend *b);
+/* The table itself as Markdown, for weights.md. */
+void vl_weights_print(FILE *out);
+
+#endif
