@@ -162,7 +162,7 @@ typedef struct vl_event {
     vl_event_kind kind;
     int done, total;                  /* ENCODE: vision blocks; PREFILL: rows           */
     int picture;                      /* ENCODE: index in the prompt                    */
-    int32_t id;                       /* TOKEN                                          */
+    int32_t id;                       /* TOKEN; -1: no token, only text held back so far */
     const char *text; size_t len;     /* TOKEN: new whole UTF-8 characters, may be ""   */
     float logprob; int n_top; const vl_top *top; /* TOKEN, when asked for               */
     const char *finish_reason;        /* DONE: "stop" "length" "repetition" "cancelled" "error" */

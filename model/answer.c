@@ -44,7 +44,6 @@ void vl_finish(vl_request *r, const char *reason, const char *stop, const vl_err
     vl_release_rows(r);
     for (int i = 0; i < r->n_pictures; i++)
         if (r->encoded[i]) vl_encoded_put(s, r->encoded[i]);
-    r->n_pictures = 0; /* the pictures themselves are freed with the request */
     vl_event ev = {.kind = VL_EV_DONE, .finish_reason = reason, .stop = stop,
                    .prompt_tokens = r->n_prompt, .image_tokens = r->image_tokens,
                    .completion_tokens = r->emitted, .logits_hash = r->logits_hash,

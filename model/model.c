@@ -153,19 +153,20 @@ int vl_detokenize(const vl_model *m, const int32_t *ids, size_t n, bool skip_spe
                   size_t *len, vl_err *err) {
     size_t total = 0;
     for (size_t i = 0; i < n; i++) {
-        size_t k;
-        if (!vl_tokenizer_piece(m->tokenizer, ids[i], &k))
-            return vl_fail(err, VL_E_INPUT, "token id %d at position %zu is not in the vocabulary", ids[i],
-                           i);
+        size_t k = 0;
+        if (ids[i] < 0 || ids[i] >= m->config.text.V)
+            return vl_fail(err, VL_E_INPUT, "token id %d at position %zu is outside the vocabulary of %d",
+                           ids[i], i, m->config.text.V);
+        vl_tokenizer_piece(m->tokenizer, ids[i], &k); /* padding rows of the vocabulary have no text */
         if (!skip_special || !vl_tokenizer_is_special(m->tokenizer, ids[i])) total += k;
     }
     char *s = vl_calloc(total + 1, 1);
     if (!s) return vl_fail(err, VL_E_NOMEM, "no memory for %zu bytes of text", total);
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
-        size_t k;
+        size_t k = 0;
         const char *piece = vl_tokenizer_piece(m->tokenizer, ids[i], &k);
-        if (skip_special && vl_tokenizer_is_special(m->tokenizer, ids[i])) continue;
+        if (!piece || (skip_special && vl_tokenizer_is_special(m->tokenizer, ids[i]))) continue;
         memcpy(s + at, piece, k);
         at += k;
     }

@@ -124,8 +124,7 @@ static int copy_prompt(vl_request *r, const vl_prompt *p, vl_err *err) {
 }
 
 static void free_request(vl_request *r) {
-    if (r->pictures)
-        for (int i = 0; r->pictures[i]; i++) vl_picture_free(r->pictures[i]);
+    for (int i = 0; i < r->n_pictures; i++) vl_picture_free(r->pictures[i]);
     vl_sampler_free(r->sampler);
     vl_stream_free(r->stream);
     free(r->ids);
@@ -139,7 +138,7 @@ static void free_request(vl_request *r) {
 
 int vl_submit(vl_request **out, vl_session *s, const vl_prompt *p, const vl_sampling *sampling,
               vl_event_fn fn, void *user, vl_err *err) {
-    int max_tokens;
+    int max_tokens = 0;
     *out = NULL;
     if (s->trace && s->first)
         return vl_fail(err, VL_E_USAGE, "a session that is traced takes one request at a time");
