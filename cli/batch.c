@@ -165,7 +165,7 @@ static int load_files(batch *b, slot *s, vl_err *err) {
     s->files.v = calloc(n + 1, sizeof *s->files.v);
     s->pictures = calloc(n + 1, sizeof *s->pictures);
     vl_picture_params params;
-    if (!s->files.v || !s->pictures || cli_picture_params(&b->common, &params))
+    if (!s->files.v || !s->pictures || cli_picture_params(&b->common, b->m, &params))
         return vl_fail(err, VL_E_NOMEM, "no memory");
     for (size_t i = 0; i < n; i++) {
         const char *name = json_string_value(one ? one : json_array_get(many, i));

@@ -141,7 +141,7 @@ int cmd_chat(int argc, char **argv) {
     chat c = {.messages = json_array(), .parts = json_array()};
     vl_err err = {0};
     rc = cli_open_model(&common, &c.m);
-    if (!rc) rc = cli_picture_params(&common, &c.picture_params);
+    if (!rc) rc = cli_picture_params(&common, c.m, &c.picture_params);
     if (!rc) {
         int64_t most = vl_model_get_info(c.m)->context;
         vl_session_params params = {.kv_tokens = context < most ? context : most,

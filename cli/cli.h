@@ -69,7 +69,7 @@ typedef struct cli_common {
 int cli_fail(const vl_err *err);
 /* 0, or the exit code after the message. */
 int cli_open_model(const cli_common *c, vl_model **out);
-int cli_picture_params(const cli_common *c, vl_picture_params *out);
+int cli_picture_params(const cli_common *c, const vl_model *m, vl_picture_params *out);
 int cli_load_pictures(const vl_model *m, const cli_common *c, const cli_list *files,
                       vl_picture ***out);
 void cli_free_pictures(vl_picture **p, int n);

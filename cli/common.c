@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "loader/json.h"
+#include "model/preset.h"
 
 int cli_fail(const vl_err *err) {
     fprintf(stderr, "vitreous: %s\n", err->msg);
@@ -28,29 +29,13 @@ int cli_open_model(const cli_common *c, vl_model **out) {
     return 0;
 }
 
-/* What a preset means in pixels; the checkpoint's own limits stay where it says 0. */
-typedef struct preset { const char *name; int64_t min_pixels, max_pixels; } preset;
-static const preset presets[] = {
-    {"fast", 0, 448 * 448},                /*  196 tokens at most: glance, classify          */
-    {"balanced", 256 * 1024, 1024 * 1024}, /*  256 to 1024 tokens: general questions         */
-    {"ocr", 1024 * 1024, 4096 * 1024},     /* 1024 to 4096 tokens: small print               */
-    {"ground", 512 * 1024, 2048 * 1024},   /*  512 to 2048 tokens: boxes and points          */
-};
-
-int cli_picture_params(const cli_common *c, vl_picture_params *out) {
+int cli_picture_params(const cli_common *c, const vl_model *m, vl_picture_params *out) {
     static const char *const alphas[] = {"white", "drop", NULL};
     static const char *const resizers[] = {"torchvision", "pil", NULL};
     *out = (vl_picture_params){.allow_truncated = c->truncated};
-    if (c->preset) {
-        const preset *found = NULL;
-        for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
-            if (strcmp(presets[i].name, c->preset) == 0) found = &presets[i];
-        if (!found)
-            return cli_usage("--preset: expected fast, balanced, ocr or ground, got \"%s\"",
-                             c->preset);
-        out->min_pixels = found->min_pixels;
-        out->max_pixels = found->max_pixels;
-    }
+    if (c->preset && !vl_preset_limits(vl_model_get_info(m), c->preset, &out->min_pixels,
+                                       &out->max_pixels))
+        return cli_usage("--preset: expected fast, balanced, ocr or ground, got \"%s\"", c->preset);
     if (c->min_pixels) out->min_pixels = c->min_pixels;
     if (c->max_pixels) out->max_pixels = c->max_pixels;
     if (out->min_pixels && out->max_pixels && out->min_pixels > out->max_pixels)
@@ -69,7 +54,7 @@ int cli_load_pictures(const vl_model *m, const cli_common *c, const cli_list *fi
                       vl_picture ***out) {
     vl_picture_params params;
     vl_err err = {0};
-    int rc = cli_picture_params(c, &params);
+    int rc = cli_picture_params(c, m, &params);
     if (rc) return rc;
     *out = calloc((size_t)files->n + 1, sizeof **out);
     if (!*out) return cli_usage("out of memory");

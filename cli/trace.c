@@ -131,8 +131,8 @@ int cmd_trace(int argc, char **argv) {
     cli_trace_request r = {.images = &images, .text = text, .sampling = vl_sampling_greedy((int)n),
                            .max_rows = (int)chunk};
     r.sampling.ignore_eos = ignore_eos;
-    rc = cli_picture_params(&common, &r.picture);
-    if (!rc) rc = cli_open_model(&common, &m);
+    rc = cli_open_model(&common, &m);
+    if (!rc) rc = cli_picture_params(&common, m, &r.picture);
     if (!rc) rc = cli_trace_run(&trace, m, &r);
     if (!rc) rc = dump(&trace, path);
     if (!rc) fprintf(stderr, "%zu tensors in %s\n", trace.n, path);
