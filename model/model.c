@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "model/demo_dir.h"
 #include "tokenizer/template.h"
 
 /* "models/Qwen3-VL-2B-Instruct/" -> "Qwen3-VL-2B-Instruct" */

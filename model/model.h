@@ -38,8 +38,4 @@ struct vl_prompt {
     int image_tokens;
 };
 
-/* The embedded demo model's folder: $VITREOUS_DEMO, beside the source tree, or installed. NULL if
- * none is found. Static memory. (demo_dir.c) */
-const char *vl_demo_dir(void);
-
 #endif

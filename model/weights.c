@@ -234,6 +234,20 @@ void vl_weights_free(vl_weights *w, vl_backend *b) {
     memset(w, 0, sizeof *w);
 }
 
+int vl_weights_each(const vl_config *c, vl_weight_fn fn, void *user) {
+    for (int r = 0; r < ROWS; r++) {
+        const binding *x = &TABLE[r];
+        if ((x->kind == BIAS && !c->text.attention_bias) || (x->kind == HEAD && c->tied)) continue;
+        for (int i = 0; i < group_count(c, x->group); i++) {
+            char name[160];
+            snprintf(name, sizeof name, x->name, i);
+            int rc = fn(user, name, sym_value(c, x->rows), sym_value(c, x->cols));
+            if (rc) return rc;
+        }
+    }
+    return 0;
+}
+
 void vl_weights_print(FILE *out) {
     static const char *const USE[] = {"vector", "linear", "gather", "gather + linear", "linear", "vector"};
     static const char *const COUNT[GROUPS] = {"1", "layers", "depth", "DeepStack levels"};

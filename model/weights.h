@@ -51,6 +51,10 @@ typedef struct vl_weights {
 int vl_weights_load(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt, vl_backend *b,
                     vl_err *err);
 void vl_weights_free(vl_weights *w, vl_backend *b);
+/* Every tensor that a checkpoint of this shape holds, in the order of the table (cols 1: a vector).
+ * Stops when fn returns non-zero, and returns that. */
+typedef int (*vl_weight_fn)(void *user, const char *name, int64_t rows, int64_t cols);
+int vl_weights_each(const vl_config *c, vl_weight_fn fn, void *user);
 /* The table itself as Markdown, for weights.md. */
 void vl_weights_print(FILE *out);
 
