@@ -1,141 +1,77 @@
-/* prompt.c: template segments or raw text -> token ids with pictures expanded in place.
- *
- * Easy to get wrong: HF renders the whole prompt and tokenises it at once, so text the template
- * wrote ("user\n") and text a person wrote may merge into one token across their border. Here they
- * are joined before BPE too, while special tokens are recognised only in what the template wrote. */
+/* prompt.c: template segments or raw text -> token ids, each <|image_pad|> expanded to as many as
+ * its picture has merged tokens. HF: Qwen3VLProcessor. */
 #include <stdlib.h>
 
 #include "loader/json.h"
 #include "model/model.h"
 #include "tokenizer/template.h"
 
-/* A run of plain text waiting for BPE, and the prompt under construction. */
-typedef struct builder {
-    vl_prompt *p;
-    const vl_model *m;
-    vl_picture *const *pictures;
-    int n_pictures, next_picture;
-    char *text;
-    size_t len, cap;
-    size_t text_start;                 /* ids.n where the current text span began */
-    size_t cap_spans;
-} builder;
-
-static int add_text(builder *b, const char *s, size_t n, vl_err *err) {
-    if (b->len + n > b->cap) {
-        size_t cap = 2 * (b->len + n) + 256;
-        char *grown = realloc(b->text, cap);
-        if (!grown) return vl_fail(err, VL_E_NOMEM, "no memory for the prompt");
-        b->text = grown;
-        b->cap = cap;
-    }
-    if (n) memcpy(b->text + b->len, s, n);
-    b->len += n;
-    return 0;
-}
-
-static int flush_text(builder *b, vl_err *err) {
-    if (b->len && vl_tokenizer_encode(b->m->tokenizer, b->text, b->len, false, &b->p->ids, err)) return -1;
-    b->len = 0;
-    return 0;
-}
-
-static int add_span(builder *b, vl_span span, vl_err *err) {
-    vl_prompt *p = b->p;
+static int push_span(vl_prompt *p, vl_span span, size_t *cap, vl_err *err) {
     if (span.n == 0) return 0;
-    if (p->n_spans == b->cap_spans) {
-        size_t cap = 2 * b->cap_spans + 8;
-        vl_span *grown = realloc(p->spans, cap * sizeof *grown);
+    if (p->n_spans == *cap) {
+        size_t grown_cap = 2 * *cap + 8;
+        vl_span *grown = realloc(p->spans, grown_cap * sizeof *grown);
         if (!grown) return vl_fail(err, VL_E_NOMEM, "no memory for the prompt");
         p->spans = grown;
-        b->cap_spans = cap;
+        *cap = grown_cap;
     }
     p->spans[p->n_spans++] = span;
     return 0;
 }
 
-static int end_text_span(builder *b, vl_err *err) {
-    size_t at = b->text_start, n = b->p->ids.n - at;
-    b->text_start = b->p->ids.n;
-    return add_span(b, (vl_span){.at = (int)at, .n = (int)n, .picture = -1}, err);
-}
-
-/* <|image_pad|> -> as many of them as the picture has merged tokens. */
-static int add_picture(builder *b, vl_err *err) {
-    vl_prompt *p = b->p;
-    if (b->next_picture >= b->n_pictures)
-        return vl_fail(err, VL_E_INPUT, "the prompt has more picture places than the %d pictures given",
-                       b->n_pictures);
-    if (flush_text(b, err) || end_text_span(b, err)) return -1;
-    int k = b->next_picture++;
-    const vl_picture_info *info = &b->pictures[k]->info;
-    vl_span span = {(int)p->ids.n, info->tokens, info->grid_h / b->m->config.vision.merge,
-                    info->grid_w / b->m->config.vision.merge, k};
+static int push_picture(vl_prompt *p, const vl_config *c, const vl_picture_info *info, vl_err *err) {
     for (int i = 0; i < info->tokens; i++)
-        if (vl_ids_push(&p->ids, b->m->config.image_token, err)) return -1;
+        if (vl_ids_push(&p->ids, c->image_token, err)) return -1;
     p->image_tokens += info->tokens;
-    b->text_start = p->ids.n;
-    return add_span(b, span, err);
+    return 0;
 }
 
-static int add_token(builder *b, int32_t id, vl_err *err) {
-    if (id == b->m->config.image_token) return add_picture(b, err);
-    if (id == b->m->config.video_token)
-        return vl_fail(err, VL_E_UNSUPPORTED, "video input is not supported; send frames as pictures");
-    return flush_text(b, err) || vl_ids_push(&b->p->ids, id, err) ? -1 : 0;
-}
-
-/* Text of the template: <...> tokens become ids, the rest is plain. */
-static int add_special(builder *b, const char *s, size_t n, vl_err *err) {
-    char token[64];
-    for (size_t i = 0; i < n;) {
-        const char *open = memchr(s + i, '<', n - i);
-        size_t at = open ? (size_t)(open - s) : n;
-        if (add_text(b, s + i, at - i, err)) return -1;
-        i = at;
-        if (!open) break;
-        const char *close = memchr(open, '>', n - at);
-        size_t len = close ? (size_t)(close - open) + 1 : 0;
-        int32_t id = -1;
-        if (len && len < sizeof token) {
-            memcpy(token, open, len);
-            token[len] = 0;
-            id = vl_tokenizer_id(b->m->tokenizer, token);
+/* ids with one placeholder a picture -> p->ids and p->spans. */
+static int expand(vl_prompt *p, const vl_model *m, const vl_ids *ids, vl_picture *const *pictures,
+                  int n_pictures, vl_err *err) {
+    const vl_config *c = &m->config;
+    size_t cap = 0, text = 0; /* where the current run of text began */
+    int k = 0;
+    for (size_t i = 0; i <= ids->n; i++) {
+        bool end = i == ids->n, picture = !end && ids->v[i] == c->image_token;
+        if (!end && ids->v[i] == c->video_token)
+            return vl_fail(err, VL_E_UNSUPPORTED, "video input is not supported; send frames as pictures");
+        if (!end && !picture) {
+            if (vl_ids_push(&p->ids, ids->v[i], err)) return -1;
+            continue;
         }
-        if (id >= 0 ? add_token(b, id, err) : add_text(b, open, 1, err)) return -1;
-        i += id >= 0 ? len : 1;
+        int at = (int)p->ids.n;
+        if (push_span(p, (vl_span){.at = (int)text, .n = at - (int)text, .picture = -1}, &cap, err)) return -1;
+        if (end) break;
+        if (k == n_pictures) break; /* counted below */
+        const vl_picture_info *info = &pictures[k]->info;
+        vl_span span = {at, info->tokens, info->grid_h / c->vision.merge, info->grid_w / c->vision.merge, k++};
+        if (push_span(p, span, &cap, err) || push_picture(p, c, info, err)) return -1;
+        text = p->ids.n;
     }
+    int places = 0;
+    for (size_t i = 0; i < ids->n; i++) places += ids->v[i] == c->image_token;
+    if (places != n_pictures)
+        return vl_fail(err, VL_E_INPUT, "%d pictures were given, the prompt has places for %d", n_pictures,
+                       places);
+    if (p->ids.n == 0) return vl_fail(err, VL_E_INPUT, "the prompt is empty");
+    if (p->ids.n > (size_t)INT32_MAX / 4) return vl_fail(err, VL_E_LIMIT, "the prompt is too long");
     return 0;
 }
 
-static int finish(builder *b, vl_err *err) {
-    if (flush_text(b, err) || end_text_span(b, err)) return -1;
-    if (b->next_picture != b->n_pictures)
-        return vl_fail(err, VL_E_INPUT, "%d pictures were given, the prompt has places for %d",
-                       b->n_pictures, b->next_picture);
-    if (b->p->ids.n == 0) return vl_fail(err, VL_E_INPUT, "the prompt is empty");
-    if (b->p->ids.n > (size_t)INT32_MAX / 4) return vl_fail(err, VL_E_LIMIT, "the prompt is too long");
-    b->p->pictures = vl_calloc((size_t)b->n_pictures, sizeof *b->p->pictures);
-    if (!b->p->pictures) return vl_fail(err, VL_E_NOMEM, "no memory for the prompt");
-    for (int i = 0; i < b->n_pictures; i++) b->p->pictures[i] = vl_picture_ref(b->pictures[i]);
-    b->p->n_pictures = b->n_pictures;
-    return 0;
-}
-
-/* Ends a construction: hands the prompt out, or frees it. */
-static int deliver(builder *b, int bad, vl_prompt **out) {
-    free(b->text);
-    if (bad) vl_prompt_free(b->p);
-    else *out = b->p;
-    return bad ? -1 : 0;
-}
-
-static int start(builder *b, vl_prompt **out, const vl_model *m, vl_picture *const *pictures,
-                 int n_pictures, vl_err *err) {
+/* Takes ids (freed here) and makes the prompt of them; bad: they could not be made. */
+static int finish(vl_prompt **out, const vl_model *m, vl_ids *ids, int bad, vl_picture *const *pictures,
+                  int n_pictures, vl_err *err) {
+    vl_prompt *p = vl_calloc(1, sizeof *p);
     *out = NULL;
-    *b = (builder){.m = m, .pictures = pictures, .n_pictures = n_pictures};
-    b->p = vl_calloc(1, sizeof *b->p);
-    return b->p ? 0 : vl_fail(err, VL_E_NOMEM, "no memory for the prompt");
+    if (!bad && p) p->pictures = vl_calloc((size_t)n_pictures, sizeof *p->pictures);
+    if (!bad && (!p || !p->pictures)) bad = vl_fail(err, VL_E_NOMEM, "no memory for the prompt");
+    if (!bad) bad = expand(p, m, ids, pictures, n_pictures, err);
+    for (int i = 0; !bad && i < n_pictures; i++) p->pictures[p->n_pictures++] = vl_picture_ref(pictures[i]);
+    free(ids->v);
+    if (bad) vl_prompt_free(p);
+    else *out = p;
+    return bad ? -1 : 0;
 }
 
 /* messages (and tools) as JSON text -> segments. */
@@ -152,26 +88,19 @@ static int render(vl_segments *segments, const char *messages, const char *tools
 
 int vl_prompt_chat(vl_prompt **out, const vl_model *m, const char *messages_json, const char *tools_json,
                    unsigned flags, vl_picture *const *pictures, int n_pictures, vl_err *err) {
-    builder b;
     vl_segments segments = {0};
-    if (start(&b, out, m, pictures, n_pictures, err)) return -1;
-    int bad = render(&segments, messages_json, tools_json, flags, err);
-    for (size_t i = 0; i < segments.n && !bad; i++) {
-        const vl_segment *s = &segments.v[i];
-        bad = s->special || s->media >= 0 ? add_special(&b, s->text, s->len, err)
-                                          : add_text(&b, s->text, s->len, err);
-    }
-    bad = bad || finish(&b, err);
+    vl_ids ids = {0};
+    int bad = render(&segments, messages_json, tools_json, flags, err) ||
+              vl_segments_encode(&segments, m->tokenizer, &ids, err);
     vl_segments_clear(&segments);
-    return deliver(&b, bad, out);
+    return finish(out, m, &ids, bad, pictures, n_pictures, err);
 }
 
 int vl_prompt_text(vl_prompt **out, const vl_model *m, const char *text, size_t len, bool special,
                    vl_picture *const *pictures, int n_pictures, vl_err *err) {
-    builder b;
-    if (start(&b, out, m, pictures, n_pictures, err)) return -1;
-    int bad = (special ? add_special : add_text)(&b, text, len, err) || finish(&b, err);
-    return deliver(&b, bad, out);
+    vl_ids ids = {0};
+    int bad = vl_tokenizer_encode(m->tokenizer, text, len, special, &ids, err);
+    return finish(out, m, &ids, bad, pictures, n_pictures, err);
 }
 
 int vl_render(const vl_model *m, const char *messages_json, const char *tools_json, unsigned flags,
