@@ -29,7 +29,8 @@ void vl_assert_fail(const char *file, int line, const char *expr, const char *fm
 }
 
 void *vl_calloc(size_t n, size_t size) {
-    return calloc(n ? n : 1, size ? size : 1); /* calloc checks the product */
+    size_t bytes;
+    return vl_mul_ok(n, size, &bytes) ? calloc(1, bytes ? bytes : 1) : NULL;
 }
 
 static const struct { const char *name; uint8_t size; } DTYPES[VL_DTYPES] = {
