@@ -146,7 +146,7 @@ static int add_added(source *s, const json_t *o, int64_t id) {
 }
 
 static int read_added_list(source *s, const json_t *list) {
-    if (!json_is_array(list) && !json_is_null(list))
+    if (list && !json_is_array(list) && !json_is_null(list))
         return vl_fail(s->err, VL_E_MODEL, "%s: added_tokens is not a list", s->what);
     for (size_t i = 0; i < json_array_size(list); i++)
         if (add_added(s, json_array_get(list, i), -1) < 0) return -1;
