@@ -16,9 +16,14 @@
 
 enum { MAX_FILE = 128 << 20, MAX_MERGES = 1 << 23 };
 
+enum { ALL, VOCAB, MERGES, CONFIG, N_FILES };
+static const char *const NAMES[] = {"tokenizer.json", "vocab.json", "merges.txt",
+                                    "tokenizer_config.json"};
+
 /* Everything collected from the files before the tables are built. The strings of `vocab` lie in
  * `files`, those of `added` in `json` and `config`. */
 typedef struct source {
+    char path[N_FILES][4096];
     const char *what;          /* the file being read, for messages                    */
     vl_err *err;
     vl_vocab vocab;
@@ -269,11 +274,8 @@ static int read_config(source *s, const char *path, bool need_class) {
 }
 
 static int read_files(source *s, const char *dir) {
-    enum { ALL, VOCAB, MERGES, CONFIG };
-    static const char *const NAMES[] = {"tokenizer.json", "vocab.json", "merges.txt",
-                                        "tokenizer_config.json"};
-    char path[4][4096];
-    for (int i = 0; i < 4; i++)
+    char (*path)[4096] = s->path;
+    for (int i = 0; i < N_FILES; i++)
         if (snprintf(path[i], sizeof path[i], "%s/%s", dir, NAMES[i]) >= (int)sizeof path[i])
             return vl_fail(s->err, VL_E_IO, "%.64s...: path too long", dir);
     bool all = vl_file_exists(path[ALL]);

@@ -88,7 +88,8 @@ static void fragments(void) {
     for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
         vl_tokenizer *t;
         vl_err err = {0};
-        refused(BAD[i].name, small_open(&t, tmp, &BAD[i].s, &err), t, &err, BAD[i].word);
+        int rc = small_open(&t, tmp, &BAD[i].s, &err);
+        refused(BAD[i].name, rc, t, &err, BAD[i].word);
     }
 }
 
