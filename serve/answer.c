@@ -1,0 +1,341 @@
+/* answer.c: what a finished (or running) chat says: tool calls, boxes, usage, timings, the answer
+ * object, and the record kept in the result cache. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "serve/cache.h"
+#include "serve/chat.h"
+
+static const char tool_open[] = "<tool_call>", tool_close[] = "</tool_call>";
+
+/* ---- tool calls --------------------------------------------------------------------------- */
+
+size_t choice_ready(const chat *c, const choice *k) {
+    if (!c->tool_calls || !k->len) return k->len;
+    const char *at = strstr(k->text, tool_open);
+    if (at) return (size_t)(at - k->text);
+    if (k->done) return k->len;
+    size_t max = sizeof tool_open - 2;
+    for (size_t n = k->len < max ? k->len : max; n; n--)  /* a beginning of <tool_call> at the end? */
+        if (!memcmp(k->text + k->len - n, tool_open, n)) return k->len - n;
+    return k->len;
+}
+
+static json_t *parse_call(const chat *c, size_t index, const char *text, size_t n) {
+    json_t *o = json_loadb(text, n, JSON_DISABLE_EOF_CHECK, NULL);
+    const json_t *name = json_object_get(o, "name"), *args = json_object_get(o, "arguments");
+    json_t *call = NULL;
+    if (json_is_string(name)) {
+        char id[64];                  /* made from the answer's, so that a replay repeats it */
+        char *dump = json_is_string(args) ? strdup(json_string_value(args))
+                   : args ? json_dumps(args, JSON_COMPACT) : strdup("{}");
+        snprintf(id, sizeof id, "call_%s_%zu", strchr(c->id, '-') + 1, index);
+        call = json_pack("{s:s,s:s,s:{s:O,s:s}}", "id", id, "type", "function", "function", "name",
+                         name, "arguments", dump ? dump : "{}");
+        free(dump);
+    }
+    json_decref(o);
+    return call;
+}
+
+/* The calls in the answer (NULL: none) and, in *content, the text before and between them. A block
+ * that is not a call stays text. */
+json_t *choice_tool_calls(const chat *c, const choice *k, char **content) {
+    json_t *calls = NULL;
+    size_t n = 0;
+    char *rest = malloc(k->len + 1);
+    vl_assert(rest, "out of memory for an answer of %zu bytes", k->len);
+    const char *p = k->text ? k->text : "";
+    while (*p) {
+        const char *at = c->tool_calls ? strstr(p, tool_open) : NULL;
+        const char *end = at ? strstr(at, tool_close) : NULL;
+        const char *body = at ? at + sizeof tool_open - 1 : NULL;
+        json_t *call = at ? parse_call(c, json_array_size(calls), body, end ? (size_t)(end - body)
+                                                                              : strlen(body)) : NULL;
+        size_t keep = !at ? strlen(p) : call ? (size_t)(at - p) : (size_t)(body - p);
+        memcpy(rest + n, p, keep);
+        n += keep;
+        p += keep;
+        if (!call) continue;
+        if (!calls) calls = json_array();
+        json_object_set_new(call, "index", json_integer((json_int_t)json_array_size(calls)));
+        json_array_append_new(calls, call);
+        p = end ? end + sizeof tool_close - 1 : p + strlen(p);
+    }
+    while (calls && n && strchr(" \n\r\t", rest[n - 1])) n--;
+    rest[n] = 0;
+    *content = rest;
+    return calls;
+}
+
+/* ---- boxes and points --------------------------------------------------------------------- */
+
+/* "[n, n, ...]" or "(n,n),(n,n)" at p -> how many numbers, up to max. */
+static int read_numbers(const char *p, double *out, int max) {
+    int n = 0;
+    while (n < max) {
+        while (*p && strchr(" \t\n[](),", *p)) p++;
+        char *end;
+        double x = strtod(p, &end);
+        if (end == p || !isfinite(x)) break;
+        out[n++] = x;
+        p = end;
+    }
+    return n;
+}
+
+static json_t *place(const double *v, int n, const json_t *reports, json_int_t image) {
+    const json_t *r = json_array_get(reports, (size_t)image);
+    double w = json_number_value(json_object_get(r, "width"));
+    double h = json_number_value(json_object_get(r, "height"));
+    json_t *rel = json_array(), *pix = json_array();
+    for (int i = 0; i < n; i++) {
+        double x = v[i] < 0 ? 0 : v[i] > 1000 ? 1000 : v[i];
+        json_array_append_new(rel, json_real(x));
+        json_array_append_new(pix, json_real(x / 1000 * (i % 2 ? h : w)));
+    }
+    return json_pack("{s:s,s:o,s:o,s:I}", "type", n == 4 ? "box" : "point", "relative", rel, "pixels",
+                     pix, "image", image);
+}
+
+/* The "label" beside a box: within the same braces. */
+static void add_label(json_t *o, const char *text, const char *at) {
+    const char *open = at, *close = strchr(at, '}');
+    while (open > text && *open != '{') open--;
+    const char *key = strstr(open, "\"label\"");
+    if (!close || !key || key > close) return;
+    const char *colon = strchr(key, ':');
+    const char *from = colon ? strchr(colon, '"') : NULL;
+    const char *to = from ? strchr(from + 1, '"') : NULL;
+    if (to && to < close) {
+        json_t *label = json_stringn(from + 1, (size_t)(to - from - 1));
+        if (label) json_object_set_new(o, "label", label);
+    }
+}
+
+/* Qwen3-VL writes {"bbox_2d": [x1, y1, x2, y2], "label": ...} and {"point_2d": [x, y], ...} in
+ * thousandths of the (oriented) picture's sides. */
+json_t *grounding_find(const char *text, const json_t *reports) {
+    static const struct { const char *key; int n; } forms[] = {
+        {"bbox_2d", 4}, {"point_2d", 2}, {"<|box_start|>", 4}};
+    json_t *list = NULL;
+    size_t images = json_array_size(reports);
+    for (size_t f = 0; text && images && f < sizeof forms / sizeof *forms; f++) {
+        for (const char *p = text; (p = strstr(p, forms[f].key)); p++) {
+            double v[4];
+            const char *q = p + strlen(forms[f].key);
+            q += strspn(q, "\" :\t\n");
+            if (read_numbers(q, v, forms[f].n) != forms[f].n) continue;
+            json_t *o = place(v, forms[f].n, reports, (json_int_t)images - 1);
+            if (f < 2) add_label(o, text, p);
+            if (!list) list = json_array();
+            if (json_array_size(list) < 1000) json_array_append_new(list, o);
+            else json_decref(o);
+        }
+    }
+    return list;
+}
+
+/* ---- usage and timings -------------------------------------------------------------------- */
+
+json_t *chat_usage(const chat *c) {
+    const choice *k = &c->choices[0];
+    int completion = 0;
+    for (int i = 0; i < c->n; i++) completion += c->choices[i].completion_tokens;
+    return json_pack("{s:i,s:i,s:i,s:{s:i,s:i}}", "prompt_tokens", k->prompt_tokens,
+                     "completion_tokens", completion, "total_tokens", k->prompt_tokens + completion,
+                     "prompt_tokens_details", "cached_tokens", k->cached_tokens, "image_tokens",
+                     k->image_tokens);
+}
+
+json_t *chat_timings(const chat *c) {
+    const choice *k = &c->choices[0];
+    const vl_timings *t = &k->timings;
+    double decode = 0, resize = 0;
+    size_t i;
+    json_t *r;
+    json_array_foreach(c->reports, i, r) {
+        decode += json_number_value(json_object_get(r, "decode_ms"));
+        resize += json_number_value(json_object_get(r, "resize_ms"));
+    }
+    double rate = t->decode_s > 0 ? (t->decoded_tokens - 1) / t->decode_s : 0;
+    return json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:i,s:i,s:i,s:i,s:f,s:f}",
+        "image_decode_ms", decode, "image_resize_ms", resize, "queue_ms", k->queue_s * 1e3,
+        "encode_ms", t->encode_s * 1e3, "prefill_ms", t->prefill_s * 1e3,
+        "first_token_ms", k->ttft_s * 1e3, "decode_ms", t->decode_s * 1e3,
+        "sample_ms", t->sample_s * 1e3, "total_ms", k->e2e_s * 1e3,
+        "encoded_pictures", t->encoded_pictures, "cached_pictures", t->cached_pictures,
+        "prefill_tokens", t->prefill_tokens, "cached_tokens", t->cached_tokens,
+        "prefill_per_second", t->prefill_s > 0 ? t->prefill_tokens / t->prefill_s : 0.0,
+        "tokens_per_second", rate > 0 ? rate : 0.0);
+}
+
+/* ---- the answer object -------------------------------------------------------------------- */
+
+static json_t *logprob_list(const choice *k) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < k->n_pieces; i++)
+        if (k->pieces[i].logprob) json_array_append(list, k->pieces[i].logprob);
+    return list;
+}
+
+static json_t *chat_choice(const chat *c, const choice *k, int index) {
+    char *content;
+    json_t *calls = choice_tool_calls(c, k, &content);
+    json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content",
+                                calls && !*content ? json_null() : json_string(content));
+    json_t *boxes = grounding_find(content, c->reports);
+    if (calls) json_object_set_new(message, "tool_calls", calls);
+    if (boxes) json_object_set_new(message, "x_grounding", boxes);
+    json_t *o = json_pack("{s:i,s:o,s:s}", "index", index, "message", message, "finish_reason",
+                          calls && !strcmp(k->finish, "stop") ? "tool_calls" : k->finish);
+    json_object_set_new(o, "logprobs", c->f.logprobs
+        ? json_pack("{s:o}", "content", logprob_list(k)) : json_null());
+    free(content);
+    return o;
+}
+
+static json_t *text_choice(const chat *c, const choice *k, int index) {
+    const json_t *prompt = json_object_get(c->body, "prompt");
+    char *text = NULL;
+    if (asprintf(&text, "%s%s", c->f.echo ? json_string_value(prompt) : "", k->text ? k->text : "") < 0)
+        text = NULL;
+    json_t *o = json_pack("{s:i,s:s,s:s}", "index", index, "text", text ? text : "", "finish_reason",
+                          k->finish);
+    free(text);
+    if (c->f.logprobs_n < 0) return o;
+    json_t *tokens = json_array(), *values = json_array(), *tops = json_array();
+    for (size_t i = 0; i < k->n_pieces; i++) {
+        json_t *lp = k->pieces[i].logprob, *t, *top = json_object();
+        size_t j;
+        if (lp) {
+            json_array_append(tokens, json_object_get(lp, "token"));
+            json_array_append(values, json_object_get(lp, "logprob"));
+            json_array_foreach(json_object_get(lp, "top_logprobs"), j, t)
+                json_object_set(top, json_string_value(json_object_get(t, "token")),
+                                json_object_get(t, "logprob"));
+            json_array_append_new(tops, json_incref(top));
+        }
+        json_decref(top);
+    }
+    json_object_set_new(o, "logprobs", json_pack("{s:o,s:o,s:o}", "tokens", tokens, "token_logprobs",
+                                                 values, "top_logprobs", tops));
+    return o;
+}
+
+static void mark_cached(chat *c) {
+    const vl_timings *t = &c->choices[0].timings;
+    size_t i;
+    json_t *r;
+    json_array_foreach(c->reports, i, r)
+        json_object_set_new(r, "encoder_cache", t->encoded_pictures && t->cached_pictures
+            ? json_string("partly") : json_string(t->encoded_pictures ? "miss" : "hit"));
+}
+
+static int engine_failed(const chat *c, api_error *e) {
+    for (int i = 0; i < c->n; i++) {
+        const choice *k = &c->choices[i];
+        if (!strcmp(k->finish, "error")) return api_fail_engine(e, &k->error, NULL);
+        if (!strcmp(k->finish, "cancelled")) {
+            api_fail(e, 503, "cancelled", NULL, "the request was cancelled: the server is stopping");
+            e->retry_after = 5;
+            return -1;
+        }
+    }
+    return 0;
+}
+
+json_t *chat_result(chat *c, api_error *e) {
+    if (engine_failed(c, e)) return NULL;
+    if (!c->from_cache) mark_cached(c);
+    if (c->cacheable && !c->from_cache) {
+        size_t len;
+        char *record = chat_record(c, &len);
+        if (record) cache_put(c->srv->results, c->key, record, len);
+        free(record);
+    }
+    json_t *choices = json_array();
+    for (int i = 0; i < c->n; i++)
+        json_array_append_new(choices, c->route == FOR_CHAT ? chat_choice(c, &c->choices[i], i)
+                                                            : text_choice(c, &c->choices[i], i));
+    json_t *o = json_pack("{s:s,s:s,s:I,s:s,s:o,s:o,s:o}", "id", c->id, "object",
+        c->route == FOR_CHAT ? "chat.completion" : "text_completion", "created",
+        (json_int_t)c->created, "model", c->srv->model_id, "choices", choices, "usage", chat_usage(c),
+        "timings", chat_timings(c));
+    if (json_array_size(c->reports)) json_object_set(o, "x_image", c->reports);
+    if (json_array_size(c->warnings)) json_object_set(o, "x_warnings", c->warnings);
+    return o;
+}
+
+/* ---- the cache's record ------------------------------------------------------------------- */
+
+char *chat_record(const chat *c, size_t *len) {
+    json_t *choices = json_array();
+    for (int i = 0; i < c->n; i++) {
+        const choice *k = &c->choices[i];
+        const vl_timings *t = &k->timings;
+        json_t *pieces = json_array();
+        if (k->timed_out) {           /* where a clock stopped it is no property of the request */
+            json_decref(pieces);
+            json_decref(choices);
+            return NULL;
+        }
+        for (size_t j = 0, from = 0; j < k->n_pieces; from = k->pieces[j++].end) {
+            json_t *p = json_pack("[s%]", k->text + from, k->pieces[j].end - from);
+            if (k->pieces[j].logprob) json_array_append(p, k->pieces[j].logprob);
+            json_array_append_new(pieces, p);
+        }
+        json_array_append_new(choices, json_pack("{s:o,s:s,s:s,s:[iiii],s:[fff],s:[fffffiiiii]}",
+            "pieces", pieces, "finish", k->finish, "stop", k->stop, "counts", k->prompt_tokens,
+            k->image_tokens, k->completion_tokens, k->cached_tokens, "times", k->queue_s, k->ttft_s,
+            k->e2e_s, "engine", t->encode_s, t->prefill_s, t->decode_s, t->sample_s, t->total_s,
+            t->encoded_pictures, t->cached_pictures, t->prefill_tokens, t->cached_tokens,
+            t->decoded_tokens));
+    }
+    json_t *o = json_pack("{s:s,s:I,s:o,s:O,s:O}", "id", c->id, "created", (json_int_t)c->created,
+                          "choices", choices, "reports", c->reports, "warnings", c->warnings);
+    char *text = json_dumps(o, JSON_COMPACT);
+    *len = text ? strlen(text) : 0;
+    json_decref(o);
+    return text;
+}
+
+static bool replay_choice(choice *k, json_t *o) {
+    json_t *pieces, *p;
+    const char *finish, *stop;
+    size_t i;
+    vl_timings *t = &k->timings;
+    if (json_unpack(o, "{s:o,s:s,s:s,s:[iiii],s:[fff],s:[fffffiiiii]}", "pieces", &pieces, "finish",
+            &finish, "stop", &stop, "counts", &k->prompt_tokens, &k->image_tokens,
+            &k->completion_tokens, &k->cached_tokens, "times", &k->queue_s, &k->ttft_s, &k->e2e_s,
+            "engine", &t->encode_s, &t->prefill_s, &t->decode_s, &t->sample_s, &t->total_s,
+            &t->encoded_pictures, &t->cached_pictures, &t->prefill_tokens, &t->cached_tokens,
+            &t->decoded_tokens)) return false;
+    json_array_foreach(pieces, i, p)
+        choice_add_piece(k, json_string_value(json_array_get(p, 0)),
+                         json_string_length(json_array_get(p, 0)), json_incref(json_array_get(p, 1)));
+    snprintf(k->finish, sizeof k->finish, "%s", finish);
+    snprintf(k->stop, sizeof k->stop, "%s", stop);
+    return k->done = true;
+}
+
+bool chat_replay(chat *c, const char *record, size_t len) {
+    json_t *o = json_loadb(record, len, 0, NULL), *choices, *reports, *warnings;
+    const char *id;
+    json_int_t created;
+    bool ok = o && !json_unpack(o, "{s:s,s:I,s:o,s:o,s:o}", "id", &id, "created", &created, "choices",
+                                &choices, "reports", &reports, "warnings", &warnings);
+    for (int i = 0; i < c->n && ok; i++)
+        ok = replay_choice(&c->choices[i], json_array_get(choices, (size_t)i));
+    if (ok) {
+        snprintf(c->id, sizeof c->id, "%s", id);
+        c->created = created;
+        c->left = 0;
+        json_array_clear(c->warnings);
+        json_array_extend(c->warnings, warnings);
+        json_array_extend(c->reports, reports);
+    }
+    json_decref(o);
+    return ok;
+}

@@ -1,0 +1,614 @@
+/* chat.c: see chat.h. Reading a request happens in this order, so that the cheapest refusal comes
+ * first and no compute is spent on a request that is wrong: scalars, messages, output control,
+ * result cache, pictures, prompt, context.
+ *
+ * Easy to get wrong: pictures are numbered in the order of their parts over all messages, and the
+ * cleaned messages must keep that order; the picture's bytes, not its URL, go into the cache key.
+ */
+#include "serve/chat.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "serve/cache.h"
+#include "tokenizer/tokenizer.h"
+
+typedef struct source { blob data; picture_limits limits; char param[80]; } source;
+
+/* ---- scalars ------------------------------------------------------------------------------ */
+
+static void set_defaults(chat *c) {
+    vl_sampling d = vl_sampling_of_model(c->srv->model, c->srv->config.default_tokens);
+    c->f = (chat_fields){.max_tokens = -1, .max_completion_tokens = -1, .top_k = d.top_k, .n = 1,
+                         .top_logprobs = -1, .logprobs_n = -1, .temperature = d.temperature,
+                         .top_p = d.top_p, .min_p = d.min_p,
+                         .repetition_penalty = d.repetition_penalty,
+                         .presence_penalty = d.presence_penalty,
+                         .frequency_penalty = d.frequency_penalty,
+                         .max_time = c->srv->config.max_time_s, .detect_repetition = true,
+                         .skip_special_tokens = true, .add_generation_prompt = true, .cache = true};
+}
+
+static void warn(chat *c, const char *fmt, const char *arg) {
+    char text[256];
+    snprintf(text, sizeof text, fmt, arg);
+    json_array_append_new(c->warnings, json_string(text));
+}
+
+static int read_stop(chat *c, api_error *e) {
+    json_t *v = json_object_get(c->body, "stop"), *one;
+    size_t i;
+    if (!v || json_is_null(v)) return 0;
+    if (!json_is_string(v) && !json_is_array(v))
+        return api_fail(e, 400, "invalid_type", "stop", "stop must be a string or an array of strings");
+    size_t n = json_is_string(v) ? 1 : json_array_size(v);
+    if (n > MAX_STOPS)
+        return api_fail(e, 400, "invalid_value", "stop", "at most %d stop strings", MAX_STOPS);
+    for (i = 0; i < n; i++) {
+        one = json_is_string(v) ? v : json_array_get(v, i);
+        size_t len = json_string_length(one);
+        if (!json_is_string(one) || !len || len > 256 || strlen(json_string_value(one)) != len)
+            return api_fail(e, 400, "invalid_value", "stop",
+                            "stop strings must have 1 to 256 bytes and no NUL");
+        c->stops[c->n_stops++] = json_string_value(one);
+    }
+    return 0;
+}
+
+static int read_bias(chat *c, api_error *e) {
+    json_t *o = json_object_get(c->body, "logit_bias"), *v;
+    const char *key;
+    if (!o || json_is_null(o)) return 0;
+    if (!json_is_object(o))
+        return api_fail(e, 400, "invalid_type", "logit_bias", "logit_bias must be an object");
+    json_object_foreach(o, key, v) {
+        char *end;
+        long id = strtol(key, &end, 10);
+        double x = json_number_value(v);
+        if (!*key || *end || id < 0 || id >= c->srv->info->vocab)
+            return api_fail(e, 400, "invalid_value", "logit_bias", "keys must be token ids below %d",
+                            c->srv->info->vocab);
+        if (!json_is_number(v) || !(x >= -100 && x <= 100) || c->n_bias == MAX_BIAS)
+            return api_fail(e, 400, "invalid_value", "logit_bias",
+                            "values must be numbers from -100 to 100, at most %d of them", MAX_BIAS);
+        c->bias[c->n_bias++] = (vl_logit_bias){(int32_t)id, (float)x};
+    }
+    return 0;
+}
+
+static int read_stream_options(chat *c, api_error *e) {
+    json_t *o = json_object_get(c->body, "stream_options"), *v;
+    const char *key;
+    if (!o || json_is_null(o)) return 0;
+    if (!json_is_object(o))
+        return api_fail(e, 400, "invalid_type", "stream_options", "stream_options must be an object");
+    json_object_foreach(o, key, v) {
+        bool *at = !strcmp(key, "include_usage") ? &c->include_usage
+                 : !strcmp(key, "include_progress") ? &c->include_progress : NULL;
+        if (!at) warn(c, "unknown field 'stream_options.%.100s' was ignored", key);
+        else if (!json_is_boolean(v))
+            return api_fail(e, 400, "invalid_type", "stream_options", "%s must be a boolean", key);
+        else *at = json_is_true(v);
+    }
+    return 0;
+}
+
+static int read_scalars(chat *c, api_error *e) {
+    chat_fields *f = &c->f;
+    if (fields_read(f, c->body, c->route, c->warnings, e) || read_stop(c, e) || read_bias(c, e) ||
+        read_stream_options(c, e)) return -1;
+    if (f->max_completion_tokens > 0) f->max_tokens = f->max_completion_tokens;
+    if (f->top_logprobs >= 0 && !f->logprobs)
+        return api_fail(e, 400, "invalid_value", "top_logprobs", "top_logprobs needs logprobs: true");
+    if (f->logprobs && f->top_logprobs < 0) f->top_logprobs = 0;
+    if (c->route == FOR_TEXT) f->top_logprobs = f->logprobs_n;
+    if (f->min_pixels && f->max_pixels && f->min_pixels > f->max_pixels)
+        return api_fail(e, 400, "invalid_value", "min_pixels", "min_pixels is above max_pixels");
+    if (f->ignore_eos && !json_object_get(c->body, "detect_repetition")) f->detect_repetition = false;
+    if (f->model && strcmp(f->model, c->srv->model_id) != 0)
+        warn(c, "model '%.100s' is not loaded: see the field 'model' for what answered", f->model);
+    return 0;
+}
+
+/* ---- pictures in messages ----------------------------------------------------------------- */
+
+static int set_limits(chat *c, const json_t *part, source *s, api_error *e) {
+    const serve_config *cfg = &c->srv->config;
+    json_t *url = json_object_get(part, "image_url");
+    const json_t *from[3] = {part, json_is_object(url) ? url : NULL, c->body};
+    picture_limits lim = {cfg->min_pixels, cfg->max_pixels};
+    const char *name = NULL;
+    for (int i = 2; i >= 0; i--) {    /* the most specific comes last and wins */
+        const char *keys[] = {"preset", "detail"};
+        for (int k = 0; from[i] && k < 2; k++)
+            if ((name = json_string_value(json_object_get(from[i], keys[k]))) &&
+                !picture_preset(c->srv, name, &lim))
+                return api_fail(e, 400, "invalid_value", s->param, "%s: '%.40s' is not known", keys[k],
+                                name);
+        if (from[i] && (field_int(from[i], "min_pixels", 1, INT64_C(1) << 40, &lim.min_pixels, e) ||
+                        field_int(from[i], "max_pixels", 1, INT64_C(1) << 40, &lim.max_pixels, e)))
+            return -1;
+    }
+    if (lim.min_pixels && lim.max_pixels && lim.min_pixels > lim.max_pixels)
+        lim.min_pixels = lim.max_pixels;
+    s->limits = lim;
+    return 0;
+}
+
+/* The URL, file id or attachment name of an image part, in any of the accepted spellings. */
+static const json_t *part_reference(const json_t *part) {
+    static const char *const keys[] = {"image_url", "image", "file_id", "url"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_t *v = json_object_get(part, keys[i]);
+        if (json_is_object(v)) {
+            const json_t *u = json_object_get(v, "url");
+            v = u ? u : json_object_get(v, "file_id");
+        }
+        if (json_is_string(v)) return v;
+    }
+    return NULL;
+}
+
+static int fetch(chat *c, const json_t *ref, source *s, api_error *e) {
+    const char *text = json_string_value(ref);
+    size_t len = json_string_length(ref);
+    if (!strncmp(text, "file-", 5)) {
+        if (files_get(c->srv->files, c->tenant, text, &s->data, e)) {
+            snprintf(e->param, sizeof e->param, "%s", s->param);
+            return -1;
+        }
+        return 0;
+    }
+    if (!strncmp(text, "attachment:", 11)) {
+        for (const attachment *a = c->attachments; a; a = a->next) {
+            if (strcmp(a->name, text + 11) != 0) continue;
+            if (!(s->data.data = malloc(a->data.len + 1)))
+                return api_fail(e, 500, "out_of_memory", s->param, "out of memory");
+            memcpy(s->data.data, a->data.data, s->data.len = a->data.len);
+            return 0;
+        }
+        return api_fail(e, 400, "attachment_missing", s->param, "no uploaded part is named '%.60s'",
+                        text + 11);
+    }
+    return data_url_decode(text, len, (size_t)c->srv->config.image_bytes, &s->data, e, s->param);
+}
+
+static int add_source(chat *c, const json_t *part, const char *where, source *sources, api_error *e) {
+    int max = c->srv->config.images < MAX_PICTURES ? c->srv->config.images : MAX_PICTURES;
+    if (c->n_pictures == max)
+        return api_fail(e, 400, "too_many_images", where, "at most %d images in a request", max);
+    source *s = &sources[c->n_pictures++];
+    snprintf(s->param, sizeof s->param, "%s", where);
+    const json_t *ref = json_is_string(part) ? part : part_reference(part);
+    if (!ref) return api_fail(e, 400, "invalid_value", where,
+                              "an image part needs image_url (a data: URL), file_id or image");
+    if (set_limits(c, json_is_object(part) ? part : NULL, s, e)) return -1;
+    return fetch(c, ref, s, e);
+}
+
+static int clean_part(chat *c, const json_t *part, const char *where, json_t *out, source *sources,
+                      api_error *e) {
+    const char *type = json_string_value(json_object_get(part, "type"));
+    if (!type) return api_fail(e, 400, "invalid_value", where, "a content part needs a type");
+    if (!strcmp(type, "text") || !strcmp(type, "input_text")) {
+        json_t *text = json_object_get(part, "text");
+        if (!json_is_string(text))
+            return api_fail(e, 400, "invalid_type", where, "a text part needs text, a string");
+        json_array_append_new(out, json_pack("{s:s,s:O}", "type", "text", "text", text));
+        return 0;
+    }
+    if (strcmp(type, "image_url") && strcmp(type, "image") && strcmp(type, "input_image"))
+        return api_fail(e, 400, "unsupported_part", where,
+                        "content parts of type '%.40s' are not supported", type);
+    json_array_append_new(out, json_pack("{s:s}", "type", "image"));
+    return add_source(c, part, where, sources, e);
+}
+
+static int clean_message(chat *c, size_t i, const json_t *m, source *sources, api_error *e) {
+    static const char *const roles[] = {"system", "user", "assistant", "tool", "developer"};
+    char where[80];
+    snprintf(where, sizeof where, "messages[%zu]", i);
+    if (!json_is_object(m)) return api_fail(e, 400, "invalid_type", where, "a message must be an object");
+    const char *role = json_string_value(json_object_get(m, "role"));
+    json_t *content = json_object_get(m, "content"), *part, *copy = json_copy((json_t *)(uintptr_t)m);
+    size_t k = 0;
+    while (role && k < 5 && strcmp(role, roles[k])) k++;
+    json_array_append_new(c->messages, copy);
+    if (!role || k == 5)
+        return api_fail(e, 400, "invalid_value", where,
+                        "role must be system, developer, user, assistant or tool");
+    if (k == 4) json_object_set_new(copy, "role", json_string("system"));
+    if (json_is_string(content)) return 0;
+    if (!content || json_is_null(content)) {
+        if (!json_object_get(m, "tool_calls"))
+            return api_fail(e, 400, "invalid_type", where, "a message needs content");
+        return json_object_set_new(copy, "content", json_string(""));
+    }
+    if (!json_is_array(content))
+        return api_fail(e, 400, "invalid_type", where, "content must be a string or an array of parts");
+    json_t *parts = json_array();
+    json_object_set_new(copy, "content", parts);
+    json_array_foreach(content, k, part) {
+        snprintf(where, sizeof where, "messages[%zu].content[%zu]", i, k);
+        if (!json_is_object(part))
+            return api_fail(e, 400, "invalid_type", where, "a content part must be an object");
+        if (clean_part(c, part, where, parts, sources, e)) return -1;
+    }
+    return 0;
+}
+
+static int read_messages(chat *c, source *sources, api_error *e) {
+    json_t *list = json_object_get(c->body, "messages"), *m;
+    size_t i;
+    if (!json_is_array(list) || !json_array_size(list))
+        return api_fail(e, 400, "invalid_type", "messages", "messages must be a non-empty array");
+    json_array_foreach(list, i, m)
+        if (clean_message(c, i, m, sources, e)) return -1;
+    return 0;
+}
+
+static int read_prompt_images(chat *c, source *sources, api_error *e) {
+    json_t *list = json_object_get(c->body, "images"), *v;
+    size_t i;
+    if (!json_is_string(json_object_get(c->body, "prompt")))
+        return api_fail(e, 400, "invalid_type", "prompt", "prompt must be a string");
+    if (!list || json_is_null(list)) return 0;
+    if (!json_is_array(list) || !c->f.raw)
+        return api_fail(e, 400, "invalid_value", "images", "images must be an array, with raw: true");
+    json_array_foreach(list, i, v) {
+        char where[32];
+        snprintf(where, sizeof where, "images[%zu]", i);
+        if (add_source(c, v, where, sources, e)) return -1;
+    }
+    return 0;
+}
+
+/* ---- output control ----------------------------------------------------------------------- */
+
+static int read_tools(chat *c, const char **only, bool *demanded, api_error *e) {
+    json_t *tools = json_object_get(c->body, "tools"), *t;
+    json_t *how = json_object_get(c->body, "tool_choice");
+    size_t i;
+    *only = NULL;
+    *demanded = false;
+    if (!tools || json_is_null(tools) || (json_is_array(tools) && !json_array_size(tools))) {
+        if (how && !json_is_null(how) && (!json_is_string(how) || (strcmp(json_string_value(how), "none")
+                                          && strcmp(json_string_value(how), "auto"))))
+            return api_fail(e, 400, "invalid_value", "tool_choice", "tool_choice needs tools");
+        return 0;
+    }
+    if (!json_is_array(tools) || json_array_size(tools) > 64)
+        return api_fail(e, 400, "invalid_type", "tools", "tools must be an array of at most 64");
+    json_array_foreach(tools, i, t) {
+        const json_t *f = json_object_get(t, "function");
+        if (!json_is_string(json_object_get(f, "name")))
+            return api_fail(e, 400, "invalid_value", "tools", "tools[%zu].function.name is missing", i);
+    }
+    const char *word = json_string_value(how);
+    if (word && !strcmp(word, "none")) return 0;
+    c->tools = tools;
+    c->tool_calls = true;
+    if (!how || json_is_null(how) || (word && !strcmp(word, "auto"))) return 0;
+    *demanded = true;
+    if (word && !strcmp(word, "required")) return 0;
+    const char *name = json_string_value(json_object_get(json_object_get(how, "function"), "name"));
+    json_array_foreach(tools, i, t)
+        if (name && !strcmp(name, json_string_value(json_object_get(json_object_get(t, "function"),
+                                                                    "name")))) *only = name;
+    return *only ? 0 : api_fail(e, 400, "invalid_value", "tool_choice",
+                                "tool_choice must be none, auto, required or a function of tools");
+}
+
+static int response_format(chat *c, const json_t **schema, bool *json, api_error *e) {
+    const json_t *o = json_object_get(c->body, "response_format");
+    if (!o || json_is_null(o)) return 0;
+    const char *type = json_string_value(json_object_get(o, "type"));
+    if (type && !strcmp(type, "text")) return 0;
+    if (type && !strcmp(type, "json_object")) {
+        *json = true;
+        return 0;
+    }
+    const json_t *js = json_object_get(o, "json_schema"), *s = json_object_get(js, "schema");
+    if (!type || strcmp(type, "json_schema") || !json_is_object(s))
+        return api_fail(e, 400, "invalid_value", "response_format",
+                        "type must be text, json_object or json_schema with json_schema.schema");
+    *json = true;
+    *schema = s;
+    return 0;
+}
+
+static int make_constraint(chat *c, constraint **out, api_error *e) {
+    const json_t *schema = NULL, *guided = json_object_get(c->body, "guided_json");
+    const json_t *options = json_object_get(c->body, "guided_choice");
+    bool json = false, demanded;
+    const char *only;
+    vocabulary *v = c->srv->vocabulary;
+    if (read_tools(c, &only, &demanded, e) || response_format(c, &schema, &json, e)) return -1;
+    bool has_guided = guided && !json_is_null(guided), has_options = options && !json_is_null(options);
+    if (demanded + json + has_guided + has_options + (c->f.guided_regex != NULL) > 1)
+        return api_fail(e, 400, "invalid_value", "response_format",
+                        "only one of response_format, guided_* and a demanded tool call");
+    if (demanded) return constraint_tools(out, v, c->tools, only, e);
+    if (has_options) return constraint_choice(out, v, options, "guided_choice", e);
+    if (c->f.guided_regex) return constraint_regex(out, v, c->f.guided_regex, "guided_regex", e);
+    if (has_guided) return constraint_schema(out, v, guided, "guided_json", e);
+    if (json) return constraint_schema(out, v, schema, "response_format", e);
+    return 0;
+}
+
+/* ---- result cache key --------------------------------------------------------------------- */
+
+static void hash_part(vl_sha256 *h, const void *p, size_t n) {
+    uint64_t len = n;
+    vl_sha256_add(h, &len, sizeof len);
+    vl_sha256_add(h, p, n);
+}
+
+static void hash_json(vl_sha256 *h, const json_t *v) {
+    char *text = json_dumps(v, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY);
+    hash_part(h, text ? text : "", text ? strlen(text) : 0);
+    free(text);
+}
+
+/* Everything the answer depends on: model, numeric mode, tenant, every field, pictures by content. */
+static void make_key(chat *c, const source *sources) {
+    static const char *const transport[] = {"stream", "stream_options", "cache", "user", "messages",
+                                            "images"};
+    json_t *rest = json_copy(c->body);
+    vl_sha256 h;
+    for (size_t i = 0; i < sizeof transport / sizeof *transport; i++)
+        json_object_del(rest, transport[i]);
+    vl_sha256_init(&h);
+    hash_part(&h, c->srv->identity, sizeof c->srv->identity);
+    hash_part(&h, &c->route, sizeof c->route);
+    const char *key = c->srv->config.n_keys ? c->srv->config.keys[c->tenant] : "";
+    hash_part(&h, key, strlen(key));
+    hash_json(&h, rest);
+    hash_json(&h, c->messages);
+    for (int i = 0; i < c->n_pictures; i++) {
+        hash_part(&h, &sources[i].limits, sizeof sources[i].limits);
+        hash_part(&h, sources[i].data.data, sources[i].data.len);
+    }
+    vl_sha256_end(&h, c->key);
+    json_decref(rest);
+}
+
+/* ---- prompt ------------------------------------------------------------------------------- */
+
+static int load_pictures(chat *c, source *sources, api_error *e) {
+    int n = c->n_pictures;
+    c->n_pictures = 0;
+    for (int i = 0; i < n; i++) {
+        json_t *report;
+        source *s = &sources[i];
+        if (picture_load(c->srv, s->data.data, s->data.len, s->limits, s->param, &c->pictures[i],
+                         &report, e)) return -1;
+        json_object_set_new(report, "index", json_integer(i));
+        json_array_append_new(c->reports, report);
+        c->n_pictures++;
+    }
+    return 0;
+}
+
+static int make_prompt(chat *c, api_error *e) {
+    vl_err err = {0};
+    int rc;
+    if (c->route == FOR_CHAT) {
+        char *messages = json_dumps(c->messages, JSON_COMPACT);
+        char *tools = c->tools ? json_dumps(c->tools, JSON_COMPACT) : NULL;
+        unsigned flags = (c->f.add_generation_prompt ? 0 : VL_NO_GENERATION_PROMPT) |
+                         (c->f.add_vision_id ? VL_ADD_VISION_ID : 0);
+        rc = vl_prompt_chat(&c->prompt, c->srv->model, messages, tools, flags, c->pictures,
+                            c->n_pictures, &err);
+        free(messages);
+        free(tools);
+    } else {
+        const json_t *p = json_object_get(c->body, "prompt");
+        rc = vl_prompt_text(&c->prompt, c->srv->model, json_string_value(p), json_string_length(p),
+                            c->f.raw, c->pictures, c->n_pictures, &err);
+    }
+    if (rc) return api_fail_engine(e, &err, c->route == FOR_CHAT ? "messages" : "prompt");
+    size_t n;
+    vl_prompt_ids(c->prompt, &n);
+    int64_t room = c->srv->info->context;
+    if (room > c->srv->config.kv_tokens) room = c->srv->config.kv_tokens;
+    if (!n) return api_fail(e, 400, "invalid_value", "prompt", "the prompt has no tokens");
+    if ((int64_t)n >= room)
+        return api_fail(e, 400, "context_length_exceeded", c->route == FOR_CHAT ? "messages" : "prompt",
+                        "the prompt has %zu tokens (%d of them for images), but only %lld fit", n,
+                        vl_prompt_image_tokens(c->prompt), (long long)room - 1);
+    c->prompt_tokens = (int)n;
+    bool asked = c->f.max_tokens > 0;
+    if (!asked) c->f.max_tokens = c->srv->config.default_tokens;
+    if (c->f.max_tokens > room - (int64_t)n) {
+        c->f.max_tokens = room - (int64_t)n;
+        if (asked) warn(c, "max_tokens was lowered to what the context leaves%s", "");
+    }
+    return 0;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------- */
+
+static void free_sources(source *s, int n) {
+    for (int i = 0; i < n; i++) free(s[i].data.data);
+    free(s);
+}
+
+static int build(chat *c, source *sources, constraint **first, api_error *e) {
+    if (read_scalars(c, e)) return -1;
+    int rc = c->route == FOR_CHAT ? read_messages(c, sources, e) : read_prompt_images(c, sources, e);
+    if (rc || make_constraint(c, first, e)) return -1;
+    c->n = c->left = (int)c->f.n;
+    c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
+                   c->srv->config.result_cache_bytes > 0;
+    make_key(c, sources);
+    size_t len;
+    char *record = c->cacheable ? cache_get(c->srv->results, c->key, &len) : NULL;
+    c->from_cache = record && chat_replay(c, record, len);
+    free(record);
+    if (c->cacheable) metrics_add(c->srv->metrics, c->from_cache ? M_RESULT_HITS : M_RESULT_MISSES,
+                                  NULL, NULL, 1);
+    if (c->from_cache) {
+        c->n_pictures = 0;
+        return 0;
+    }
+    return load_pictures(c, sources, e) || make_prompt(c, e) ? -1 : 0;
+}
+
+int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
+              int tenant, priority prio, double arrived, api_error *e) {
+    *c = (chat){.srv = srv, .route = route, .body = body, .attachments = attachments,
+                .tenant = tenant, .priority = prio, .arrived = arrived};
+    new_id(c->id, sizeof c->id, route == FOR_CHAT ? "chatcmpl-" : "cmpl-");
+    c->created = (int64_t)time(NULL);
+    c->messages = json_array();
+    c->warnings = json_array();
+    c->reports = json_array();
+    mailbox_init(&c->box, false);
+    source *sources = vl_calloc(MAX_PICTURES, sizeof *sources);
+    if (!sources) return api_fail(e, 500, "out_of_memory", NULL, "out of memory");
+    set_defaults(c);
+    int rc = build(c, sources, &c->choices[0].constraint, e);
+    free_sources(sources, MAX_PICTURES);
+    for (int i = 1; i < c->n && c->choices[0].constraint && rc == 0; i++)
+        rc = make_constraint(c, &c->choices[i].constraint, e);
+    return rc;
+}
+
+int chat_start(chat *c, api_error *e) {
+    if (c->from_cache) return 0;
+    uint64_t seed = (uint64_t)c->f.seed;
+    if (!c->f.has_seed) {
+        vl_sha256 h;
+        uint8_t digest[32];
+        vl_sha256_init(&h);
+        vl_sha256_add(&h, c->id, strlen(c->id));   /* the id is random */
+        vl_sha256_end(&h, digest);
+        memcpy(&seed, digest, sizeof seed);
+    }
+    task *tasks[MAX_CHOICES];
+    c->box.progress = c->include_progress && c->f.stream;
+    for (int i = 0; i < c->n; i++) {
+        const chat_fields *f = &c->f;
+        choice *k = &c->choices[i];
+        k->task = (task){.prompt = c->prompt, .box = &c->box, .choice = i, .tenant = c->tenant,
+                         .priority = c->priority, .arrived = c->arrived,
+                         .deadline = f->max_time > 0 ? c->arrived + f->max_time : 0};
+        k->task.sampling = (vl_sampling){
+            .max_tokens = (int)f->max_tokens, .temperature = (float)f->temperature,
+            .top_k = f->top_k < 0 ? 0 : (int)f->top_k, .top_p = (float)f->top_p,
+            .min_p = (float)f->min_p, .repetition_penalty = (float)f->repetition_penalty,
+            .presence_penalty = (float)f->presence_penalty,
+            .frequency_penalty = (float)f->frequency_penalty, .seed = seed + (uint64_t)i,
+            .stop = c->stops, .n_stop = c->n_stops, .bias = c->bias, .n_bias = c->n_bias,
+            .logprobs = (int)f->top_logprobs, .ignore_eos = f->ignore_eos,
+            .detect_repetition = f->detect_repetition, .keep_special = !f->skip_special_tokens,
+            .logits_fn = k->constraint ? constraint_mask : NULL, .logits_user = k->constraint};
+        tasks[i] = &k->task;
+    }
+    if (scheduler_submit(c->srv->scheduler, tasks, c->n, e)) return -1;
+    c->started = true;
+    return 0;
+}
+
+static void append_text(choice *k, const char *text, size_t n) {
+    if (k->len + n + 1 > k->cap) {
+        k->cap = (k->len + n + 1) * 2;
+        k->text = realloc(k->text, k->cap);
+        vl_assert(k->text, "out of memory for an answer of %zu bytes", k->cap);
+    }
+    if (n) memcpy(k->text + k->len, text, n);
+    k->len += n;
+    k->text[k->len] = 0;
+}
+
+void choice_add_piece(choice *k, const char *text, size_t n, json_t *logprob) {
+    if (k->n_pieces == k->cap_pieces) {
+        k->cap_pieces = k->cap_pieces ? k->cap_pieces * 2 : 64;
+        k->pieces = realloc(k->pieces, k->cap_pieces * sizeof *k->pieces);
+        vl_assert(k->pieces, "out of memory for %zu pieces", k->cap_pieces);
+    }
+    append_text(k, text, n);
+    k->pieces[k->n_pieces++] = (piece){k->len, logprob};
+}
+
+/* ---- events ------------------------------------------------------------------------------- */
+
+static json_t *logprob_entry(const chat *c, int32_t id, float logprob) {
+    char *bytes = NULL, *clean;
+    size_t n = 0, m;
+    vl_err err;
+    if (vl_detokenize(c->srv->model, &id, 1, false, &bytes, &n, &err)) n = 0;
+    clean = vl_utf8_clean(bytes ? bytes : "", n, &m);
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) json_array_append_new(list, json_integer((unsigned char)bytes[i]));
+    json_t *o = json_pack("{s:o,s:f,s:o}", "token", clean ? json_stringn(clean, m) : json_string(""),
+                          "logprob", isfinite(logprob) ? (double)logprob : -9999.0, "bytes", list);
+    free(bytes);
+    free(clean);
+    return o;
+}
+
+static json_t *logprob_of(const chat *c, const vl_event *ev) {
+    if (c->f.top_logprobs < 0) return NULL;
+    json_t *o = logprob_entry(c, ev->id, ev->logprob), *top = json_array();
+    for (int i = 0; i < ev->n_top && i < c->f.top_logprobs; i++)
+        json_array_append_new(top, logprob_entry(c, ev->top[i].id, ev->top[i].logprob));
+    json_object_set_new(o, "top_logprobs", top);
+    return o;
+}
+
+static void take_done(chat *c, choice *k, const vl_event *ev) {
+    k->done = true;
+    c->left--;
+    k->timed_out = k->task.timed_out;
+    snprintf(k->finish, sizeof k->finish, "%s", k->timed_out ? "length" : ev->finish_reason);
+    snprintf(k->stop, sizeof k->stop, "%s", ev->stop ? ev->stop : "");
+    k->prompt_tokens = ev->prompt_tokens;
+    k->image_tokens = ev->image_tokens;
+    k->completion_tokens = ev->completion_tokens;
+    k->cached_tokens = ev->timings.cached_tokens;
+    k->timings = ev->timings;
+    k->error = ev->error;
+    k->queue_s = k->task.queue_s;
+    k->ttft_s = k->task.ttft_s;
+    k->e2e_s = k->task.e2e_s;
+}
+
+event *chat_pump(chat *c, double seconds) {
+    event *e = mailbox_next(&c->box, seconds);
+    if (!e) return NULL;
+    choice *k = &c->choices[e->choice];
+    if (e->ev.kind == VL_EV_TOKEN || (e->ev.kind == VL_EV_DONE && e->ev.len))
+        choice_add_piece(k, e->ev.text, e->ev.len,
+                         e->ev.kind == VL_EV_TOKEN ? logprob_of(c, &e->ev) : NULL);
+    if (e->ev.kind == VL_EV_DONE) take_done(c, k, &e->ev);
+    return e;
+}
+
+void chat_cancel(chat *c) {
+    for (int i = 0; i < c->n && c->started; i++)
+        if (!c->choices[i].done) scheduler_cancel(&c->choices[i].task);
+}
+
+void chat_free(chat *c) {
+    if (c->started && c->left) {
+        chat_cancel(c);
+        while (c->left) free(chat_pump(c, 1));
+    }
+    for (int i = 0; i < MAX_CHOICES; i++) {
+        choice *k = &c->choices[i];
+        for (size_t j = 0; j < k->n_pieces; j++) json_decref(k->pieces[j].logprob);
+        free(k->pieces);
+        free(k->text);
+        constraint_free(k->constraint);
+    }
+    for (int i = 0; i < c->n_pictures; i++) vl_picture_free(c->pictures[i]);
+    vl_prompt_free(c->prompt);
+    json_decref(c->messages);
+    json_decref(c->warnings);
+    json_decref(c->reports);
+    mailbox_clear(&c->box);
+}

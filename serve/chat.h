@@ -1,0 +1,97 @@
+/* chat.h: one generation request from JSON to answer, independent of HTTP, so that the chat and
+ * completions routes, their streams and the job queue all run the same code.
+ *
+ *   chat_open    reads and checks the body, decodes pictures, builds the prompt (or finds the whole
+ *                answer in the result cache)
+ *   chat_start   submits n tasks
+ *   chat_pump    moves events into the choices
+ *   chat_result  the chat.completion object        chat_stream_*  the same as SSE
+ *   chat_free    cancels what still runs, waits for it, frees everything
+ */
+#ifndef SERVE_CHAT_H
+#define SERVE_CHAT_H
+
+#include "serve/constrain.h"
+#include "serve/fields.h"
+#include "serve/pictures.h"
+#include "serve/scheduler.h"
+
+/* Pictures that came beside the JSON (multipart), found by name. */
+typedef struct attachment { char *name; blob data; struct attachment *next; } attachment;
+
+/* One streamed step of an answer: text up to `end` and, if asked for, its log probability entry. */
+typedef struct piece { size_t end; json_t *logprob; } piece;
+
+typedef struct choice {
+    task task;
+    constraint *constraint;
+    piece *pieces;
+    size_t n_pieces, cap_pieces;
+    char *text;                       /* all pieces                                         */
+    size_t len, cap;
+    char finish[24], stop[264];
+    bool done, timed_out;
+    int prompt_tokens, image_tokens, completion_tokens, cached_tokens;
+    double queue_s, ttft_s, e2e_s;
+    vl_timings timings;
+    vl_err error;
+    /* streaming */
+    size_t next_piece, sent;
+    bool opened, closed;
+} choice;
+
+enum { MAX_PICTURES = 64 };
+typedef struct chat {
+    server *srv;
+    int route;                        /* FOR_CHAT or FOR_TEXT                               */
+    int tenant;
+    priority priority;
+    double arrived;
+    char id[48];
+    int64_t created;
+    chat_fields f;
+    json_t *body, *messages, *tools, *warnings, *reports;
+    bool tool_calls;                  /* look for <tool_call> in the answer                 */
+    vl_picture *pictures[MAX_PICTURES];
+    int n_pictures;
+    const attachment *attachments;
+    vl_prompt *prompt;
+    int prompt_tokens;
+    mailbox box;
+    const char *stops[MAX_STOPS];
+    vl_logit_bias bias[MAX_BIAS];
+    int n_stops, n_bias;
+    choice choices[MAX_CHOICES];
+    int n, left;                      /* choices, and how many are not done                 */
+    bool started, include_usage, include_progress, cacheable, from_cache;
+    uint8_t key[32];
+} chat;
+
+/* body is borrowed and must outlive the chat. */
+int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
+              int tenant, priority priority, double arrived, api_error *e);
+int chat_start(chat *c, api_error *e);
+/* Waits up to `seconds` for one event; returns it (free() it) after taking it in, or NULL. */
+event *chat_pump(chat *c, double seconds);
+void chat_cancel(chat *c);
+/* After all choices are done: the answer object, or NULL and *e (an engine error). Also stores
+ * the answer in the result cache. */
+json_t *chat_result(chat *c, api_error *e);
+void chat_free(chat *c);
+
+/* ---- answer.c ---- */
+/* Everything in the choice that may be shown now: text before a possible tool call. */
+size_t choice_ready(const chat *c, const choice *k);
+json_t *choice_tool_calls(const chat *c, const choice *k, char **content);
+json_t *chat_usage(const chat *c);
+json_t *chat_timings(const chat *c);
+/* Boxes and points of the answer, both 0-1000 and in pixels; NULL if there are none. */
+json_t *grounding_find(const char *text, const json_t *reports);
+/* The answer as it is kept in the cache, and back. */
+char *chat_record(const chat *c, size_t *len);
+bool chat_replay(chat *c, const char *record, size_t len);
+
+/* Adds a step to a choice; takes the logprob reference. */
+void choice_add_piece(choice *k, const char *text, size_t n, json_t *logprob);
+
+#endif

@@ -1,0 +1,178 @@
+/* fields.c: see fields.h. */
+#include "serve/fields.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define AT(member) offsetof(chat_fields, member)
+#define BIG 9007199254740992.0
+
+const field chat_field_table[] = {
+    {"model", F_STR, FOR_BOTH, 0, 0, AT(model), 0, "accepted for compatibility; one model is served"},
+    {"max_tokens", F_INT, FOR_BOTH, 1, 1e6, AT(max_tokens), 0, "most tokens to generate"},
+    {"max_completion_tokens", F_INT, FOR_CHAT, 1, 1e6, AT(max_completion_tokens), 0,
+     "the newer name of max_tokens; wins if both are given"},
+    {"temperature", F_NUM, FOR_BOTH, 0, 2, AT(temperature), 0, "0: greedy and deterministic"},
+    {"top_p", F_NUM, FOR_BOTH, 1e-6, 1, AT(top_p), 0, "nucleus"},
+    {"top_k", F_INT, FOR_BOTH, -1, 1e6, AT(top_k), 0, "0 or -1: off"},
+    {"min_p", F_NUM, FOR_BOTH, 0, 1, AT(min_p), 0, "0: off"},
+    {"repetition_penalty", F_NUM, FOR_BOTH, 0.01, 10, AT(repetition_penalty), 0, "1: off"},
+    {"presence_penalty", F_NUM, FOR_BOTH, -2, 2, AT(presence_penalty), 0, "0: off"},
+    {"frequency_penalty", F_NUM, FOR_BOTH, -2, 2, AT(frequency_penalty), 0, "0: off"},
+    {"seed", F_INT, FOR_BOTH, -BIG, BIG, AT(seed), 0, "same seed, same answer"},
+    {"n", F_INT, FOR_BOTH, 1, MAX_CHOICES, AT(n), 0, "answers to one prompt"},
+    {"stream", F_BOOL, FOR_BOTH, 0, 0, AT(stream), 0, "server-sent events"},
+    {"logprobs", F_BOOL, FOR_CHAT, 0, 0, AT(logprobs), 0, "log probability of every token"},
+    {"logprobs", F_INT, FOR_TEXT, 0, MAX_TOP_LOGPROBS, AT(logprobs_n), 0, "alternatives per token"},
+    {"top_logprobs", F_INT, FOR_CHAT, 0, MAX_TOP_LOGPROBS, AT(top_logprobs), 0,
+     "alternatives per token; needs logprobs"},
+    {"max_time", F_NUM, FOR_BOTH, 0.001, 86400, AT(max_time), 0, "seconds after which to stop"},
+    {"ignore_eos", F_BOOL, FOR_BOTH, 0, 0, AT(ignore_eos), 0, "run to max_tokens"},
+    {"detect_repetition", F_BOOL, FOR_BOTH, 0, 0, AT(detect_repetition), 0,
+     "stop loops with finish_reason \"repetition\"; on unless ignore_eos"},
+    {"skip_special_tokens", F_BOOL, FOR_BOTH, 0, 0, AT(skip_special_tokens), 0, "default true"},
+    {"min_pixels", F_INT, FOR_BOTH, 1, BIG, AT(min_pixels), 0, "of every picture; a part may override"},
+    {"max_pixels", F_INT, FOR_BOTH, 1, BIG, AT(max_pixels), 0, "of every picture; a part may override"},
+    {"detail", F_STR, FOR_BOTH, 0, 0, AT(detail), 0, "low, high or auto, for every picture"},
+    {"preset", F_STR, FOR_BOTH, 0, 0, AT(preset), 0, "fast, balanced, ocr or ground"},
+    {"cache", F_BOOL, FOR_BOTH, 0, 0, AT(cache), 0, "false: do not use the result cache"},
+    {"guided_regex", F_STR, FOR_BOTH, 0, 0, AT(guided_regex), 0, "the answer matches this expression"},
+    {"add_generation_prompt", F_BOOL, FOR_CHAT, 0, 0, AT(add_generation_prompt), 0, "default true"},
+    {"add_vision_id", F_BOOL, FOR_CHAT, 0, 0, AT(add_vision_id), 0, "number the pictures"},
+    {"echo", F_BOOL, FOR_TEXT, 0, 0, AT(echo), 0, "repeat the prompt"},
+    {"raw", F_BOOL, FOR_TEXT, 0, 0, AT(raw), 0, "parse special tokens in the prompt"},
+    {"messages", F_OTHER, FOR_CHAT, 0, 0, 0,
+     "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"object\",\"required\":[\"role\"],"
+     "\"properties\":{\"role\":{\"enum\":[\"system\",\"user\",\"assistant\",\"tool\",\"developer\"]}}}}",
+     "the conversation, OpenAI form"},
+    {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0, "{\"type\":\"string\"}", "text to continue"},
+    {"images", F_OTHER, FOR_TEXT, 0, 0, 0, "{\"type\":\"array\",\"items\":{\"type\":\"string\"}}",
+     "with raw: data URLs or file ids, one per <|image_pad|>"},
+    {"stop", F_OTHER, FOR_BOTH, 0, 0, 0,
+     "{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\",\"maxItems\":16,"
+     "\"items\":{\"type\":\"string\",\"minLength\":1}},{\"type\":\"null\"}]}", "stop strings"},
+    {"logit_bias", F_OTHER, FOR_BOTH, 0, 0, 0,
+     "{\"type\":[\"object\",\"null\"],\"additionalProperties\":{\"type\":\"number\"}}",
+     "token id -> -100..100"},
+    {"tools", F_OTHER, FOR_CHAT, 0, 0, 0,
+     "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"object\"}}", "functions, OpenAI form"},
+    {"tool_choice", F_OTHER, FOR_CHAT, 0, 0, 0, "{}", "none, auto, required or one function"},
+    {"response_format", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"]}",
+     "text, json_object or json_schema"},
+    {"guided_choice", F_OTHER, FOR_BOTH, 0, 0, 0,
+     "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"string\"}}", "the answer is one of these"},
+    {"guided_json", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"]}",
+     "the answer follows this JSON schema"},
+    {"stream_options", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"]}",
+     "include_usage, include_progress"},
+    {"user", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
+    {"metadata", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
+    {"store", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
+    {"service_tier", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
+    {"parallel_tool_calls", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
+    {0},
+};
+
+const char *json_kind(const json_t *v) {
+    switch (json_typeof(v)) {
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "an array";
+    case JSON_STRING: return "a string";
+    case JSON_INTEGER: return "an integer";
+    case JSON_REAL: return "a number";
+    case JSON_TRUE: case JSON_FALSE: return "a boolean";
+    default: return "null";
+    }
+}
+
+static int wrong(api_error *e, const char *name, const char *expected, const json_t *v) {
+    return api_fail(e, 400, "invalid_type", name, "%s must be %s, not %s", name, expected,
+                    json_kind(v));
+}
+
+static int out_of_range(api_error *e, const char *name, double lo, double hi) {
+    return api_fail(e, 400, "invalid_value", name, "%s must be between %.10g and %.10g", name, lo, hi);
+}
+
+int field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out, api_error *e) {
+    const json_t *v = json_object_get(o, name);
+    if (!v || json_is_null(v)) return 0;
+    if (!json_is_integer(v)) return wrong(e, name, "an integer", v);
+    if (json_integer_value(v) < lo || json_integer_value(v) > hi)
+        return out_of_range(e, name, (double)lo, (double)hi);
+    *out = json_integer_value(v);
+    return 0;
+}
+
+static int read_one(chat_fields *f, const field *d, const json_t *v, api_error *e) {
+    void *at = (char *)f + d->offset;
+    double x = json_number_value(v);
+    switch (d->kind) {
+    case F_INT:
+        if (json_is_real(v) && floor(x) == x && fabs(x) < BIG) *(int64_t *)at = (int64_t)x;
+        else if (!json_is_integer(v)) return wrong(e, d->name, "an integer", v);
+        else *(int64_t *)at = json_integer_value(v);
+        return x < d->lo || x > d->hi ? out_of_range(e, d->name, d->lo, d->hi) : 0;
+    case F_NUM:
+        if (!json_is_number(v)) return wrong(e, d->name, "a number", v);
+        *(double *)at = x;
+        return !(x >= d->lo && x <= d->hi) ? out_of_range(e, d->name, d->lo, d->hi) : 0;
+    case F_BOOL:
+        if (!json_is_boolean(v)) return wrong(e, d->name, "a boolean", v);
+        *(bool *)at = json_is_true(v);
+        return 0;
+    case F_STR:
+        if (!json_is_string(v)) return wrong(e, d->name, "a string", v);
+        *(const char **)at = json_string_value(v);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static const field *find(const char *name, int route) {
+    for (const field *d = chat_field_table; d->name; d++)
+        if ((d->routes & route) && !strcmp(d->name, name)) return d;
+    return NULL;
+}
+
+int fields_read(chat_fields *f, const json_t *body, int route, json_t *warnings, api_error *e) {
+    const char *name;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)body, name, v) {
+        const field *d = find(name, route);
+        char text[160];
+        if (!d || d->kind == F_IGNORED) {
+            snprintf(text, sizeof text, d ? "field '%.100s' has no effect here"
+                                          : "unknown field '%.100s' was ignored", name);
+            if (json_array_size(warnings) < 16) json_array_append_new(warnings, json_string(text));
+            continue;
+        }
+        if (json_is_null(v)) continue;
+        if (read_one(f, d, v, e)) return -1;
+        f->has_seed |= d->offset == AT(seed) && d->kind == F_INT && !strcmp(name, "seed");
+        f->has_temperature |= !strcmp(name, "temperature");
+    }
+    return 0;
+}
+
+json_t *fields_schema(int route) {
+    json_t *props = json_object();
+    for (const field *d = chat_field_table; d->name; d++) {
+        if (!(d->routes & route)) continue;
+        json_t *s = NULL;
+        if (d->kind == F_INT)
+            s = json_pack("{s:[ss],s:I,s:I}", "type", "integer", "null", "minimum",
+                          (json_int_t)d->lo, "maximum", (json_int_t)d->hi);
+        else if (d->kind == F_NUM)
+            s = json_pack("{s:[ss],s:f,s:f}", "type", "number", "null", "minimum", d->lo, "maximum",
+                          d->hi);
+        else if (d->kind == F_BOOL) s = json_pack("{s:[ss]}", "type", "boolean", "null");
+        else if (d->kind == F_STR) s = json_pack("{s:[ss]}", "type", "string", "null");
+        else if (d->kind == F_OTHER) s = json_loads(d->schema, 0, NULL);
+        else s = json_object();
+        if (d->doc) json_object_set_new(s, "description", json_string(d->doc));
+        json_object_set_new(props, d->name, s);
+    }
+    return props;
+}

@@ -1,0 +1,29 @@
+/* sandbox.h: untrusted picture files are decoded in a child process that can do nothing else.
+ *
+ * A small helper process is forked before the model is opened (so it holds no weights, keys or
+ * sockets); for every picture it forks a child with CPU, memory and time limits and a seccomp
+ * filter that leaves it read, write and memory calls. What comes back is plain RGB as a PPM. A
+ * decoder bug can crash or fool that child and nothing more.
+ */
+#ifndef SERVE_SANDBOX_H
+#define SERVE_SANDBOX_H
+
+#include "serve/serve.h"
+
+typedef struct confined_picture {
+    char *ppm;                        /* "P6\nW H\n255\n" + RGB, oriented; malloc'd         */
+    size_t len;
+    char format[12];
+    int orientation, n_warnings;
+    char warnings[8][64];
+    double decode_s;
+} confined_picture;
+
+/* Call while the process has one thread. */
+int sandbox_open(sandbox **out, vl_err *err);
+void sandbox_close(sandbox *s);
+/* Any thread. A crash, a limit or a timeout is an error like any other undecodable picture. */
+int sandbox_decode(sandbox *s, const void *bytes, size_t len, const vl_picture_params *params,
+                   double seconds, confined_picture *out, vl_err *err);
+
+#endif

@@ -1,0 +1,92 @@
+/* serve.h: what every part of the server shares: its configuration, its one `server` object and
+ * the error every API route answers with.
+ *
+ *   browser / client
+ *        | HTTP, one thread per connection            http.c   routes.c   openapi.c   web.c
+ *        v
+ *   chat: JSON -> pictures, prompt, sampling          chat.c   fields.c   pictures.c  files.c
+ *        |                    \ pictures are decoded in a confined child:  sandbox.c
+ *        v
+ *   scheduler: bounded queue -> one engine thread     scheduler.c -> vl_session (continuous batch)
+ *        ^
+ *   jobs: SQLite queue, lower priority                jobs.c
+ *   beside: metrics.c, cache.c (whole answers), constrain.c + schema.c (output control)
+ */
+#ifndef SERVE_H
+#define SERVE_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "common/common.h"
+#include "serve/metrics.h"
+
+enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_CHOICES = 4, MAX_STOPS = 16, MAX_BIAS = 1024,
+       MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64 };
+
+/* Every limit of the service in one place; the defaults are in server.c. */
+typedef struct serve_config {
+    const char *model_dir;
+    vl_model_params model;
+    const char *host;
+    int port;
+    const char *keys[MAX_KEYS];       /* none: no authentication                           */
+    int n_keys;
+    const char *hosts[MAX_HOSTS];     /* further names accepted in the Host header         */
+    int n_hosts;
+    const char *state_dir;            /* NULL: jobs live in memory only                    */
+    int64_t min_pixels, max_pixels;   /* 0: the checkpoint's                               */
+    int64_t body_bytes, image_bytes, image_pixels, files_bytes, result_cache_bytes,
+        picture_cache_bytes;
+    int connections, queue, batch, kv_tokens, images, default_tokens;
+    double header_s, body_s, max_time_s, shutdown_s, picture_s;
+    bool sandbox, log_requests;
+} serve_config;
+
+/* What a failed call answers: HTTP status and the fields of OpenAI's error object. */
+typedef struct api_error {
+    int status, retry_after;          /* seconds; 0: no Retry-After                        */
+    const char *code;                 /* static: "invalid_value", "queue_full", ...        */
+    char param[80];                   /* the field at fault, or ""                         */
+    char msg[320];
+} api_error;
+/* Fills `e` and returns -1, like vl_fail(). param may be NULL. */
+int api_fail(api_error *e, int status, const char *code, const char *param, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+/* The engine's error in API terms: input 400, unsupported 415, limit 400/413, the rest 500. */
+int api_fail_engine(api_error *e, const vl_err *err, const char *param);
+
+typedef struct scheduler scheduler;
+typedef struct file_store file_store;
+typedef struct result_cache result_cache;
+typedef struct job_store job_store;
+typedef struct vocabulary vocabulary;
+typedef struct sandbox sandbox;
+
+typedef struct server {
+    serve_config config;
+    vl_model *model;
+    const vl_model_info *info;
+    char model_id[80];                /* name as shown by /v1/models                       */
+    uint8_t identity[32];             /* model + numeric mode: part of every cache key     */
+    metrics *metrics;
+    scheduler *scheduler;
+    file_store *files;
+    result_cache *results;
+    job_store *jobs;
+    vocabulary *vocabulary;           /* token bytes for constrained decoding              */
+    sandbox *sandbox;                 /* NULL: pictures are decoded in this process        */
+    atomic_int draining;              /* 1: finish what runs, take nothing new             */
+    double started;                   /* vl_now() at start                                 */
+    int64_t started_unix;
+} server;
+
+/* Random identifier "prefix" + 24 hex digits, NUL-terminated. */
+void new_id(char *out, size_t size, const char *prefix);
+/* One structured log line on stderr: {"ts":…,"level":…,"msg":…, …}; takes `fields` (may be NULL).
+ * Never contains prompts, answers or pictures. */
+void log_json(const char *level, const char *msg, json_t *fields);
+
+#endif

@@ -1,0 +1,327 @@
+/* server.c: `vitreous serve`: options, start, signals, drain.
+ *
+ *   fork the decoding helper -> open the model -> session -> engine warms up -> listen -> ready
+ *   SIGTERM/SIGINT: /ready 503, no new connections or requests, finish what runs (at most
+ *   --shutdown-timeout), exit 0. A second signal: now.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "serve/cache.h"
+#include "serve/constrain.h"
+#include "serve/http.h"
+#include "serve/jobs.h"
+#include "serve/pictures.h"
+#include "serve/sandbox.h"
+#include "serve/scheduler.h"
+
+int cmd_serve(int argc, char **argv);
+
+/* ---- small things shared by all ----------------------------------------------------------- */
+
+int api_fail(api_error *e, int status, const char *code, const char *param, const char *fmt, ...) {
+    va_list args;
+    *e = (api_error){.status = status, .code = code};
+    if (param) snprintf(e->param, sizeof e->param, "%s", param);
+    va_start(args, fmt);
+    vsnprintf(e->msg, sizeof e->msg, fmt, args);
+    va_end(args);
+    return -1;
+}
+
+int api_fail_engine(api_error *e, const vl_err *err, const char *param) {
+    static const struct { int code, status; const char *name; } map[] = {
+        {VL_E_USAGE, 400, "invalid_value"}, {VL_E_INPUT, 400, "invalid_input"},
+        {VL_E_UNSUPPORTED, 415, "unsupported"}, {VL_E_LIMIT, 413, "over_limit"},
+        {VL_E_NOMEM, 503, "out_of_memory"}, {VL_E_NUMERIC, 500, "numerical_error"},
+        {VL_E_BACKEND, 500, "engine_failed"}, {VL_E_CANCELLED, 503, "cancelled"},
+    };
+    for (size_t i = 0; i < sizeof map / sizeof *map; i++)
+        if (map[i].code == err->code)
+            return api_fail(e, map[i].status, map[i].name, param, "%s", err->msg);
+    return api_fail(e, 500, "internal_error", param, "internal error");
+}
+
+void new_id(char *out, size_t size, const char *prefix) {
+    uint8_t b[12];
+    char hex[25];
+    vl_assert(getrandom(b, sizeof b, 0) == sizeof b, "getrandom");
+    for (int i = 0; i < 12; i++) snprintf(hex + 2 * i, 3, "%02x", b[i]);
+    snprintf(out, size, "%s%s", prefix, hex);
+}
+
+void log_json(const char *level, const char *msg, json_t *fields) {
+    struct timespec t;
+    struct tm tm;
+    char ts[48], stamp[32];
+    clock_gettime(CLOCK_REALTIME, &t);
+    gmtime_r(&t.tv_sec, &tm);
+    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(ts, sizeof ts, "%s.%03ldZ", stamp, t.tv_nsec / 1000000);
+    json_t *o = json_pack("{s:s,s:s,s:s}", "ts", ts, "level", level, "msg", msg);
+    if (fields) json_object_update(o, fields);
+    char *text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    fprintf(stderr, "%s\n", text ? text : "{}");
+    free(text);
+    json_decref(fields);
+    json_decref(o);
+}
+
+/* ---- options ------------------------------------------------------------------------------ */
+
+typedef enum opt_kind { O_STR, O_INT, O_INT64, O_NUM, O_OFF, O_KEY, O_KEYFILE, O_HOST, O_PRESET, O_HELP } opt_kind;
+#define AT(m) offsetof(serve_config, m)
+static const struct opt {
+    const char *name;
+    opt_kind kind;
+    size_t at;
+    double lo, hi;
+    const char *help;
+} opts[] = {
+    {"model", O_STR, AT(model_dir), 0, 0, "checkpoint folder (also -m); default: the demo model"},
+    {"backend", O_STR, AT(model.backend), 0, 0, "auto, cpu or cuda"},
+    {"dtype", O_STR, AT(model.dtype), 0, 0, "exact, bf16, int8 or int4"},
+    {"threads", O_INT, AT(model.threads), 0, 4096, "0: every core this process may use"},
+    {"min-pixels", O_INT64, AT(min_pixels), 1, 1e12, "of a picture, unless the request says"},
+    {"max-pixels", O_INT64, AT(max_pixels), 1, 1e12, "of a picture, unless the request says"},
+    {"preset", O_PRESET, 0, 0, 0, "fast, balanced, ocr or ground: both of the above"},
+    {"host", O_STR, AT(host), 0, 0, "address to listen on; default 127.0.0.1"},
+    {"port", O_INT, AT(port), 0, 65535, "default 8080; 0: any free one"},
+    {"api-key", O_KEY, 0, 0, 0, "required from clients; may be repeated"},
+    {"api-key-file", O_KEYFILE, 0, 0, 0, "one key per line"},
+    {"allow-host", O_HOST, 0, 0, 0, "further name accepted in the Host header; may be repeated"},
+    {"state", O_STR, AT(state_dir), 0, 0, "folder for jobs that must survive a restart"},
+    {"batch", O_INT, AT(batch), 1, 256, "answers generated at once; default 8"},
+    {"queue", O_INT, AT(queue), 1, 100000, "answers waiting before 429; default 32"},
+    {"kv-tokens", O_INT, AT(kv_tokens), 64, 1e9, "KV capacity over all answers; default 32768"},
+    {"connections", O_INT, AT(connections), 4, 65536, "default 256"},
+    {"max-images", O_INT, AT(images), 1, 64, "in one request; default 8"},
+    {"max-body", O_INT64, AT(body_bytes), 1024, 1e12, "bytes; default 16 MiB"},
+    {"max-image-bytes", O_INT64, AT(image_bytes), 64, 1e12, "default 10 MiB"},
+    {"max-image-pixels", O_INT64, AT(image_pixels), 1, 1e10, "default 50 million"},
+    {"max-tokens", O_INT, AT(default_tokens), 1, 1e6, "when a request does not say; default 512"},
+    {"max-time", O_NUM, AT(max_time_s), 0.1, 1e6, "seconds per request; default 600"},
+    {"header-timeout", O_NUM, AT(header_s), 0.1, 3600, "seconds; default 10"},
+    {"body-timeout", O_NUM, AT(body_s), 0.1, 3600, "seconds, plus size at 128 KiB/s; default 30"},
+    {"image-timeout", O_NUM, AT(picture_s), 0.1, 600, "seconds to decode a picture; default 5"},
+    {"shutdown-timeout", O_NUM, AT(shutdown_s), 0, 3600, "seconds to finish; default 30"},
+    {"files-bytes", O_INT64, AT(files_bytes), 0, 1e12, "uploaded files kept in memory; default 64 MiB"},
+    {"result-cache", O_INT64, AT(result_cache_bytes), 0, 1e12, "bytes, 0: off; default 64 MiB"},
+    {"picture-cache", O_INT64, AT(picture_cache_bytes), 0, 1e12, "bytes, 0: off; default 256 MiB"},
+    {"no-sandbox", O_OFF, AT(sandbox), 0, 0, "decode pictures in this process"},
+    {"no-request-log", O_OFF, AT(log_requests), 0, 0, "log starts, stops and failures only"},
+    {"help", O_HELP, 0, 0, 0, "this text"},
+};
+enum { N_OPTS = sizeof opts / sizeof *opts };
+
+static serve_config default_config(void) {
+    return (serve_config){
+        .host = "127.0.0.1", .port = 8080, .body_bytes = 16 << 20, .image_bytes = 10 << 20,
+        .image_pixels = 50000000, .files_bytes = 64 << 20, .result_cache_bytes = 64 << 20,
+        .picture_cache_bytes = 256 << 20, .connections = 256, .queue = 32, .batch = 8,
+        .kv_tokens = 32768, .images = 8, .default_tokens = 512, .header_s = 10, .body_s = 30,
+        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .sandbox = true, .log_requests = true};
+}
+
+static int usage(const char *why, const char *what) {
+    fprintf(stderr, "vitreous serve: %s%s\nTry 'vitreous serve --help'.\n", why, what);
+    return 2;
+}
+
+static void help(void) {
+    puts("vitreous serve: the web page and an OpenAI-compatible API\n");
+    for (int i = 0; i < N_OPTS; i++) {
+        bool plain = opts[i].kind == O_OFF || opts[i].kind == O_HELP;
+        printf("  --%-18s%s %s\n", opts[i].name, plain ? "   " : " V ", opts[i].help);
+    }
+}
+
+static bool add_key(serve_config *c, const char *key) {
+    if (c->n_keys == MAX_KEYS || strlen(key) < 8 || strlen(key) > 200) return false;
+    c->keys[c->n_keys++] = key;
+    return true;
+}
+
+static bool add_key_file(serve_config *c, const char *path) {
+    char line[256];
+    FILE *f = fopen(path, "r");
+    bool ok = f != NULL;
+    while (ok && fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\r\n")] = 0;
+        if (*line) ok = add_key(c, strdup(line));
+    }
+    if (f) fclose(f);
+    return ok && c->n_keys;
+}
+
+static bool set_option(serve_config *c, const struct opt *o, const char *v, const char **preset) {
+    void *at = (char *)c + o->at;
+    char *end = NULL;
+    double x = v ? strtod(v, &end) : 0;
+    bool number = v && *v && !*end && x >= o->lo && x <= o->hi;
+    switch (o->kind) {
+    case O_STR: *(const char **)at = v; return true;
+    case O_INT: *(int *)at = (int)x; return number;
+    case O_INT64: *(int64_t *)at = (int64_t)x; return number;
+    case O_NUM: *(double *)at = x; return number;
+    case O_OFF: *(bool *)at = false; return true;
+    case O_KEY: return add_key(c, v);
+    case O_KEYFILE: return add_key_file(c, v);
+    case O_HOST: return c->n_hosts < MAX_HOSTS && (c->hosts[c->n_hosts++] = v);
+    case O_PRESET: *preset = v; return true;
+    default: return false;
+    }
+}
+
+/* 0: go on, else the exit code + 1. */
+static int parse(serve_config *c, int argc, char **argv, const char **preset) {
+    struct option longs[N_OPTS + 1] = {0};
+    for (int i = 0; i < N_OPTS; i++) {
+        bool plain = opts[i].kind == O_OFF || opts[i].kind == O_HELP;
+        longs[i] = (struct option){opts[i].name, plain ? no_argument : required_argument, NULL, 1000 + i};
+    }
+    optind = 1;
+    for (int k; (k = getopt_long(argc, argv, "m:h", longs, NULL)) != -1;) {
+        int i = k == 'm' ? 0 : k == 'h' ? N_OPTS - 1 : k - 1000;
+        if (k == '?') return usage("unknown option", "") + 1;
+        if (opts[i].kind == O_HELP) {
+            help();
+            return 1;
+        }
+        if (!set_option(c, &opts[i], optarg, preset))
+            return usage("bad value for --", opts[i].name) + 1;
+    }
+    if (optind < argc) return usage("unexpected argument ", argv[optind]) + 1;
+    return 0;
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+static void make_identity(server *srv) {
+    const vl_model_info *m = srv->info;
+    char text[1024];
+    vl_sha256 h;
+    const char *name = m->name && *m->name ? m->name : "vitreous";
+    snprintf(srv->model_id, sizeof srv->model_id, "%s", name);
+    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%llu|%llu", VL_VERSION, m->dir ? m->dir : "",
+        m->name ? m->name : "", m->backend, m->dtype, m->vocab, (unsigned long long)m->parameters,
+        (unsigned long long)m->weight_bytes);
+    vl_sha256_init(&h);
+    vl_sha256_add(&h, text, (size_t)n);
+    vl_sha256_end(&h, srv->identity);
+}
+
+static int open_all(server *srv, const char *preset, vl_err *err) {
+    const serve_config *c = &srv->config;
+    if (vl_model_open(&srv->model, c->model_dir, &c->model, err)) return -1;
+    srv->info = vl_model_get_info(srv->model);
+    make_identity(srv);
+    picture_limits lim;
+    if (preset) {
+        if (!picture_preset(srv, preset, &lim))
+            return vl_fail(err, VL_E_USAGE, "--preset %s: not fast, balanced, ocr or ground", preset);
+        if (!c->min_pixels) srv->config.min_pixels = lim.min_pixels;
+        if (!c->max_pixels) srv->config.max_pixels = lim.max_pixels;
+    }
+    srv->metrics = metrics_open(srv->info->backend, srv->model_id, srv->info->dtype);
+    return !srv->metrics || vocabulary_open(&srv->vocabulary, srv->model, err) ||
+           files_open(&srv->files, (size_t)c->files_bytes, err) ||
+           cache_open(&srv->results, (size_t)c->result_cache_bytes, srv->metrics, err) ||
+           scheduler_open(&srv->scheduler, srv, err) || jobs_open(&srv->jobs, srv, err);
+}
+
+static void close_all(server *srv) {
+    jobs_free(srv->jobs);
+    scheduler_free(srv->scheduler);
+    cache_free(srv->results);
+    files_free(srv->files);
+    vocabulary_free(srv->vocabulary);
+    metrics_free(srv->metrics);
+    vl_model_free(srv->model);
+    sandbox_close(srv->sandbox);
+}
+
+static void announce(const server *srv, const http_server *http) {
+    const serve_config *c = &srv->config;
+    bool loopback = !strcmp(c->host, "127.0.0.1") || !strcmp(c->host, "localhost") ||
+                    !strcmp(c->host, "::1");
+    bool v6 = strchr(c->host, ':') != NULL;
+    log_json("info", "listening", json_pack("{s:s,s:i,s:s,s:s,s:s,s:i}", "host", c->host, "port",
+        http_port(http), "model", srv->model_id, "backend", srv->info->backend, "dtype",
+        srv->info->dtype, "threads", srv->info->threads));
+    if (!loopback && !c->n_keys)
+        log_json("warning", "reachable from other machines without --api-key", NULL);
+    if (*srv->info->warning)
+        log_json("warning", "model", json_pack("{s:s}", "warning", srv->info->warning));
+    printf("http://%s%s%s:%d\n", v6 ? "[" : "", c->host, v6 ? "]" : "", http_port(http));
+    fflush(stdout);
+}
+
+static void *second_signal(void *arg) {
+    sigset_t *set = arg;
+    int sig;
+    sigwait(set, &sig);
+    log_json("warning", "second signal: exiting now", NULL);
+    _exit(1);
+}
+
+static int run(server *srv) {
+    vl_err err = {0};
+    http_server *http;
+    sigset_t set;
+    int sig;
+    pthread_t impatient;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (http_open(&http, srv, &err)) {
+        fprintf(stderr, "vitreous serve: %s\n", err.msg);
+        return 3;
+    }
+    announce(srv, http);
+    sigwait(&set, &sig);
+    log_json("info", "draining", json_pack("{s:f}", "seconds", srv->config.shutdown_s));
+    if (pthread_create(&impatient, NULL, second_signal, &set) == 0) pthread_detach(impatient);
+    atomic_store(&srv->draining, 1);
+    http_stop_accepting(http);
+    jobs_stop(srv->jobs);
+    scheduler_close(srv->scheduler, srv->config.shutdown_s);
+    for (int i = 0; i < 100 && http_busy(http); i++) usleep(20000);
+    http_close(http);
+    return 0;
+}
+
+int cmd_serve(int argc, char **argv) {
+    server srv = {.config = default_config(), .started = vl_now(), .started_unix = (int64_t)time(NULL)};
+    const char *preset = NULL;
+    vl_err err = {0};
+    sigset_t set;
+    int rc = parse(&srv.config, argc, argv, &preset);
+    if (rc) return rc - 1;
+    mallopt(M_ARENA_MAX, 4);          /* a thread per connection must not mean an arena each */
+    signal(SIGPIPE, SIG_IGN);
+    if (srv.config.sandbox && sandbox_open(&srv.sandbox, &err)) {
+        fprintf(stderr, "vitreous serve: %s\n", err.msg);
+        return 3;
+    }
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (open_all(&srv, preset, &err)) {
+        fprintf(stderr, "vitreous serve: %s\n", err.msg);
+        return err.code == VL_E_USAGE ? 2 : 3;
+    }
+    rc = run(&srv);
+    close_all(&srv);
+    if (rc == 0) log_json("info", "stopped", NULL);
+    return rc;
+}
