@@ -224,6 +224,7 @@ static json_t *text_choice(const chat *c, const choice *k, int index) {
     return o;
 }
 
+/* Added last: the record in the cache and a stream's first chunk are written without it. */
 static void mark_cached(chat *c) {
     const vl_timings *t = &c->choices[0].timings;
     size_t i;
@@ -248,13 +249,13 @@ static int engine_failed(const chat *c, api_error *e) {
 
 json_t *chat_result(chat *c, api_error *e) {
     if (engine_failed(c, e)) return NULL;
-    if (!c->from_cache) mark_cached(c);
     if (c->cacheable && !c->from_cache) {
         size_t len;
         char *record = chat_record(c, &len);
         if (record) cache_put(c->srv->results, c->key, record, len);
         free(record);
     }
+    mark_cached(c);
     json_t *choices = json_array();
     for (int i = 0; i < c->n; i++)
         json_array_append_new(choices, c->route == FOR_CHAT ? chat_choice(c, &c->choices[i], i)

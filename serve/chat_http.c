@@ -233,7 +233,7 @@ static void answer(http_request *r, sse *s) {
     free(text);
 }
 
-static void generate(http_request *r, int route) {
+static void generate(http_request *r, int which) {
     api_error e = {0};
     sse *s = vl_calloc(1, sizeof *s);
     vl_assert(s, "out of memory for a request of %zu bytes", sizeof *s);
@@ -245,7 +245,7 @@ static void generate(http_request *r, int route) {
         free(s);
         return;
     }
-    if (chat_open(&s->c, r->srv, route, s->body, s->files, r->tenant, INTERACTIVE, r->arrived, &e) ||
+    if (chat_open(&s->c, r->srv, which, s->body, s->files, r->tenant, INTERACTIVE, r->arrived, &e) ||
         chat_start(&s->c, &e)) {
         http_error(r, &e);
         sse_end(s);

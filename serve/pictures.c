@@ -95,11 +95,11 @@ const char *const picture_presets[] = {"fast", "balanced", "ocr", "ground", NULL
 
 bool picture_preset(const server *srv, const char *name, picture_limits *out) {
     static const struct { const char *name; int64_t min, max; } named[] = {
-        {"fast", 0, 448 * 448},                /* <= 196 tokens of 32 x 32 pixels           */
-        {"balanced", 0, 1024 * 1024},          /* <= 1024                                   */
-        {"ocr", 512 * 512, 2048 * 2048},       /* 256 .. 4096: small print is enlarged      */
-        {"ground", 1024 * 1024, 2048 * 2048},  /* >= 1024: boxes need them                  */
-        {"low", 0, 512 * 512},                 /* detail                                    */
+        {"fast", 0, 448 * 448},                    /* the command line's presets, the same */
+        {"balanced", 256 * 1024, 1024 * 1024},
+        {"ocr", 1024 * 1024, 4096 * 1024},
+        {"ground", 1024 * 1024, 2048 * 1024},
+        {"low", 0, 512 * 512},                     /* detail */
         {"high", 0, 0},
         {"auto", -1, -1},
     };

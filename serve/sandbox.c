@@ -38,7 +38,7 @@ struct sandbox { int fd; pid_t helper; pthread_mutex_t lock; };
 typedef struct order { vl_picture_params params; double seconds; size_t len; } order;
 typedef struct answer {
     int code;                         /* VL_OK or the error                                 */
-    char msg[200], format[12];
+    char msg[256], format[12];
     int width, height, orientation, n_warnings;
     char warnings[8][64];
     double decode_s;
