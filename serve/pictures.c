@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "model/preprocess.h"
+#include "model/preset.h"
 #include "serve/sandbox.h"
 #include "serve/scheduler.h"
 
@@ -91,32 +91,17 @@ int data_url_decode(const char *url, size_t len, size_t max_bytes, blob *out, ap
 
 /* ---- budgets ------------------------------------------------------------------------------ */
 
-const char *const picture_presets[] = {"fast", "balanced", "ocr", "ground", NULL};
-
 bool picture_preset(const server *srv, const char *name, picture_limits *out) {
-    static const struct { const char *name; int64_t min, max; } named[] = {
-        {"fast", 0, 448 * 448},                    /* the command line's presets, the same */
-        {"balanced", 256 * 1024, 1024 * 1024},
-        {"ocr", 1024 * 1024, 4096 * 1024},
-        {"ground", 1024 * 1024, 2048 * 1024},
-        {"low", 0, 512 * 512},                     /* detail */
-        {"high", 0, 0},
-        {"auto", -1, -1},
-    };
-    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
-        if (strcmp(named[i].name, name) != 0) continue;
-        int64_t lo = srv->info->min_pixels, hi = srv->info->max_pixels;
-        if (named[i].min < 0) {
-            *out = (picture_limits){srv->config.min_pixels, srv->config.max_pixels};
-            return true;
-        }
-        out->max_pixels = named[i].max && named[i].max < hi ? named[i].max : hi;
-        out->min_pixels = named[i].min > lo ? named[i].min : lo;
-        if (out->max_pixels < lo) out->max_pixels = lo;
-        if (out->min_pixels > out->max_pixels) out->min_pixels = out->max_pixels;
-        return true;
-    }
-    return false;
+    const vl_model_info *m = srv->info;
+    const int64_t low = 512 * 512;    /* detail "low" */
+    if (!strcmp(name, "auto")) *out = (picture_limits){srv->config.min_pixels, srv->config.max_pixels};
+    else if (!strcmp(name, "high")) *out = (picture_limits){m->min_pixels, m->max_pixels};
+    else if (!strcmp(name, "low"))
+        *out = (picture_limits){m->min_pixels < low ? m->min_pixels : low,
+                                low < m->min_pixels ? m->min_pixels : low < m->max_pixels ? low
+                                                                                : m->max_pixels};
+    else return vl_preset_limits(m, name, &out->min_pixels, &out->max_pixels);
+    return true;
 }
 
 json_t *picture_estimate(server *srv, int image_tokens) {

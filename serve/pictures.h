@@ -13,10 +13,8 @@ int data_url_decode(const char *url, size_t len, size_t max_bytes, blob *out, ap
                     const char *param);
 
 typedef struct picture_limits { int64_t min_pixels, max_pixels; } picture_limits;
-/* Named budgets: "fast", "balanced", "ocr", "ground"; and `detail` "low", "high", "auto".
- * false: no such name. Values are clamped to what the checkpoint's own limits allow. */
+/* A preset of model/preset.h or a `detail` ("low", "high", "auto"); false: no such name. */
 bool picture_preset(const server *srv, const char *name, picture_limits *out);
-extern const char *const picture_presets[];             /* ends with NULL */
 
 /* Decodes (confined), resizes and cuts a picture; *report is the x_image object. */
 int picture_load(server *srv, const void *bytes, size_t len, picture_limits limits,

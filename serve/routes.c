@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "model/preprocess.h"
+#include "model/preset.h"
 #include "serve/chat.h"
 
 /* ---- state -------------------------------------------------------------------------------- */
@@ -74,10 +75,10 @@ static void route_metrics(http_request *r) {
 
 static json_t *preset_table(const server *srv) {
     json_t *o = json_object();
-    for (int i = 0; picture_presets[i]; i++) {
+    for (int i = 0; vl_preset_names[i]; i++) {
         picture_limits lim = {0};
-        picture_preset(srv, picture_presets[i], &lim);
-        json_object_set_new(o, picture_presets[i], json_pack("{s:I,s:I}", "min_pixels",
+        picture_preset(srv, vl_preset_names[i], &lim);
+        json_object_set_new(o, vl_preset_names[i], json_pack("{s:I,s:I}", "min_pixels",
             (json_int_t)lim.min_pixels, "max_pixels", (json_int_t)lim.max_pixels));
     }
     return o;
@@ -210,14 +211,14 @@ static json_t *preset_sizes(server *srv, const json_t *report) {
     int w = (int)json_integer_value(json_object_get(report, "width"));
     int h = (int)json_integer_value(json_object_get(report, "height"));
     int factor = srv->info->patch_size * srv->info->merge_size;
-    for (int i = 0; picture_presets[i]; i++) {
+    for (int i = 0; vl_preset_names[i]; i++) {
         picture_limits lim = {0};
         int oh, ow;
         vl_err err;
-        picture_preset(srv, picture_presets[i], &lim);
+        picture_preset(srv, vl_preset_names[i], &lim);
         if (vl_smart_resize(h, w, factor, lim.min_pixels, lim.max_pixels, &oh, &ow, &err)) continue;
         int tokens = oh / factor * (ow / factor);
-        json_object_set_new(o, picture_presets[i], json_pack("{s:i,s:i,s:i,s:o}", "resized_width", ow,
+        json_object_set_new(o, vl_preset_names[i], json_pack("{s:i,s:i,s:i,s:o}", "resized_width", ow,
             "resized_height", oh, "tokens", tokens, "estimate", picture_estimate(srv, tokens)));
     }
     return o;
