@@ -164,11 +164,11 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIBA) \
                             $(if $(FUZZ_LINK),,$(BUILD)/tests/fuzz/driver.o)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK) $(FUZZ_LINK) $^ -o $@ $(LIBS)
-# Programs that let memory run out get the allocators of tests/oom.h.
+# Programs that let memory run out (tests/oom.h) or count allocations bring their own allocators.
 OOM := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBA)
 	$(call say,LINK)
-	$(Q)$(CC) $(LINK) $(if $(findstring /test_oom_,$@),$(OOM)) $^ -o $@ $(LIBS)
+	$(Q)$(CC) $(LINK) $(if $(findstring /test_oom_,$@)$(findstring /model/test_session,$@),$(OOM)) $^ -o $@ $(LIBS)
 
 tests: $(TESTS)
 fuzzers: $(FUZZERS)

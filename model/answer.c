@@ -31,10 +31,10 @@ static void emit_text(vl_request *r, int32_t id, const char *text, size_t len, f
 
 void vl_finish(vl_request *r, const char *reason, const char *stop, const vl_err *error) {
     vl_session *s = r->s;
-    const char *text = "";
-    size_t len = 0;
-    vl_err err;
-    if (!vl_stream_end(r->stream, &text, &len, &err) && len) emit_text(r, -1, text, len, 0, 0);
+    const char *text;
+    size_t len;
+    vl_stream_end(r->stream, &text, &len);
+    if (len) emit_text(r, -1, text, len, 0, 0);
     vl_trace_end(r);
     r->state = VL_FINISHED;
     r->timings.total_s = vl_now() - r->submitted;

@@ -167,6 +167,7 @@ int32_t vl_sampler_next(vl_sampler *s, float *logits, const int32_t *ids, int n,
                         float *logprob, vl_top *top, int *n_top) {
     const vl_sampling *p = &s->p;
     double lse = 0;
+    vl_assert(s->heap, "plain greedy is the arg-max of the device");
     *n_top = 0;
     for (int i = 0; i < s->V; i++)
         if (isnan(logits[i])) return -1;

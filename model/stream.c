@@ -11,7 +11,7 @@ struct vl_stream {
     size_t longest_stop;
     char *buf;                  /* bytes not shown yet; the first `shown` of them just were */
     size_t len, cap, shown;
-    char *clean;                /* the last shown text, if it had to be repaired            */
+    char *clean;                /* [3 cap] the last shown text, repaired                    */
 };
 
 int vl_stream_open(vl_stream **out, const vl_tokenizer *t, const vl_sampling *s, vl_err *err) {
@@ -21,8 +21,9 @@ int vl_stream_open(vl_stream **out, const vl_tokenizer *t, const vl_sampling *s,
     st->keep_special = s->keep_special;
     st->cap = 4096;
     st->buf = malloc(st->cap);
+    st->clean = malloc(3 * st->cap);
     st->stop = vl_calloc((size_t)(s->n_stop > 0 ? s->n_stop : 0), sizeof *st->stop);
-    bool ok = st->buf && st->stop;
+    bool ok = st->buf && st->clean && st->stop;
     for (int i = 0; ok && i < s->n_stop; i++) {
         if (!s->stop[i][0]) continue; /* an empty stop string would stop everything */
         size_t n = strlen(s->stop[i]);
@@ -51,9 +52,11 @@ static int append(vl_stream *st, const char *s, size_t n, vl_err *err) {
     st->shown = 0;
     if (n > st->cap - st->len) { /* only for tokens of kilobytes */
         size_t cap = 2 * (st->len + n);
-        char *grown = realloc(st->buf, cap);
-        if (!grown) return vl_fail(err, VL_E_NOMEM, "no memory for the answer");
-        st->buf = grown;
+        char *buf = realloc(st->buf, cap);
+        if (buf) st->buf = buf;
+        char *clean = buf ? realloc(st->clean, 3 * cap) : NULL;
+        if (!clean) return vl_fail(err, VL_E_NOMEM, "no memory for the answer");
+        st->clean = clean;
         st->cap = cap;
     }
     memcpy(st->buf + st->len, s, n);
@@ -84,18 +87,11 @@ static size_t could_stop(const vl_stream *st) {
     return 0;
 }
 
-/* Shows the first n bytes; repaired if they are not valid UTF-8. */
-static int show(vl_stream *st, size_t n, const char **text, size_t *len, vl_err *err) {
-    bool ascii = true;
-    for (size_t i = 0; i < n && ascii; i++) ascii = (unsigned char)st->buf[i] < 0x80;
+/* Shows the first n bytes, with U+FFFD for what is not UTF-8. */
+static void show(vl_stream *st, size_t n, const char **text, size_t *len) {
     st->shown = n;
-    *text = st->buf;
-    *len = n;
-    if (ascii) return 0;
-    free(st->clean);
-    st->clean = vl_utf8_clean(st->buf, n, len);
+    *len = vl_utf8_repair(st->clean, st->buf, n);
     *text = st->clean;
-    return st->clean ? 0 : vl_fail(err, VL_E_NOMEM, "no memory for the answer");
 }
 
 int vl_stream_push(vl_stream *st, int32_t id, const char **text, size_t *len, const char **stop,
@@ -106,14 +102,17 @@ int vl_stream_push(vl_stream *st, int32_t id, const char **text, size_t *len, co
     if (append(st, piece ? piece : "", piece ? n : 0, err)) return -1;
     *stop = find_stop(st, &at);
     if (*stop) {
-        if (show(st, at, text, len, err)) return -1;
+        show(st, at, text, len);
         st->shown = st->len; /* the stop string and what follows it are never shown */
         return 1;
     }
-    return show(st, vl_utf8_whole(st->buf, st->len - could_stop(st)), text, len, err);
+    show(st, vl_utf8_whole(st->buf, st->len - could_stop(st)), text, len);
+    return 0;
 }
 
-int vl_stream_end(vl_stream *st, const char **text, size_t *len, vl_err *err) {
-    if (append(st, "", 0, err)) return -1;
-    return show(st, st->len, text, len, err);
+void vl_stream_end(vl_stream *st, const char **text, size_t *len) {
+    size_t from = st->shown;
+    *len = vl_utf8_repair(st->clean, st->buf + from, st->len - from);
+    *text = st->clean;
+    st->shown = st->len;
 }

@@ -13,6 +13,6 @@ void vl_stream_free(vl_stream *st);
 int vl_stream_push(vl_stream *st, int32_t id, const char **text, size_t *len, const char **stop,
                    vl_err *err);
 /* The held-back rest, with U+FFFD for what never became a character. */
-int vl_stream_end(vl_stream *st, const char **text, size_t *len, vl_err *err);
+void vl_stream_end(vl_stream *st, const char **text, size_t *len);
 
 #endif

@@ -42,5 +42,7 @@ size_t vl_utf8_whole(const char *s, size_t n);
 /* A copy in which every broken sequence became one U+FFFD, cut as HF and browsers cut them;
  * malloc'd and NUL-terminated, NULL when there is no memory. */
 char *vl_utf8_clean(const char *s, size_t n, size_t *out_len);
+/* The same into dst, which holds 3 n bytes; returns the length. */
+size_t vl_utf8_repair(char *dst, const char *s, size_t n);
 
 #endif

@@ -41,18 +41,23 @@ size_t vl_utf8_whole(const char *s, size_t n) {
     return n;
 }
 
-char *vl_utf8_clean(const char *s, size_t n, size_t *out_len) {
-    size_t cap;
-    char *out = vl_mul_ok(n, 3, &cap) && vl_add_ok(cap, 1, &cap) ? malloc(cap) : NULL, *w = out;
-    for (size_t i = 0; out && i < n;) {
+size_t vl_utf8_repair(char *dst, const char *s, size_t n) {
+    char *w = dst;
+    for (size_t i = 0; i < n;) {
         int need, k = prefix(s + i, n - i, &need);
         bool good = need > 0 && k == need;
         memcpy(w, good ? s + i : "\xef\xbf\xbd", good ? (size_t)k : 3);
         w += good ? k : 3;
         i += (size_t)k;
     }
+    return (size_t)(w - dst);
+}
+
+char *vl_utf8_clean(const char *s, size_t n, size_t *out_len) {
+    size_t cap;
+    char *out = vl_mul_ok(n, 3, &cap) && vl_add_ok(cap, 1, &cap) ? malloc(cap) : NULL;
     if (!out) return NULL;
-    *w = 0;
-    *out_len = (size_t)(w - out);
+    *out_len = vl_utf8_repair(out, s, n);
+    out[*out_len] = 0;
     return out;
 }

@@ -1,0 +1,223 @@
+/* test_parts.c: the small parts of model/ alone: positions, sampler, KV blocks, streamed text. */
+#include "model/kv.h"
+#include "model/positions.h"
+#include "model/sampler.h"
+#include "model/stream.h"
+#include "tests/test.h"
+
+/* align_corners=True in double, patch by patch in raster order, against the merge-ordered table. */
+static void check_interpolation(int h, int w) {
+    const vl_vision_config v = {.merge = 2, .side = 48, .D = 64, .H = 1, .E = 64, .theta = 10000};
+    int P = h * w;
+    int32_t *idx = calloc((size_t)P * 4, sizeof *idx);
+    float *weight = calloc((size_t)P * 4, sizeof *weight);
+    double worst = 0;
+    vl_vision_interpolation(&v, h, w, idx, weight);
+    for (int p = 0; p < P; p++) {
+        int block = p / 4, row = block / (w / 2) * 2 + p % 4 / 2, col = block % (w / 2) * 2 + p % 2;
+        double y = h > 1 ? row * 47.0 / (h - 1) : 0, x = w > 1 ? col * 47.0 / (w - 1) : 0;
+        double sum = 0, at_y = 0, at_x = 0;
+        for (int k = 0; k < 4; k++) { /* the taps' centre of mass is the sampled point */
+            sum += (double)weight[4 * p + k];
+            at_y += (double)weight[4 * p + k] * (idx[4 * p + k] / 48);
+            at_x += (double)weight[4 * p + k] * (idx[4 * p + k] % 48);
+        }
+        worst = fmax(worst, fmax(fabs(sum - 1), fmax(fabs(at_y - y), fabs(at_x - x))));
+    }
+    CHECK(worst < 2e-5, "%d x %d: off by %g", h, w, worst);
+    free(idx);
+    free(weight);
+}
+
+static void test_positions(void) {
+    static const int GRIDS[][2] = {{2, 2}, {28, 28}, {48, 48}, {96, 6}, {4, 500}, {2, 64}};
+    for (size_t i = 0; i < sizeof GRIDS / sizeof *GRIDS; i++) check_interpolation(GRIDS[i][0], GRIDS[i][1]);
+
+    /* Worked example: 4 text + 14 x 14 + 5 text. */
+    const vl_span spans[] = {{0, 4, 0, 0, -1}, {4, 196, 14, 14, 0}, {200, 5, 0, 0, -1}};
+    int32_t pos[3 * 205];
+    int32_t next = vl_mrope_positions(spans, 3, 205, pos);
+    static const struct { int row; int32_t t, h, w; } WANT[] = {
+        {3, 3, 3, 3}, {4, 4, 4, 4}, {5, 4, 4, 5}, {199, 4, 17, 17}, {200, 18, 18, 18}, {204, 22, 22, 22}};
+    for (size_t i = 0; i < sizeof WANT / sizeof *WANT; i++)
+        CHECK(pos[WANT[i].row] == WANT[i].t && pos[205 + WANT[i].row] == WANT[i].h &&
+                  pos[410 + WANT[i].row] == WANT[i].w,
+              "row %d is (%d, %d, %d)", WANT[i].row, pos[WANT[i].row], pos[205 + WANT[i].row],
+              pos[410 + WANT[i].row]);
+    CHECK(next - 205 == -182, "delta %d", next - 205);
+
+    /* Interleaved M-RoPE at (4, 17, 9) with sections 24, 20, 20: THW x 20, then T x 4. */
+    const vl_text_config t = {.E = 128, .theta = 5e6, .mrope = {24, 20, 20}};
+    float inv[64], c[64], s[64];
+    const int32_t thw[3] = {4, 17, 9};
+    vl_rope_inv_freq(t.theta, 128, inv);
+    vl_mrope_row(&t, inv, thw, c, s);
+    double worst = 0;
+    for (int j = 0; j < 64; j++) {
+        int axis = j < 60 ? j % 3 : 0;
+        double angle = thw[axis] * pow(5e6, -2.0 * j / 128);
+        worst = fmax(worst, fmax(fabs((double)c[j] - cos(angle)), fabs((double)s[j] - sin(angle))));
+    }
+    CHECK(worst < 2e-6, "cos/sin off by %g", worst);
+}
+
+static int32_t next_of(const vl_sampling *p, const float *logits, int V, vl_top *top, int *n_top) {
+    vl_sampler *s;
+    vl_err err = {0};
+    float copy[64], logprob;
+    const int32_t ids[] = {1, 1, 2};
+    memcpy(copy, logits, (size_t)V * sizeof *copy);
+    CHECK(vl_sampler_open(&s, p, V, &err) == 0, "%s", err.msg);
+    int32_t id = vl_sampler_next(s, copy, ids, 3, 1, &logprob, top, n_top);
+    vl_sampler_free(s);
+    return id;
+}
+
+/* 20,000 draws against the distribution that HF's warpers would leave. */
+static void test_distribution(const char *name, vl_sampling p, const double *want, int V, const float *logits) {
+    vl_sampler *s;
+    vl_err err = {0};
+    enum { DRAWS = 20000 };
+    int count[64] = {0}, n_top;
+    p.seed = 7;
+    CHECK(vl_sampler_open(&s, &p, V, &err) == 0, "%s", err.msg);
+    for (int i = 0; i < DRAWS; i++) {
+        float copy[64], logprob;
+        memcpy(copy, logits, (size_t)V * sizeof *copy);
+        count[vl_sampler_next(s, copy, NULL, 0, 0, &logprob, NULL, &n_top)]++;
+    }
+    for (int i = 0; i < V; i++) {
+        double got = (double)count[i] / DRAWS, sd = sqrt(want[i] * (1 - want[i]) / DRAWS);
+        CHECK(fabs(got - want[i]) <= 5 * sd, "%s: token %d drawn %.4f, expected %.4f", name, i, got, want[i]);
+    }
+    vl_sampler_free(s);
+}
+
+static void forbid_first(void *user, float *logits, int V, const int32_t *ids, int n) {
+    (void)user, (void)V, (void)ids, (void)n;
+    logits[0] = -INFINITY;
+}
+
+static void test_sampler(void) {
+    const float logits[4] = {2, 1, 0, -1};
+    vl_sampling g = vl_sampling_greedy(8), p;
+    vl_top top[20];
+    int n_top;
+    g.logprobs = 0; /* plain greedy never reaches the sampler: the device's arg-max serves it */
+    p = g;
+    CHECK(next_of(&g, logits, 4, top, &n_top) == 0, "greedy");
+    p.logits_fn = forbid_first;
+    CHECK(next_of(&p, logits, 4, top, &n_top) == 1, "a forbidden token was chosen");
+    p = g;
+    p.repetition_penalty = 4; /* prompt {1}, answer {1, 2}: 2, 1/4, 0 -> 0 stays first */
+    CHECK(next_of(&p, logits, 4, top, &n_top) == 0, "repetition penalty");
+    p = g;
+    p.bias = &(vl_logit_bias){3, 100};
+    p.n_bias = 1;
+    CHECK(next_of(&p, logits, 4, top, &n_top) == 3, "logit_bias");
+    const float tied[4] = {1, 2, 2, 1.5f};
+    p = g;
+    p.presence_penalty = 1; /* answer {1, 2}: both fall to 1, token 3 wins */
+    CHECK(next_of(&p, tied, 4, top, &n_top) == 3, "presence penalty");
+    p = g;
+    p.logprobs = 3;
+    CHECK(next_of(&p, tied, 4, top, &n_top) == 1 && n_top == 3 && top[0].id == 1 && top[1].id == 2 &&
+              top[2].id == 3, "tops %d: %d %d %d", n_top, top[0].id, top[1].id, top[2].id);
+    const float nan_row[4] = {1, NAN, 2, 0};
+    p.logprobs = 0;
+    CHECK(next_of(&p, nan_row, 4, top, &n_top) == -1, "a NaN was accepted");
+
+    double e[4], z = 0, z2 = 0;
+    for (int i = 0; i < 4; i++) z += e[i] = exp((double)logits[i]);
+    for (int i = 0; i < 2; i++) z2 += e[i];
+    p = g;
+    p.temperature = 1;
+    test_distribution("temperature 1", p, (double[]){e[0] / z, e[1] / z, e[2] / z, e[3] / z}, 4, logits);
+    p.top_k = 2;
+    test_distribution("top-k 2", p, (double[]){e[0] / z2, e[1] / z2, 0, 0}, 4, logits);
+    p.top_p = 0.7f; /* of the two left, the first has 0.731 */
+    test_distribution("top-k 2, top-p 0.7", p, (double[]){1, 0, 0, 0}, 4, logits);
+    p.top_k = 0; /* of all, the first has 0.644: the second is needed */
+    test_distribution("top-p 0.7", p, (double[]){e[0] / z2, e[1] / z2, 0, 0}, 4, logits);
+    p.top_p = 1;
+    p.min_p = 0.2f; /* 1, 0.37, 0.14, ... of the best */
+    test_distribution("min-p 0.2", p, (double[]){e[0] / z2, e[1] / z2, 0, 0}, 4, logits);
+    p.min_p = 0;
+    p.temperature = 0.5f;
+    double h[4], zh = 0;
+    for (int i = 0; i < 4; i++) zh += h[i] = exp(2 * (double)logits[i]);
+    test_distribution("temperature 0.5", p, (double[]){h[0] / zh, h[1] / zh, h[2] / zh, h[3] / zh}, 4, logits);
+
+    int32_t loop[200];
+    for (int i = 0; i < 200; i++) loop[i] = i < 50 ? 1000 + i : i % 7;
+    CHECK(vl_is_repeating(loop, 200) && !vl_is_repeating(loop, 120), "loop of 7");
+    for (int i = 0; i < 200; i++) loop[i] = i * i % 211;
+    CHECK(!vl_is_repeating(loop, 200), "no loop");
+}
+
+static void test_kv(void) {
+    vl_kv *kv;
+    vl_err err = {0};
+    vl_kv_key a = {{1}}, b = {{2}};
+    CHECK(vl_kv_open(&kv, 3, &err) == 0, "%s", err.msg);
+    int x = vl_kv_take(kv), y = vl_kv_take(kv);
+    vl_kv_set_key(kv, x, &a);
+    vl_kv_set_key(kv, y, &b);
+    CHECK(vl_kv_find(kv, &a) == x && vl_kv_used(kv) == 2 && vl_kv_available(kv) == 1, "shared block");
+    vl_kv_drop(kv, x);
+    vl_kv_drop(kv, x);
+    vl_kv_drop(kv, y);
+    CHECK(vl_kv_used(kv) == 0 && vl_kv_find(kv, &b) == y, "a dropped block is still known");
+    vl_kv_drop(kv, y);
+    vl_kv_take(kv); /* the unkeyed block first, then the least recently used: x */
+    CHECK(vl_kv_take(kv) == x && vl_kv_find(kv, &a) == -1 && vl_kv_find(kv, &b) == y, "eviction order");
+    vl_kv_free(kv);
+}
+
+/* Streams ids one by one; what was shown must be whole characters and never a stop string. */
+static void test_stream(void) {
+    vl_tokenizer *t;
+    vl_stream *st;
+    vl_err err = {0};
+    CHECK(vl_tokenizer_open(&t, "tests/golden/models/std", &err) == 0, "%s", err.msg);
+    const char *text = "naïve 图片 🙂 END. more", *stops[] = {"END.", ""};
+    vl_ids ids = {0};
+    vl_sampling p = vl_sampling_greedy(8);
+    p.stop = stops;
+    p.n_stop = 2;
+    CHECK(vl_tokenizer_encode(t, text, strlen(text), false, &ids, &err) == 0, "%s", err.msg);
+    CHECK(vl_stream_open(&st, t, &p, &err) == 0, "%s", err.msg);
+    char shown[256] = "";
+    const char *piece, *stop = NULL;
+    size_t len, n = 0;
+    int stopped = 0;
+    for (; n < ids.n && !stopped; n++) {
+        stopped = vl_stream_push(st, ids.v[n], &piece, &len, &stop, &err);
+        CHECK(vl_utf8_whole(piece, len) == len, "half a character was shown");
+        strncat(shown, piece, len);
+    }
+    CHECK(stopped == 1 && stop && !strcmp(stop, "END.") && !strcmp(shown, "naïve 图片 🙂 "), "shown: %s", shown);
+    vl_stream_free(st);
+
+    p.n_stop = 0;
+    CHECK(vl_stream_open(&st, t, &p, &err) == 0, "%s", err.msg);
+    size_t one = 0;
+    for (n = 0; n < ids.n && one != 1; n++) vl_tokenizer_piece(t, ids.v[n], &one);
+    ids.n = 0;
+    CHECK(vl_tokenizer_encode(t, "\xe5", 1, false, &ids, &err) == 0 && ids.n == 1, "a lone lead byte");
+    vl_stream_push(st, ids.v[0], &piece, &len, &stop, &err);
+    CHECK(len == 0, "an unfinished character was shown");
+    vl_stream_end(st, &piece, &len);
+    CHECK(len == 3 && !memcmp(piece, "\xef\xbf\xbd", 3), "the end shows U+FFFD");
+    vl_stream_free(st);
+    free(ids.v);
+    vl_tokenizer_free(t);
+}
+
+int main(void) {
+    test_positions();
+    test_sampler();
+    test_kv();
+    test_stream();
+    return test_end();
+}
