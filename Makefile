@@ -54,8 +54,8 @@ endif
 CFLAGS_ALL := $(STD) $(JPEG) $(OPENMP) $(WARN) $(OPT) $(SAN) $(PKG_CFLAGS) $(CFLAGS)
 LINK   := $(OPENMP) $(SAN) $(LDFLAGS)
 SYS_LIBS := -ldl -lpthread -lm
-# Until every part has landed, programs link with what there is.
-LIBS     := $(LIB_LIBS) $(SYS_LIBS) -Wl,--unresolved-symbols=ignore-all
+
+LIBS     := $(LIB_LIBS) $(SYS_LIBS)
 ALL_LIBS := $(SERVE_LIBS) $(LIBS)
 
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)

@@ -24,8 +24,10 @@ int cli_open_model(const cli_common *c, vl_model **out) {
     if (vl_model_open(out, c->model, &params, &err)) return cli_fail(&err);
     const vl_model_info *info = vl_model_get_info(*out);
     if (info->warning[0]) fprintf(stderr, "warning: %s\n", info->warning);
-    if (!c->backend || strcmp(c->backend, "auto") == 0)
+    static bool said; /* once, however many models a command opens */
+    if (!said && (!c->backend || strcmp(c->backend, "auto") == 0))
         fprintf(stderr, "backend: %s, %d threads\n", info->backend, info->threads);
+    said = true;
     return 0;
 }
 

@@ -67,7 +67,8 @@ run "$v" run -m $model --image "$tmp/none.jpg" -p x; rc 3 "a missing picture"; e
 run "$v" run -m "$tmp" -p x; rc 3 "a folder that is no model"; errs "a folder that is no model" "config\.json"
 run "$v" run -m "$tmp/none" -p x; rc 3 "a missing model"
 run "$v" run -m $model -p $'\xff\xfe'; rc 3 "a prompt that is not UTF-8"
-run "$v" run -m $model --image $photo -p x --max-pixels 10; rc 3 "max-pixels too small for one patch"
+run "$v" run -m $model --image $photo -p x -n 2 --max-pixels 10 --json; rc 0 "max-pixels under one patch"
+has "max-pixels under one patch" '"tokens":1,'
 mkdir "$tmp/broken"; cp $model/* "$tmp/broken"; truncate -s -100 "$tmp/broken/model.safetensors"
 run "$v" run -m "$tmp/broken" -p x; rc 3 "truncated weights"; errs "truncated weights" "model\.safetensors"
 run "$v" verify --golden "$tmp"; rc 3 "no case there"
