@@ -1,0 +1,69 @@
+/* count.c: see count.h. */
+#include "count.h"
+#include "model.h"
+
+/* Sectors of a request, each once; addresses of neighbouring lanes usually rise. */
+static int sectors_of(const uint64_t *addr, uint32_t mask, uint32_t bytes, uint64_t *out) {
+    int n = 0;
+    for (uint32_t m = mask; m; m &= m - 1) {
+        uint64_t a = addr[__builtin_ctz(m)];
+        for (uint64_t s = a / 32; s <= (a + bytes - 1) / 32; s++) {
+            if (n && s > out[n - 1]) {
+                out[n++] = s;
+                continue;
+            }
+            int k = n - 1;
+            while (k >= 0 && out[k] != s) k--;
+            if (k >= 0) continue;
+            for (k = n++; k > 0 && out[k - 1] > s; k--) out[k] = out[k - 1];
+            out[k] = s;
+        }
+    }
+    return n;
+}
+
+void count_global(OpCount *n, const uint64_t *addr, uint32_t mask, uint32_t bytes, bool write) {
+    uint64_t s[LANES * 2];
+    int k = sectors_of(addr, mask, bytes, s);
+    n->sectors += (uint64_t)k;
+    n->bytes += bytes * (uint64_t)__builtin_popcount(mask);
+    if (settings.l2)
+        for (int i = 0; i < k; i++) model_l2(s[i], write);
+}
+
+/* Most distinct words that one of the 32 banks holds. */
+static uint32_t worst_bank(const uint32_t *word, int n) {
+    uint32_t used[LANES] = {0}, list[LANES][LANES], worst = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t b = word[i] % LANES, k = 0;
+        while (k < used[b] && list[b][k] != word[i]) k++;
+        if (k < used[b] || k == LANES) continue;
+        list[b][used[b]++] = word[i];
+        if (used[b] > worst) worst = used[b];
+    }
+    return worst;
+}
+
+/* Wavefronts: 32 lanes of 4 bytes, 16 of 8 or 8 of 16 go together. */
+void count_shared(OpCount *n, const uint64_t *addr, uint32_t mask, uint32_t bytes) {
+    uint32_t per = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8, words = bytes <= 4 ? 1 : bytes / 4;
+    for (uint32_t first = 0; first < LANES; first += per) {
+        uint32_t word[LANES];
+        int k = 0;
+        for (uint32_t i = first; i < first + per; i++)
+            for (uint32_t j = 0; j < words && mask >> i & 1; j++)
+                word[k++] = (uint32_t)(addr[i] / 4 + j);
+        if (!k) continue;
+        n->wavefronts += worst_bank(word, k);
+        n->ideal++;
+    }
+    n->bytes += bytes * (uint64_t)__builtin_popcount(mask);
+}
+
+uint32_t count_rows(const uint64_t *addr, int rows, uint32_t bytes) {
+    uint32_t word[LANES];
+    int k = 0;
+    for (int i = 0; i < rows; i++)
+        for (uint32_t j = 0; j < bytes / 4; j++) word[k++] = (uint32_t)(addr[i] / 4 + j);
+    return worst_bank(word, k);
+}

@@ -1,0 +1,45 @@
+/* gpusim_api.h: what libcuda.so.1 of gpusim exports beside the driver API, for tests and tools.
+ * Look the names up with dlsym; a real driver does not have them. GPUSIM_TYPES_ONLY leaves the
+ * prototypes out, for users whose function pointers have the same names. */
+#ifndef GPUSIM_API_H
+#define GPUSIM_API_H
+#include <stdint.h>
+
+/* One finding; equal ones (rule, kernel, line, other line) are counted, not repeated. */
+typedef struct {
+    const char *rule, *kernel, *file, *other_file;
+    uint32_t line, other_line;            /* of the .cu file; 0 = unknown */
+    uint32_t block[3], warp, lane;
+    uint64_t address, count;
+    const char *message;
+} gpusim_report;
+
+/* Totals of all launches of one kernel. Every time is "predicted (gpusim model v1)". */
+typedef struct {
+    const char *kernel;
+    uint64_t launches, blocks, warp_instructions, thread_instructions;
+    uint64_t class_count[32];             /* warp instructions by class, see gpusim_class_name */
+    uint64_t load_requests, load_sectors, load_bytes;      /* global; bytes = asked for by lanes */
+    uint64_t store_requests, store_sectors, store_bytes;
+    uint64_t shared_requests, shared_wavefronts, shared_ideal;
+    uint64_t l2_hits, l2_misses, dram_bytes;               /* sectors of 32 bytes; bytes */
+    uint64_t mma_flops, divergent_branches;
+    uint32_t registers, spill_bytes, shared_bytes, threads, blocks_per_sm;
+    double occupancy, predicted_us;
+    const char *limiter;
+} gpusim_kernel;
+
+#ifndef GPUSIM_TYPES_ONLY
+int gpusim_report_count(void);
+const gpusim_report *gpusim_report_at(int i);
+void gpusim_reset_reports(void);
+int gpusim_kernel_count(void);
+const gpusim_kernel *gpusim_kernel_at(int i);
+void gpusim_reset_counters(void);
+const char *gpusim_class_name(int cls);
+/* Runs fn(arg) in stream order (also inside captures): for libcublas.so.13. */
+int gpusim_submit(void *stream, const char *name, void (*fn)(void *arg), void *arg, uint64_t bytes);
+/* Changes a setting at run time: "order", "mma", "perturb", "seed", "checks", "profile". */
+int gpusim_set(const char *name, const char *value);
+#endif
+#endif

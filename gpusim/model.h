@@ -1,0 +1,20 @@
+/* model.h: the L2 model, totals per kernel, and the prediction of times (gpusim model v1). */
+#ifndef MODEL_H
+#define MODEL_H
+#include "gpusim.h"
+
+/* One 32-byte sector passes the L2. */
+void model_l2(uint64_t sector, bool write);
+/* Before a launch: the L2 counters of the launch start at 0 (its content stays). */
+void model_begin(void);
+/* Adds a finished launch to its kernel's totals; returns its predicted time in microseconds. */
+double model_record(const Launch *l);
+/* A copy over PCIe (host) or within the device, in predicted microseconds. */
+double model_copy(uint64_t bytes, bool host);
+/* Blocks of f per SM of the current device. */
+int model_occupancy(const Func *f, uint32_t threads, uint32_t dyn_shared);
+/* What the cubin of the current device (or the nearest older one) says of f; never NULL. */
+const CubinInfo *model_cubin(const Func *f);
+/* Writes GPUSIM_REPORT (JSON) if it is set. */
+void model_write_report(void);
+#endif
