@@ -100,6 +100,9 @@ asan tsan:
 fuzz:
 	@$(MAKE) --no-print-directory CONFIG=fuzz fuzzers
 	@tools/fuzz.sh build/fuzz $(or $(FUZZ_SECONDS),20)
+# The real Qwen vocabulary against HF; installs two packages outside the tree.
+test-qwen-vocab: all $(BUILD)/tests/tokenizer/tok_tool
+	@python3 tests/tokenizer/qwen_vocab.py $(BUILD)/tests/tokenizer/tok_tool $(BIN)
 bench: all
 	$(BIN) bench
 lint:
@@ -113,6 +116,7 @@ help:
 	@echo 'make all      build/release/vitreous, libvitreous.a and libvitreous.so'
 	@echo 'make static   build/release/vitreous-static: needs nothing but libc'
 	@echo 'make asan     the C tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer'
+	@echo 'make test-qwen-vocab   the tokenizer against HF on the real vocabulary (installs packages)'
 	@echo 'make fuzz     FUZZ_SECONDS=20 on each parser'
 	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
 	@echo 'make lint     include order, #ifdef and size rules, weights.md up to date'
@@ -179,5 +183,5 @@ clean:
 	rm -rf build
 
 .SECONDARY:
-.PHONY: all run test check deps asan tsan fuzz bench lint help static tests fuzzers install clean
+.PHONY: all run test test-qwen-vocab check deps asan tsan fuzz bench lint help static tests fuzzers install clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
