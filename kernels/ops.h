@@ -31,8 +31,10 @@ typedef struct vl_matrix {
     void *impl;            /* the backend's prepared form, made by prepare()               */
 } vl_matrix;
 
-/* What a matrix is used for: prepare() packs for LINEAR, keeps rows addressable for GATHER. */
-enum { VL_USE_LINEAR = 1, VL_USE_GATHER = 2 };
+/* What a matrix is used for: prepare() packs for LINEAR, keeps rows addressable for GATHER.
+ * FILE_PAGES: `data` lies in a read-only file mapping, whose pages may be given back once packed
+ * (they can be read again from the file); without it the source is left alone. */
+enum { VL_USE_LINEAR = 1, VL_USE_GATHER = 2, VL_USE_FILE_PAGES = 4 };
 
 typedef enum vl_epilogue {
     VL_EPI_NONE,           /* out  = x W^T + b                                             */
@@ -123,7 +125,10 @@ typedef struct vl_ops {
 } vl_ops;
 
 /* Every backend begins with its table; op calls read  b->ops->linear(b, ...). */
-struct vl_backend { const vl_ops *ops; };
+struct vl_backend {
+    const vl_ops *ops;
+    int threads;           /* host threads that compute; 0: none of its own (a device)     */
+};
 
 /* Who receives taps. Kept beside the backend by the decorator that model/session puts on top. */
 typedef void (*vl_tap_fn)(void *user, const char *name, int layer, const float *host, int rows,

@@ -1,0 +1,219 @@
+/* attention.c: softmax(q k^T * scale) v with an online softmax, so memory is O(rows) and no
+ * [P, P] matrix exists. Queries are lanes, 32 of them; keys come in blocks:
+ *
+ *   S^T [keys][32] = K block [keys, E] x Q^T panel [E][32]       the gemm_f32 tile, rows = keys
+ *   p, m, l        = softmax step, lane by lane                  the softmax slot
+ *   O^T [E][32]   += V^T [E, keys]    x P^T [keys][32]           the gemm_f32 tile, rows = E
+ *
+ * V needs no transposing: row e of V^T at key k is v[k * ldv + e], which is the packed-tile form
+ * with lda = ldv. K is packed into tiles [E][mr] once per block and used by all query panels of
+ * the item.
+ *
+ * Each lane meets its keys in the same blocks (64 counted from the start of its segment or
+ * sequence) and in the same order, whoever shares the panel: a row's bits do not depend on it.
+ *
+ * Mirrors HF Qwen3VLVisionAttention (one segment per image or frame, no mask) and
+ * Qwen3VLTextAttention (causal, GQA: query head h reads key head h / (H / G)).
+ */
+#include <math.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum {
+    KEYS = VL_KV_BLOCK,            /* keys of a block                                         */
+    PANELS = 4                     /* query panels that share a packed key block              */
+};
+
+/* One thread's share of an attention op: a group of up to PANELS panels of queries. */
+typedef struct group {
+    const vl_ukernels *k;
+    int E, panels;
+    float *q;                      /* [PANELS][E][32] Q^T                                      */
+    float *o;                      /* [PANELS][E][32] O^T                                      */
+    float *keys;                   /* [KEYS / mr + 1][E][mr] packed K block                    */
+    float *s;                      /* [KEYS][32] scores, then probabilities                    */
+    float *m, *l;                  /* [PANELS][32]                                             */
+} group;
+
+static size_t group_floats(int E) {
+    size_t e = (size_t)E;
+    return 2 * PANELS * e * VL_NR + (KEYS + VL_MAX_MR) * e + (KEYS + VL_MAX_MR) * VL_NR +
+           2 * PANELS * VL_NR + VL_MAX_MR * VL_NR + 64;
+}
+
+/* Carves thread `thread`'s group out of the scratch and empties its running state. */
+static group group_at(float *scratch, int thread, const vl_ukernels *k, int E) {
+    size_t e = (size_t)E, each = (group_floats(E) + 15) & ~(size_t)15;
+    group g = {.k = k, .E = E};
+    g.q = scratch + (size_t)thread * each;
+    g.o = g.q + PANELS * e * VL_NR;
+    g.s = g.o + PANELS * e * VL_NR;
+    g.m = g.s + (KEYS + VL_MAX_MR) * VL_NR;
+    g.l = g.m + PANELS * VL_NR;
+    g.keys = g.l + PANELS * VL_NR;
+    memset(g.q, 0, 2 * PANELS * e * VL_NR * sizeof(float));
+    for (int i = 0; i < PANELS * VL_NR; i++) {
+        g.m[i] = -INFINITY;
+        g.l[i] = 0;
+    }
+    return g;
+}
+
+static void put_query(group *g, int lane, const float *q) {
+    float *dst = g->q + (size_t)(lane / VL_NR) * (size_t)g->E * VL_NR + lane % VL_NR;
+    for (int e = 0; e < g->E; e++) dst[e * VL_NR] = q[e];
+}
+
+static void get_output(const group *g, int lane, float *out) {
+    const float *src = g->o + (size_t)(lane / VL_NR) * (size_t)g->E * VL_NR + lane % VL_NR;
+    for (int e = 0; e < g->E; e++) out[e] = src[e * VL_NR] / g->l[lane];
+}
+
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* acc [rows][32] (+)= a [n][lda, rows] x panel [n][32], n split as the sums' order asks. */
+static void tiles_times_panel(const group *g, float *acc, const float *a, size_t lda,
+                              size_t tile_stride, const float *panel, int n, int rows, bool add) {
+    int mr = g->k->tile[VL_SLOT_gemm_f32];
+    for (int r = 0; r < rows; r += mr)
+        for (int k = 0; k < n; k += VL_KC)
+            g->k->gemm_f32(acc + r * VL_NR,
+                           a + (size_t)(r / mr) * tile_stride + (size_t)k * lda, lda,
+                           panel + (size_t)k * VL_NR, least(n - k, VL_KC), least(rows - r, mr),
+                           add || k > 0);
+}
+
+/* Every panel of the group meets n keys: k, v rows of E with leading dimension ld. valid
+ * [panels * 32]: how many of these keys each lane sees. */
+static void meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
+                      const int32_t *valid, float scale) {
+    int E = g->E, mr = g->k->tile[VL_SLOT_gemm_f32];
+    size_t tile = (size_t)E * (size_t)mr;
+    for (int r = 0; r < n; r += mr)
+        g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ld, ld,
+                        least(n - r, mr), E, mr);
+    for (int i = 0; i < g->panels; i++) {
+        int most = 0;
+        for (int lane = 0; lane < VL_NR; lane++)
+            if (valid[i * VL_NR + lane] > most) most = valid[i * VL_NR + lane];
+        if (most == 0) continue;
+        most = least(most, n);
+        float *q = g->q + (size_t)i * (size_t)E * VL_NR, *o = g->o + (size_t)i * (size_t)E * VL_NR;
+        tiles_times_panel(g, g->s, g->keys, (size_t)mr, tile, q, E, most, false);
+        g->k->softmax(g->s, most, valid + i * VL_NR, scale, g->m + i * VL_NR, g->l + i * VL_NR, o,
+                      E);
+        tiles_times_panel(g, o, v, ld, (size_t)mr, g->s, most, E, true);
+    }
+}
+
+/* ---- full attention inside segments (vision) -------------------------------------------------- */
+
+typedef struct full_job {
+    cpu_backend *b;
+    float *out, *scratch;
+    const float *qkv;
+    const int32_t *cu;
+    int n, H, E, most;             /* most: groups of the longest segment                      */
+    float scale;
+} full_job;
+
+enum { GROUP_ROWS = PANELS * VL_NR };
+
+static void full_item(void *arg, int item, int thread) {
+    const full_job *j = arg;
+    int part = item % j->most, head = item / j->most % j->H, seg = item / j->most / j->H;
+    int begin = j->cu[seg], len = j->cu[seg + 1] - begin, row0 = part * GROUP_ROWS, E = j->E;
+    if (row0 >= len) return;
+    int rows = least(len - row0, GROUP_ROWS);
+    size_t ld = 3 * (size_t)j->H * (size_t)E, plane = (size_t)j->H * (size_t)E;
+    const float *q = j->qkv + (size_t)begin * ld + (size_t)head * (size_t)E;
+    group g = group_at(j->scratch, thread, &j->b->k, E);
+    g.panels = (rows + VL_NR - 1) / VL_NR;
+    int32_t valid[GROUP_ROWS];
+    for (int i = 0; i < rows; i++) put_query(&g, i, q + (size_t)(row0 + i) * ld);
+    for (int at = 0; at < len; at += KEYS) {
+        int n = least(len - at, KEYS);
+        for (int i = 0; i < GROUP_ROWS; i++) valid[i] = n;
+        const float *k = q + (size_t)at * ld + plane;
+        meet_keys(&g, k, k + plane, ld, n, valid, j->scale);
+    }
+    for (int i = 0; i < rows; i++)
+        get_output(&g, i, j->out + (size_t)(begin + row0 + i) * plane + (size_t)head * (size_t)E);
+}
+
+void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32_t *cu, int n, int P,
+                     int H, int E, float scale) {
+    cpu_backend *b = cpu_of(base);
+    vl_assert(n >= 0 && E > 0 && E % 2 == 0 && (n == 0 || cu[n] <= P), "n %d, E %d", n, E);
+    full_job j = {b, out, NULL, qkv, cu, n, H, E, 0, scale};
+    for (int i = 0; i < n; i++) {
+        int groups = (cu[i + 1] - cu[i] + GROUP_ROWS - 1) / GROUP_ROWS;
+        if (groups > j.most) j.most = groups;
+    }
+    pthread_mutex_lock(&b->lock);
+    j.scratch = cpu_scratch(b, (group_floats(E) + 16) * (size_t)b->base.threads * sizeof(float));
+    cpu_parallel(b, n * H * j.most, full_item, &j);
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* ---- causal attention over KV blocks (text) --------------------------------------------------- */
+
+typedef struct causal_job {
+    cpu_backend *b;
+    const vl_causal_args *a;
+    float *scratch;
+    int parts, rows_per_part;
+} causal_job;
+
+/* Rows [r0, r1) of one sequence and the query heads of key head kv. Lane = row * heads + head. */
+static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) {
+    const vl_causal_args *a = j->a;
+    int E = a->E, heads = a->H / a->G, lanes = (r1 - r0) * heads, longest = 0;
+    group g = group_at(j->scratch, thread, &j->b->k, E);
+    g.panels = (lanes + VL_NR - 1) / VL_NR;
+    for (int i = 0; i < lanes; i++) {
+        int row = r0 + i / heads, head = kv * heads + i % heads;
+        put_query(&g, i, a->q + (size_t)row * (size_t)a->ldq + (size_t)head * (size_t)E);
+        if (a->row_len[row] > longest) longest = a->row_len[row];
+    }
+    const int32_t *table = a->table + (size_t)a->row_seq[r0] * (size_t)a->max_blocks;
+    for (int at = 0; at < longest; at += KEYS) {
+        int32_t valid[GROUP_ROWS] = {0};
+        for (int i = 0; i < lanes; i++) {
+            int n = a->row_len[r0 + i / heads] - at;
+            valid[i] = n < 0 ? 0 : least(n, KEYS);
+        }
+        size_t block = ((size_t)table[at / KEYS] * (size_t)a->G + (size_t)kv) * KEYS * (size_t)E;
+        meet_keys(&g, (const float *)a->k_pool + block, (const float *)a->v_pool + block, (size_t)E,
+                  least(longest - at, KEYS), valid, a->scale);
+    }
+    for (int i = 0; i < lanes; i++)
+        get_output(&g, i, a->out + ((size_t)(r0 + i / heads) * (size_t)a->H +
+                                    (size_t)(kv * heads + i % heads)) * (size_t)E);
+}
+
+static void causal_item(void *arg, int item, int thread) {
+    const causal_job *j = arg;
+    const vl_causal_args *a = j->a;
+    int part = j->parts - 1 - item / a->G, kv = item % a->G; /* the longest rows first */
+    int r0 = part * j->rows_per_part, end = least(r0 + j->rows_per_part, a->T);
+    while (r0 < end) {
+        int r1 = r0 + 1;
+        while (r1 < end && a->row_seq[r1] == a->row_seq[r0]) r1++;
+        causal_run(j, r0, r1, kv, thread);
+        r0 = r1;
+    }
+}
+
+void cpu_attend_causal(vl_backend *base, const vl_causal_args *a) {
+    cpu_backend *b = cpu_of(base);
+    int heads = a->G > 0 ? a->H / a->G : 0;
+    vl_assert(a->G > 0 && a->H == heads * a->G && heads <= GROUP_ROWS && a->E > 0,
+              "H %d, G %d, E %d", a->H, a->G, a->E);
+    pthread_mutex_lock(&b->lock);
+    causal_job j = {b, a, NULL, 0, GROUP_ROWS / heads};
+    j.parts = (a->T + j.rows_per_part - 1) / j.rows_per_part;
+    j.scratch = cpu_scratch(b, (group_floats(a->E) + 16) * (size_t)b->base.threads * sizeof(float));
+    cpu_parallel(b, j.parts * a->G, causal_item, &j);
+    pthread_mutex_unlock(&b->lock);
+}

@@ -1,0 +1,47 @@
+/* cpu.h: what the files of the CPU backend share.
+ *
+ *   ops_cpu.c    the op table, memory, threads, the row-wise ops
+ *   linear.c     weight panels: reserved by prepare(), packed at first use; gemv and gemm over them
+ *   attention.c  attend_full and attend_causal, built from the same gemm tiles
+ */
+#ifndef VL_CPU_H
+#define VL_CPU_H
+
+#include <pthread.h>
+
+#include "kernels/cpu/ukernels.h"
+
+typedef struct cpu_weight cpu_weight;
+
+typedef struct cpu_backend {
+    vl_backend base;
+    vl_ukernels k;
+    pthread_mutex_t lock;      /* one op at a time: two sessions never fight over the cores  */
+    void *scratch;             /* grown on demand by cpu_scratch, never inside a steady decode */
+    size_t scratch_bytes;
+    cpu_weight *weights;       /* every prepared matrix, for close()                         */
+} cpu_backend;
+
+/* Calls fn(arg, item, thread) for every item < n on the backend's threads; items are handed out
+ * one by one, so a slow core takes fewer. Results may not depend on `thread`. */
+typedef void cpu_item_fn(void *arg, int item, int thread);
+void cpu_parallel(cpu_backend *b, int n, cpu_item_fn *fn, void *arg);
+/* At least `bytes`, 64-byte aligned, contents undefined; valid until the next call. Aborts with
+ * a message when the machine has no memory left (an op is void; sizes are bounded by the caller). */
+void *cpu_scratch(cpu_backend *b, size_t bytes);
+/* Anonymous pages, untouched until written; huge pages asked for. NULL: no memory. */
+void *cpu_pages(size_t bytes);
+static inline cpu_backend *cpu_of(vl_backend *b) { return (cpu_backend *)(void *)b; }
+
+int cpu_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
+void cpu_weights_free(cpu_backend *b);
+void cpu_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx, int T,
+                const vl_matrix *w, const float *bias, vl_epilogue epi);
+void cpu_attend_full(vl_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P,
+                     int H, int E, float scale);
+void cpu_attend_causal(vl_backend *b, const vl_causal_args *a);
+
+/* The "cpu" backend (kernels/backend.c calls it). */
+int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err);
+
+#endif

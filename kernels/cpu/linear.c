@@ -1,0 +1,214 @@
+/* linear.c: out [T, N] = epilogue(x [T, K] W^T + bias), on packed panels of 32 rows of W.
+ *
+ *   T <= 5   gemv: each panel is streamed once from memory while T rows of x sit in cache
+ *   T >  5   gemm: rows of x are cut into blocks of at most ROW_BLOCK and transposed into tiles
+ *                  [K][mr]; every panel then meets every tile in blocks of VL_KC terms:
+ *
+ *            x block, packed            panel (32 columns)        sums
+ *            [tile 0: K][mr]            [VL_KC][32]   (L1)        [rows][32]  (L2)
+ *            [tile 1: K][mr]     x      [VL_KC][32]          +=
+ *            ...  streams from L2/L3    ...
+ *
+ * Work is handed out by panel (output columns), never along K, and each sum has the order stated
+ * in ukernels.h, so threads, T and chunking cannot change a bit.
+ *
+ * Packing replaces the checkpoint's pages by the panels: prepare() only reserves address space,
+ * the first linear() on a matrix packs it in slices and gives each slice's source pages back, so
+ * resident memory never holds two copies.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum {
+    ROW_BLOCK = 240,               /* rows of x packed at a time: 20 tiles of 12            */
+    PACK_SLICE = 8 << 20           /* source bytes packed between two releases              */
+};
+
+struct cpu_weight {
+    cpu_weight *next;
+    void *panels;
+    size_t bytes, panel_bytes;
+    bool packed, file_pages;
+};
+
+static bool is_bf16(const vl_matrix *w) { return w->dtype == VL_BF16; }
+static int panel_count(const vl_matrix *w) { return (w->rows + VL_NR - 1) / VL_NR; }
+
+int cpu_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
+    cpu_backend *b = cpu_of(base);
+    vl_assert(w->rows > 0 && w->cols > 0, "%s [%d, %d]", w->name, w->rows, w->cols);
+    if (w->dtype != VL_BF16 && w->dtype != VL_F16 && w->dtype != VL_F32)
+        return vl_fail(err, VL_E_UNSUPPORTED, "tensor %s is %s; the CPU backend takes BF16, F16, F32",
+                       w->name, vl_dtype_name(w->dtype));
+    if (!(use & VL_USE_LINEAR)) return 0; /* gathers read the source rows */
+    cpu_weight *p = vl_calloc(1, sizeof *p);
+    if (!p) return vl_fail(err, VL_E_NOMEM, "no memory for tensor %s", w->name);
+    size_t pairs = ((size_t)w->cols + 1) / 2, each = is_bf16(w) ? 4 : 8;
+    p->panel_bytes = pairs * each * VL_NR;
+    p->file_pages = use & VL_USE_FILE_PAGES;
+    if (!vl_mul_ok(p->panel_bytes, (size_t)panel_count(w), &p->bytes) ||
+        !(p->panels = cpu_pages(p->bytes))) {
+        free(p);
+        return vl_fail(err, VL_E_NOMEM, "no address space to pack tensor %s", w->name);
+    }
+    p->next = b->weights;
+    b->weights = p;
+    w->impl = p;
+    return 0;
+}
+
+void cpu_weights_free(cpu_backend *b) {
+    for (cpu_weight *p = b->weights, *next; p; p = next) {
+        next = p->next;
+        munmap(p->panels, p->bytes);
+        free(p);
+    }
+}
+
+/* ---- packing ---------------------------------------------------------------------------------- */
+
+typedef struct pack_job { const cpu_backend *b; const vl_matrix *w; int first; } pack_job;
+
+static void pack_f32_panel(float *panel, const vl_matrix *w, int row0, int rows) {
+    size_t each = vl_dtype_size(w->dtype), K = (size_t)w->cols;
+    const uint8_t *src = (const uint8_t *)w->data + (size_t)row0 * K * each;
+    for (int r = 0; r < rows; r++)
+        for (size_t k = 0; k < K; k++)
+            vl_widen(&panel[k * VL_NR + (size_t)r], src + ((size_t)r * K + k) * each, w->dtype, 1);
+}
+
+static void pack_item(void *arg, int item, int thread) {
+    const pack_job *j = arg;
+    const vl_matrix *w = j->w;
+    const cpu_weight *p = w->impl;
+    int i = j->first + item, row0 = i * VL_NR;
+    int rows = w->rows - row0 < VL_NR ? w->rows - row0 : VL_NR;
+    void *panel = (uint8_t *)p->panels + (size_t)i * p->panel_bytes;
+    (void)thread;
+    if (is_bf16(w))
+        j->b->k.pack_bf16(panel, (const uint16_t *)w->data + (size_t)row0 * (size_t)w->cols,
+                          (size_t)w->cols, rows, w->cols);
+    else pack_f32_panel(panel, w, row0, rows);
+}
+
+/* Gives back the whole pages inside [data, data + bytes); a neighbouring tensor keeps its own. */
+static void release_pages(const void *data, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data, end = at + bytes;
+    at = (at + page - 1) & ~(page - 1);
+    end &= ~(page - 1);
+    if (end > at) madvise((void *)at, end - at, MADV_DONTNEED);
+}
+
+static void pack_weight(cpu_backend *b, const vl_matrix *w) {
+    cpu_weight *p = w->impl;
+    size_t row = (size_t)w->cols * vl_dtype_size(w->dtype), done = 0;
+    int panels = panel_count(w), slice = (int)(PACK_SLICE / (row * VL_NR)) + 1;
+    for (int i = 0; i < panels; i += slice) {
+        int n = panels - i < slice ? panels - i : slice;
+        pack_job j = {b, w, i};
+        cpu_parallel(b, n, pack_item, &j);
+        size_t end = row * (size_t)(i + n < panels ? (i + n) * VL_NR : w->rows);
+        /* from the start of the page the last slice ended in */
+        if (p->file_pages) release_pages((const uint8_t *)w->data + done, end - done);
+        done = end & ~(size_t)0xffff;
+    }
+    p->packed = true;
+}
+
+/* ---- linear ----------------------------------------------------------------------------------- */
+
+typedef struct linear_job {
+    const vl_ukernels *k;
+    const vl_matrix *w;
+    const cpu_weight *p;
+    float *out;
+    const float *x, *bias;
+    int ldo, ldx, T, mr;
+    vl_epilogue epi;
+    float *tiles;                  /* packed rows of x: [tile][K][mr]                        */
+    float *sums;                   /* [thread][ROW_BLOCK][32]                                */
+} linear_job;
+
+/* Rows t < T of 32 columns: sums [T][32] -> out. */
+static void finish(const linear_job *j, int panel, const float *sums, float *out, int T) {
+    int col = panel * VL_NR, n = j->w->rows - col < VL_NR ? j->w->rows - col : VL_NR;
+    const float *bias = j->bias ? j->bias + col : NULL;
+    for (int t = 0; t < T; t++)
+        j->k->epilogue(out + (size_t)t * (size_t)j->ldo + col, sums + t * VL_NR, bias, n, j->epi);
+}
+
+static void gemv_item(void *arg, int item, int thread) {
+    const linear_job *j = arg;
+    float sums[VL_GEMV_ROWS * VL_NR] __attribute__((aligned(64)));
+    const void *panel = (const uint8_t *)j->p->panels + (size_t)item * j->p->panel_bytes;
+    (void)thread;
+    (is_bf16(j->w) ? j->k->gemv_bf16 : j->k->gemv_f32)(sums, j->x, (size_t)j->ldx, panel,
+                                                      j->w->cols, j->T);
+    finish(j, item, sums, j->out, j->T);
+}
+
+static void pack_rows_item(void *arg, int item, int thread) {
+    const linear_job *j = arg;
+    int row = item * j->mr, rows = j->T - row < j->mr ? j->T - row : j->mr, K = j->w->cols;
+    (void)thread;
+    j->k->pack_rows(j->tiles + (size_t)row * (size_t)K, j->x + (size_t)row * (size_t)j->ldx,
+                    (size_t)j->ldx, rows, K, j->mr);
+}
+
+static void gemm_item(void *arg, int item, int thread) {
+    const linear_job *j = arg;
+    bool bf16 = is_bf16(j->w);
+    vl_uk_gemm *gemm = bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
+    int K = j->w->cols, mr = j->mr;
+    size_t step = bf16 ? 2 : 4; /* bytes of one k in a panel, per lane */
+    float *sums = j->sums + (size_t)thread * (ROW_BLOCK + VL_MAX_MR) * VL_NR;
+    const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)item * j->p->panel_bytes;
+    for (int k = 0; k < K; k += VL_KC) {
+        int kc = K - k < VL_KC ? K - k : VL_KC;
+        for (int t = 0; t < j->T; t += mr)
+            gemm(sums + t * VL_NR, j->tiles + (size_t)t * (size_t)K + (size_t)k * (size_t)mr,
+                 (size_t)mr, panel + (size_t)k * step * VL_NR, kc, j->T - t < mr ? j->T - t : mr,
+                 k > 0);
+    }
+    finish(j, item, sums, j->out, j->T);
+}
+
+/* Rows in each pass over the panels: few passes, all of nearly the same size. */
+static int block_rows(int T, int mr) {
+    int blocks = (T + ROW_BLOCK - 1) / ROW_BLOCK, rows = (T + blocks - 1) / blocks;
+    return (rows + mr - 1) / mr * mr;
+}
+
+void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,
+                const vl_matrix *w, const float *bias, vl_epilogue epi) {
+    cpu_backend *b = cpu_of(base);
+    cpu_weight *p = w->impl;
+    vl_assert(p, "linear on %s, which was not prepared for it", w->name);
+    vl_assert(ldo >= w->rows && ldx >= w->cols, "%s: ldo %d, ldx %d", w->name, ldo, ldx);
+    pthread_mutex_lock(&b->lock);
+    if (!p->packed) pack_weight(b, w);
+    linear_job j = {&b->k, w, p, out, x, bias, ldo, ldx, T, 0, epi, NULL, NULL};
+    if (T <= VL_GEMV_ROWS) {
+        if (T > 0) cpu_parallel(b, panel_count(w), gemv_item, &j);
+        pthread_mutex_unlock(&b->lock);
+        return;
+    }
+    j.mr = b->k.tile[is_bf16(w) ? VL_SLOT_gemm_bf16 : VL_SLOT_gemm_f32];
+    int block = block_rows(T, j.mr);
+    size_t tiles = (size_t)block * (size_t)w->cols;
+    tiles = (tiles + 15) & ~(size_t)15;
+    j.tiles = cpu_scratch(b, (tiles + (size_t)b->base.threads * (ROW_BLOCK + VL_MAX_MR) * VL_NR) *
+                                 sizeof(float));
+    j.sums = j.tiles + tiles;
+    for (int t = 0; t < T; t += block) {
+        j.T = T - t < block ? T - t : block;
+        j.x = x + (size_t)t * (size_t)ldx;
+        j.out = out + (size_t)t * (size_t)ldo;
+        cpu_parallel(b, (j.T + j.mr - 1) / j.mr, pack_rows_item, &j);
+        cpu_parallel(b, panel_count(w), gemm_item, &j);
+    }
+    pthread_mutex_unlock(&b->lock);
+}

@@ -1,0 +1,273 @@
+/* ops_cpu.c: the CPU instance of the op table. Memory, threads and the row-wise ops live here; the
+ * arithmetic is in the leaf kernels that start-up chose (ukernels.h), linear.c and attention.c.
+ *
+ * Threads: one OpenMP team per op, items handed out one by one. OpenMP appears in this file only.
+ * KV pools hold f32: [n_blocks][G][VL_KV_BLOCK][E].
+ */
+#include <omp.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "kernels/cpu/cpu.h"
+
+/* ---- threads ---------------------------------------------------------------------------------- */
+
+void cpu_parallel(cpu_backend *b, int n, cpu_item_fn *fn, void *arg) {
+    int team = n < b->base.threads ? n : b->base.threads;
+    if (team <= 1) {
+        for (int i = 0; i < n; i++) fn(arg, i, 0);
+        return;
+    }
+    atomic_int next = 0;
+#pragma omp parallel num_threads(team)
+    for (int i; (i = atomic_fetch_add(&next, 1)) < n;) fn(arg, i, omp_get_thread_num());
+}
+
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+void *cpu_pages(size_t bytes) {
+    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    madvise(p, bytes, MADV_HUGEPAGE); /* a hint; refused where the kernel has none */
+    return p;
+}
+
+void *cpu_scratch(cpu_backend *b, size_t bytes) {
+    if (bytes <= b->scratch_bytes) return b->scratch;
+    if (b->scratch) munmap(b->scratch, b->scratch_bytes);
+    b->scratch_bytes = bytes;
+    b->scratch = cpu_pages(bytes);
+    vl_assert(b->scratch, "no memory for %zu bytes of scratch", bytes);
+    return b->scratch;
+}
+
+static void *cpu_alloc(vl_backend *b, size_t bytes) {
+    (void)b;
+    size_t size;
+    if (!vl_add_ok(bytes, 64, &size)) return NULL;
+    void *p = aligned_alloc(64, size & ~(size_t)63);
+    if (p) memset(p, 0, size & ~(size_t)63);
+    return p;
+}
+static void cpu_release(vl_backend *b, void *p) {
+    (void)b;
+    free(p);
+}
+static void cpu_copy(vl_backend *b, void *dst, const void *src, size_t bytes) {
+    (void)b;
+    if (bytes) memcpy(dst, src, bytes);
+}
+static int cpu_sync(vl_backend *b, vl_err *err) {
+    (void)b, (void)err;
+    return 0;
+}
+static void cpu_tap(vl_backend *b, const char *name, int layer, const float *x, int rows, int cols) {
+    (void)b, (void)name, (void)layer, (void)x, (void)rows, (void)cols;
+}
+
+/* ---- row-wise ops: every item is a chunk of rows ------------------------------------------------ */
+
+enum { CHUNK = 8192 };             /* elements of work below which a thread is not worth waking */
+
+typedef struct rows_job {
+    const vl_ukernels *k;
+    float *out;
+    const float *a, *b, *c;
+    const int32_t *dst_idx, *src_idx;
+    const vl_matrix *table;
+    const vl_rope_kv_args *rope;
+    int n, cols, per_item, heads;
+    float eps;
+    void (*row)(const struct rows_job *j, size_t row);
+} rows_job;
+
+static void rows_item(void *arg, int item, int thread) {
+    const rows_job *j = arg;
+    int r0 = item * j->per_item, r1 = r0 + j->per_item < j->n ? r0 + j->per_item : j->n;
+    (void)thread;
+    for (int r = r0; r < r1; r++) j->row(j, (size_t)r);
+}
+
+static void for_rows(vl_backend *base, rows_job j) {
+    cpu_backend *b = cpu_of(base);
+    if (j.n <= 0) return;
+    j.k = &b->k;
+    j.per_item = CHUNK / (j.cols > 0 ? j.cols : 1) + 1;
+    pthread_mutex_lock(&b->lock);
+    cpu_parallel(b, (j.n + j.per_item - 1) / j.per_item, rows_item, &j);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static const void *table_row(const vl_matrix *table, int32_t id) {
+    vl_assert(id >= 0 && id < table->rows, "row %d of %s [%d, %d]", id, table->name, table->rows,
+              table->cols);
+    return (const uint8_t *)table->data +
+           (size_t)id * (size_t)table->cols * vl_dtype_size(table->dtype);
+}
+
+static void embed_row(const rows_job *j, size_t r) {
+    if (j->src_idx[r] < 0) return; /* an image row, written by someone else */
+    vl_widen(j->out + r * (size_t)j->cols, table_row(j->table, j->src_idx[r]), j->table->dtype,
+             (size_t)j->cols);
+}
+static void cpu_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
+    for_rows(b, (rows_job){.row = embed_row, .out = out, .table = table, .src_idx = ids, .n = T,
+                           .cols = table->cols});
+}
+
+static void layernorm_row(const rows_job *j, size_t r) {
+    size_t at = r * (size_t)j->cols;
+    j->k->layernorm(j->out + at, j->a + at, j->b, j->c, j->cols, j->eps);
+}
+static void cpu_layernorm(vl_backend *b, float *out, const float *x, const float *w,
+                          const float *bias, int T, int D, float eps) {
+    for_rows(b, (rows_job){.row = layernorm_row, .out = out, .a = x, .b = w, .c = bias, .n = T,
+                           .cols = D, .eps = eps});
+}
+
+static void rmsnorm_row(const rows_job *j, size_t r) {
+    size_t at = r * (size_t)j->cols;
+    j->k->rmsnorm(j->out + at, j->a + at, j->b, j->cols, j->eps);
+}
+static void cpu_rmsnorm(vl_backend *b, float *out, const float *x, const float *w, int T, int D,
+                        float eps) {
+    for_rows(b, (rows_job){.row = rmsnorm_row, .out = out, .a = x, .b = w, .n = T, .cols = D,
+                           .eps = eps});
+}
+
+/* One row: H query heads in place, then G key heads normed and rotated straight into the pool. */
+static void qk_row(const rows_job *j, size_t r) {
+    const vl_rope_kv_args *a = j->rope;
+    size_t E = (size_t)a->E, half = E / 2;
+    const float *cos = a->cos + r * half, *sin = a->sin + r * half;
+    for (int h = 0; h < a->H; h++) {
+        float *q = a->q + r * (size_t)a->ldq + (size_t)h * E;
+        if (a->q_norm) j->k->rmsnorm(q, q, a->q_norm, a->E, a->eps);
+        j->k->rope(q, cos, sin, a->E);
+    }
+    size_t block = (size_t)(a->kv_slot[r] / VL_KV_BLOCK), slot = (size_t)(a->kv_slot[r] % VL_KV_BLOCK);
+    for (int g = 0; g < a->G; g++) {
+        size_t at = ((block * (size_t)a->G + (size_t)g) * VL_KV_BLOCK + slot) * E;
+        const float *k = a->k + r * (size_t)a->ldk + (size_t)g * E;
+        float *kp = (float *)a->k_pool + at;
+        if (a->k_norm) j->k->rmsnorm(kp, k, a->k_norm, a->E, a->eps);
+        else memcpy(kp, k, E * sizeof *kp);
+        j->k->rope(kp, cos, sin, a->E);
+        memcpy((float *)a->v_pool + at, a->v + r * (size_t)a->ldv + (size_t)g * E, E * sizeof *kp);
+    }
+}
+static void cpu_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *a) {
+    vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
+    for_rows(b, (rows_job){.row = qk_row, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E});
+}
+
+static void rope_vision_row(const rows_job *j, size_t r) {
+    int E = j->cols / j->heads / 3;
+    float *row = j->out + r * (size_t)j->cols;
+    for (int h = 0; h < 2 * j->heads; h++) /* q heads, then k heads */
+        j->k->rope(row + h * E, j->a + r * (size_t)(E / 2), j->b + r * (size_t)(E / 2), E);
+}
+static void cpu_rope_vision(vl_backend *b, float *qkv, const float *cos, const float *sin, int P,
+                            int H, int E) {
+    vl_assert(E > 0 && E % 2 == 0, "head width %d is odd", E);
+    for_rows(b, (rows_job){.row = rope_vision_row, .out = qkv, .a = cos, .b = sin, .n = P,
+                           .cols = 3 * H * E, .heads = H});
+}
+
+static void swiglu_row(const rows_job *j, size_t r) {
+    size_t at = r * (size_t)j->cols;
+    j->k->swiglu(j->out + at, j->a + at, j->b + at, j->cols);
+}
+static void cpu_swiglu(vl_backend *b, float *out, const float *gate, const float *up, int T, int F) {
+    for_rows(b, (rows_job){.row = swiglu_row, .out = out, .a = gate, .b = up, .n = T, .cols = F});
+}
+
+static size_t row_at(const int32_t *idx, size_t i) { return idx ? (size_t)idx[i] : i; }
+
+static void copy_row(const rows_job *j, size_t i) {
+    size_t D = (size_t)j->cols;
+    memcpy(j->out + row_at(j->dst_idx, i) * D, j->a + row_at(j->src_idx, i) * D, D * sizeof(float));
+}
+static void cpu_copy_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
+                          const int32_t *src_idx, int n, int D) {
+    for_rows(b, (rows_job){.row = copy_row, .out = dst, .a = src, .dst_idx = dst_idx,
+                           .src_idx = src_idx, .n = n, .cols = D});
+}
+
+static void add_row(const rows_job *j, size_t i) {
+    size_t D = (size_t)j->cols;
+    j->k->epilogue(j->out + row_at(j->dst_idx, i) * D, j->a + row_at(j->src_idx, i) * D, NULL,
+                   j->cols, VL_EPI_ADD);
+}
+static void cpu_add_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
+                         const int32_t *src_idx, int n, int D) {
+    for_rows(b, (rows_job){.row = add_row, .out = dst, .a = src, .dst_idx = dst_idx,
+                           .src_idx = src_idx, .n = n, .cols = D});
+}
+
+/* Four table rows, weighted, in the order of the corners; products and sums in double, rounded
+ * once (the table is tiny and the op runs once per picture). */
+static void pos_embed_row(const rows_job *j, size_t p) {
+    size_t each = vl_dtype_size(j->table->dtype);
+    for (int d = 0; d < j->cols; d++) {
+        double sum = 0;
+        for (int k = 0; k < 4; k++) {
+            float v;
+            const uint8_t *row = table_row(j->table, j->src_idx[4 * p + (size_t)k]);
+            vl_widen(&v, row + (size_t)d * each, j->table->dtype, 1);
+            sum += (double)j->a[4 * p + (size_t)k] * (double)v;
+        }
+        j->out[p * (size_t)j->cols + (size_t)d] = (float)sum;
+    }
+}
+static void cpu_pos_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,
+                          const float *weight, int P) {
+    for_rows(b, (rows_job){.row = pos_embed_row, .out = out, .a = weight, .table = table,
+                           .src_idx = idx, .n = P, .cols = table->cols});
+}
+
+static void cpu_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, int V) {
+    (void)b;
+    for (int t = 0; t < T; t++) {
+        const float *x = logits + (size_t)t * (size_t)V;
+        int best = 0;
+        for (int v = 1; v < V; v++)
+            if (x[v] > x[best]) best = v;
+        ids[t] = best;
+    }
+}
+
+/* ---- the table -------------------------------------------------------------------------------- */
+
+static void cpu_close(vl_backend *base) {
+    cpu_backend *b = cpu_of(base);
+    cpu_weights_free(b);
+    if (b->scratch) munmap(b->scratch, b->scratch_bytes);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+static const vl_ops CPU_OPS = {
+    .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .put = cpu_copy, .get = cpu_copy,
+    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .embed = cpu_embed,
+    .linear = cpu_linear, .layernorm = cpu_layernorm, .rmsnorm = cpu_rmsnorm,
+    .qk_norm_rope = cpu_qk_norm_rope, .rope_vision = cpu_rope_vision,
+    .attend_full = cpu_attend_full, .attend_causal = cpu_attend_causal, .swiglu = cpu_swiglu,
+    .copy_rows = cpu_copy_rows, .add_rows = cpu_add_rows, .pos_embed = cpu_pos_embed,
+    .argmax = cpu_argmax, .tap = cpu_tap, .close = cpu_close,
+};
+
+int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
+    cpu_backend *b = vl_calloc(1, sizeof *b);
+    if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CPU backend");
+    if (vl_ukernels_resolve(&b->k, err)) {
+        free(b);
+        return -1;
+    }
+    pthread_mutex_init(&b->lock, NULL);
+    b->base = (vl_backend){&CPU_OPS, p->threads};
+    *out = &b->base;
+    return 0;
+}

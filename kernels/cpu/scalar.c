@@ -1,0 +1,144 @@
+/* scalar.c: the reference of every slot, in plain C with double accumulators. It is the oracle of
+ * tests/kernels and the tier that runs everywhere; its signatures are documented in ukernels.h.
+ *
+ * Easy to get wrong: a gemm rounds to float once per block of VL_KC, as the fast tiers do, so that
+ * gemv must round at the same places; GELU-tanh and GELU-erf are different functions (blocks use
+ * tanh, mergers use erf); the variance of LayerNorm is the biased one.
+ */
+#include <math.h>
+
+#include "kernels/cpu/ukernels.h"
+
+static double weight_bf16(const void *panel, int k, int col) {
+    uint32_t pair = ((const uint32_t *)panel)[(size_t)(k / 2) * VL_NR + (size_t)col];
+    return (double)vl_bf16_to_f32((uint16_t)(k % 2 ? pair >> 16 : pair & 0xffff));
+}
+static double weight_f32(const void *panel, int k, int col) {
+    return (double)((const float *)panel)[(size_t)k * VL_NR + (size_t)col];
+}
+
+static void gemm(float *c, const float *a, size_t lda, const void *panel, int kc, int rows,
+                 bool add, double (*weight)(const void *, int, int)) {
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < VL_NR; j++) {
+            double s = 0;
+            for (int k = 0; k < kc; k++)
+                s += (double)a[(size_t)k * lda + (size_t)r] * weight(panel, k, j);
+            float *out = &c[r * VL_NR + j];
+            *out = add ? *out + (float)s : (float)s;
+        }
+}
+void gemm_bf16_12x32_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
+                            int rows, bool add) {
+    gemm(c, a, lda, panel, kc, rows, add, weight_bf16);
+}
+void gemm_f32_12x32_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
+                           int rows, bool add) {
+    gemm(c, a, lda, panel, kc, rows, add, weight_f32);
+}
+
+static void gemv(float *y, const float *x, size_t ldx, const void *panel, int K, int rows,
+                 double (*weight)(const void *, int, int)) {
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < VL_NR; j++) {
+            float total = 0;
+            for (int k0 = 0; k0 < K; k0 += VL_KC) {
+                double s = 0;
+                for (int k = k0; k < K && k < k0 + VL_KC; k++)
+                    s += (double)x[(size_t)r * ldx + (size_t)k] * weight(panel, k, j);
+                total = k0 ? total + (float)s : (float)s;
+            }
+            y[r * VL_NR + j] = total;
+        }
+}
+void gemv_bf16_scalar(float *y, const float *x, size_t ldx, const void *panel, int K, int rows) {
+    gemv(y, x, ldx, panel, K, rows, weight_bf16);
+}
+void gemv_f32_scalar(float *y, const float *x, size_t ldx, const void *panel, int K, int rows) {
+    gemv(y, x, ldx, panel, K, rows, weight_f32);
+}
+
+void pack_bf16_scalar(uint32_t *panel, const uint16_t *w, size_t ldw, int rows, int K) {
+    for (int r = 0; r < VL_NR; r++)
+        for (int k = 0; k < K; k += 2) {
+            uint32_t lo = 0, hi = 0;
+            if (r < rows) {
+                lo = w[(size_t)r * ldw + (size_t)k];
+                if (k + 1 < K) hi = w[(size_t)r * ldw + (size_t)k + 1];
+            }
+            panel[(size_t)(k / 2) * VL_NR + (size_t)r] = lo | hi << 16;
+        }
+}
+
+void pack_rows_scalar(float *dst, const float *x, size_t ldx, int rows, int K, int mr) {
+    for (int k = 0; k < K; k++)
+        for (int r = 0; r < mr; r++)
+            dst[(size_t)k * (size_t)mr + (size_t)r] =
+                r < rows ? x[(size_t)r * ldx + (size_t)k] : 0.0f;
+}
+
+void epilogue_scalar(float *out, const float *sum, const float *bias, int n, vl_epilogue epi) {
+    for (int i = 0; i < n; i++) {
+        float v = bias ? sum[i] + bias[i] : sum[i];
+        double x = (double)v;
+        switch (epi) {
+        case VL_EPI_NONE: out[i] = v; break;
+        case VL_EPI_ADD: out[i] += v; break;
+        case VL_EPI_GELU_TANH:
+            out[i] = (float)(0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))));
+            break;
+        case VL_EPI_GELU_ERF: out[i] = (float)(0.5 * x * erfc(-x * 0.7071067811865476)); break;
+        }
+    }
+}
+
+void layernorm_scalar(float *out, const float *x, const float *w, const float *bias, int D,
+                      float eps) {
+    double mean = 0, var = 0;
+    for (int i = 0; i < D; i++) mean += (double)x[i];
+    mean /= D;
+    for (int i = 0; i < D; i++) var += ((double)x[i] - mean) * ((double)x[i] - mean);
+    double scale = 1.0 / sqrt(var / D + (double)eps);
+    for (int i = 0; i < D; i++)
+        out[i] = (float)(((double)x[i] - mean) * scale * (double)w[i] + (double)bias[i]);
+}
+
+void rmsnorm_scalar(float *out, const float *x, const float *w, int D, float eps) {
+    double sum = 0;
+    for (int i = 0; i < D; i++) sum += (double)x[i] * (double)x[i];
+    double scale = 1.0 / sqrt(sum / D + (double)eps);
+    for (int i = 0; i < D; i++) out[i] = (float)((double)x[i] * scale * (double)w[i]);
+}
+
+void rope_scalar(float *x, const float *cos, const float *sin, int E) {
+    for (int i = 0; i < E / 2; i++) {
+        double a = (double)x[i], b = (double)x[i + E / 2];
+        x[i] = (float)(a * (double)cos[i] - b * (double)sin[i]);
+        x[i + E / 2] = (float)(b * (double)cos[i] + a * (double)sin[i]);
+    }
+}
+
+void swiglu_scalar(float *out, const float *gate, const float *up, int n) {
+    for (int i = 0; i < n; i++) {
+        double g = (double)gate[i];
+        out[i] = (float)(g / (1.0 + exp(-g)) * (double)up[i]);
+    }
+}
+
+void softmax_scalar(float *s, int keys, const int32_t *valid, float scale, float *m, float *l,
+                    float *o, int E) {
+    for (int q = 0; q < VL_NR; q++) {
+        int n = valid[q] < keys ? valid[q] : keys;
+        float top = m[q];
+        for (int j = 0; j < n; j++) top = fmaxf(top, s[j * VL_NR + q] * scale);
+        double fix = n > 0 ? exp((double)m[q] - (double)top) : 1.0, sum = 0;
+        for (int j = 0; j < keys; j++) {
+            float *p = &s[j * VL_NR + q];
+            *p = j < n ? (float)exp((double)(*p * scale) - (double)top) : 0.0f;
+            sum += (double)*p;
+        }
+        m[q] = top;
+        l[q] = (float)((double)l[q] * fix + sum);
+        for (int e = 0; e < E; e++) o[e * VL_NR + q] = (float)((double)o[e * VL_NR + q] * fix);
+    }
+}

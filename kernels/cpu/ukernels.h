@@ -1,0 +1,126 @@
+/* ukernels.h: the leaf kernels of the CPU backend. Single-threaded, raw pointers, no allocation.
+ *
+ * A slot is one signature; ukernels.def lists every implementation of every slot, one line each,
+ * and that line makes the prototype, the candidate at start-up, the test and the bench row. The
+ * scalar line of each slot accumulates in double and is the oracle of the others.
+ *
+ * The weight panel, one layout for decode (gemv) and prefill (gemm):
+ *
+ *            lane 0      lane 1    ...  lane 31          a panel holds 32 rows of W [N, K]
+ *   pair 0  [k1 | k0]   [k1 | k0]      [k1 | k0]         bf16: a lane is 32 bits, row i of the
+ *   pair 1  [k3 | k2]   [k3 | k2]      [k3 | k2]         panel, even k in the low half, odd k in
+ *   ...                                                  the high half, so that f32 = lane << 16
+ *                                                        and lane & 0xffff0000; vdpbf16ps reads
+ *                                                        the pairs as they are
+ *   f32 panel: [K][32] floats, the same picture without pairs (F32 and F16 checkpoints)
+ *   Rows beyond N and the odd half beyond K are zero.
+ *
+ * One order for every sum, whatever the kernel: K is cut into blocks of VL_KC; inside a block
+ * s = fma(x[k], w[k], s) for k ascending from s = 0; the blocks' sums are added in order. Hence
+ * gemv and gemm of one tier give the same bits, for any number of rows. The two-level sum also
+ * keeps the rounding error of K = 6144 near that of K = 256 (see docs in linear.c).
+ */
+#ifndef VL_UKERNELS_H
+#define VL_UKERNELS_H
+
+#include "kernels/ops.h"
+
+enum {
+    VL_NR = 32,          /* rows of W in a panel = columns of a tile                      */
+    VL_KC = 256,         /* terms of a block sum; even                                    */
+    VL_GEMV_ROWS = 5,    /* up to this many rows of x go through gemv                     */
+    VL_MAX_MR = 16       /* largest row tile of any gemm                                  */
+};
+
+/* c [rows][32] (+)= a block of a sum: sum over k < kc of a[k * lda + row] * panel[k][col].
+ * rows <= tile, kc <= VL_KC. a: [kc][lda]; panel: bf16 pairs or f32, from k = 0 of the block.
+ * add: c += s, else c = s. */
+typedef void vl_uk_gemm(float *c, const float *a, size_t lda, const void *panel, int kc, int rows,
+                        bool add);
+/* y [rows][32] = x [rows, K] (ldx) times the whole panel [K]; rows <= VL_GEMV_ROWS. */
+typedef void vl_uk_gemv(float *y, const float *x, size_t ldx, const void *panel, int K, int rows);
+/* panel [(K+1)/2][32] pairs = rows <= 32 rows of w [rows, K] (ldw); missing rows are zero. */
+typedef void vl_uk_pack_bf16(uint32_t *panel, const uint16_t *w, size_t ldw, int rows, int K);
+/* dst [K][mr] = x [rows, K] (ldx) transposed; missing rows are zero. */
+typedef void vl_uk_pack_rows(float *dst, const float *x, size_t ldx, int rows, int K, int mr);
+/* out [n] = epilogue(sum [n] + bias [n] or NULL); VL_EPI_ADD adds to out */
+typedef void vl_uk_epilogue(float *out, const float *sum, const float *bias, int n,
+                            vl_epilogue epi);
+/* out [D] = (x - mean) / sqrt(var + eps) * w + bias; out may be x */
+typedef void vl_uk_layernorm(float *out, const float *x, const float *w, const float *bias, int D,
+                             float eps);
+/* out [D] = x / sqrt(mean(x^2) + eps) * w; out may be x */
+typedef void vl_uk_rmsnorm(float *out, const float *x, const float *w, int D, float eps);
+/* x [E] in place: rotate_half RoPE; cos, sin [E/2] */
+typedef void vl_uk_rope(float *x, const float *cos, const float *sin, int E);
+/* out [n] = silu(gate) * up; out may be gate */
+typedef void vl_uk_swiglu(float *out, const float *gate, const float *up, int n);
+/* One online-softmax step for 32 queries (lanes) over `keys` keys.
+ *   s [keys][32]  in: q.k, out: p = exp(s * scale - m)      m, l [32]  running maximum and sum
+ *   valid [32]    lane i sees the first valid[i] keys (others get p = 0)
+ *   o [E][32]     the running output, scaled by exp(m_old - m_new)
+ * l is summed key by key. A lane that has seen no key keeps m = -inf, l = 0. */
+typedef void vl_uk_softmax(float *s, int keys, const int32_t *valid, float scale, float *m,
+                           float *l, float *o, int E);
+
+/* ---- slots ------------------------------------------------------------------------------------ */
+#define VL_SLOTS(S)              \
+    S(gemm_bf16, vl_uk_gemm)     \
+    S(gemm_f32, vl_uk_gemm)      \
+    S(gemv_bf16, vl_uk_gemv)     \
+    S(gemv_f32, vl_uk_gemv)      \
+    S(pack_bf16, vl_uk_pack_bf16) \
+    S(pack_rows, vl_uk_pack_rows) \
+    S(epilogue, vl_uk_epilogue)  \
+    S(layernorm, vl_uk_layernorm) \
+    S(rmsnorm, vl_uk_rmsnorm)    \
+    S(rope, vl_uk_rope)          \
+    S(swiglu, vl_uk_swiglu)      \
+    S(softmax, vl_uk_softmax)
+
+typedef enum vl_slot {
+#define SLOT(slot, type) VL_SLOT_##slot,
+    VL_SLOTS(SLOT)
+#undef SLOT
+    VL_SLOT_COUNT
+} vl_slot;
+
+/* The prototype of every line. A line whose tier another architecture builds is declared, not used. */
+#define SLOT(slot, type) typedef type vl_uk_of_##slot;
+VL_SLOTS(SLOT)
+#undef SLOT
+#define UK(slot, tier, tile, function) vl_uk_of_##slot function;
+#include "kernels/cpu/ukernels.def"
+#undef UK
+
+/* What start-up chose: the function and, for tiles, its number of rows. */
+typedef struct vl_ukernels {
+#define SLOT(slot, type) type *slot;
+    VL_SLOTS(SLOT)
+#undef SLOT
+    int tile[VL_SLOT_COUNT];
+} vl_ukernels;
+
+/* ---- tiers (cpuid.c) ---------------------------------------------------------------------------- */
+typedef enum vl_tier { VL_TIER_scalar, VL_TIER_avx2, VL_TIER_avx512, VL_TIER_neon, VL_TIERS } vl_tier;
+
+/* One line of ukernels.def. fn is cast back to the slot's type by whoever calls it. */
+typedef struct vl_candidate {
+    vl_slot slot;
+    vl_tier tier;
+    int tile;                      /* rows of a gemm tile, else 0                             */
+    const char *name;              /* the function's name: file key, test, bench and trace row */
+    void (*fn)(void);
+} vl_candidate;
+
+extern const vl_candidate vl_candidates[];
+extern const int vl_candidate_count;
+extern const char *const vl_tier_names[VL_TIERS], *const vl_slot_names[VL_SLOT_COUNT];
+
+bool vl_tier_present(vl_tier t);   /* this machine has it, whatever VL_CPU says               */
+/* The best present line of each slot, under VL_CPU (a tier that caps the choice) and VL_KERNEL
+ * (slot=function[,slot=function]: exactly that line). VL_E_USAGE for a name that does not exist
+ * or that this machine cannot run. */
+int vl_ukernels_resolve(vl_ukernels *out, vl_err *err);
+
+#endif
