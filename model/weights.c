@@ -154,7 +154,7 @@ static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, v
 static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t cols, unsigned use,
                        vl_backend *b, vl_err *err) {
     *m = (vl_matrix){t->name, t->data, t->dtype, (int)rows, (int)cols, NULL};
-    return b->ops->prepare(b, m, use, err);
+    return b->ops->prepare(b, m, use | VL_USE_FILE_PAGES, err);
 }
 
 /* One row of the table, for index i of its group. */
