@@ -14,6 +14,7 @@ static const command commands[] = {
     {"chat", cmd_chat, "talk about pictures, turn by turn"},
     {"demo", cmd_demo, "answer the bundled questions about the bundled pictures"},
     {"batch", cmd_batch, "a folder or a JSONL file of jobs to JSONL, resumable"},
+    {"serve", cmd_serve, "web page and OpenAI-compatible API"},
     {"trace", cmd_trace, "every tensor on the way from picture to logits, as safetensors"},
     {"verify", cmd_verify, "compare every stage with stored Hugging Face results"},
     {"preprocess", cmd_preprocess, "pixel_values of a picture"},
