@@ -44,7 +44,7 @@ for f in $sources; do
         *) grep -nE '^ *#\s*(if|ifdef|ifndef|elif).*(CUDA|OPENMP|AVX|NEON|x86_64|aarch64|BACKEND)' "$f" |
                sed "s|^|$f:|; s|$| (backend or ISA condition outside kernels/backend.c, kernels/cpu)|" ;;
     esac
-    grep -nE 'TODO|FIXME|XXX' "$f" | sed "s|^|$f:|"
+    grep -nE 'TODO|FIXME|\bXXX\b' "$f" | sed "s|^|$f:|"
     grep -nP '\t| +$' "$f" | sed "s|^|$f:|; s|$| (tab or trailing blank)|"
 done >>"$errors"
 

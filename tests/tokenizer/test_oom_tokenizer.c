@@ -12,7 +12,8 @@ static json_t *messages;
 
 /* The call failed if memory ran out, and said so; otherwise it worked. */
 static void verdict(const char *what, long n, int rc, const vl_err *err) {
-    CHECK(oom_failed ? rc == -1 && *err->msg : rc == 0, "%s, allocation %ld: %d %s", what, n, rc, err->msg);
+    CHECK(oom_failed ? rc == -1 && *err->msg : rc == 0, "%s, allocation %ld: %d %s", what, n, rc,
+          err->msg);
 }
 
 static void open_one(long n) {

@@ -53,7 +53,8 @@ static void golden(const char *name, const vl_tokenizer *t) {
     CHECK(o && want, "%s: %s", path, err.msg);
     if (!want) return;
     unsigned flags = json_is_true(json_object_get(o, "add_vision_id")) ? VL_ADD_VISION_ID : 0;
-    if (json_is_false(json_object_get(o, "add_generation_prompt"))) flags |= VL_NO_GENERATION_PROMPT;
+    if (json_is_false(json_object_get(o, "add_generation_prompt")))
+        flags |= VL_NO_GENERATION_PROMPT;
     vl_segments s;
     int rc = vl_template_render(&s, json_object_get(o, "messages"),
                                 json_is_null(tools) ? NULL : tools, flags, &err);

@@ -78,7 +78,7 @@ static void goldens(void) {
     CHECK(rows >= 500, "only %zu rows in " GOLDEN, rows);
 }
 
-/* ---- added tokens: ids from HF tokenizers 0.23 on small.h's file ------------------------------- */
+/* ---- added tokens: ids from HF tokenizers 0.23 on small.h's file ---------------------------- */
 
 static void added_flags(void) {
     static const struct { const char *text; int nfc[8], raw[8]; } CASES[] = { /* raw {0}: as nfc */
@@ -153,7 +153,7 @@ static void parts(void) {
     vl_tokenizer_free(t);
 }
 
-/* ---- round trips ------------------------------------------------------------------------------ */
+/* ---- round trips ---------------------------------------------------------------------------- */
 
 static void round_trip(const vl_tokenizer *t, const char *text, size_t n, const char *what) {
     vl_ids ids = encode(t, text, n, false);
@@ -217,7 +217,7 @@ static void nfc(void) {
     free(marks);
 }
 
-/* ---- UTF-8 streaming ------------------------------------------------------------------------- */
+/* ---- UTF-8 streaming ------------------------------------------------------------------------ */
 
 static void utf8(void) {
     static const struct { const char *s; size_t n, whole; } CASES[] = {
@@ -264,12 +264,13 @@ static void utf8_stream(void) {
             free(clean);
         }
         char *all = vl_utf8_clean(text, n, &len);
-        CHECK(shown == len && memcmp(all, out, len) == 0, "stream %d: %zu bytes, %zu", i, shown, len);
+        CHECK(shown == len && memcmp(all, out, len) == 0, "stream %d: %zu bytes, %zu", i, shown,
+              len);
         free(all);
     }
 }
 
-/* ---- work and threads ------------------------------------------------------------------------- */
+/* ---- work and threads ----------------------------------------------------------------------- */
 
 /* Heap steps on one word of n bytes stay within a few n log2 n, on the worst words there are. */
 static void complexity(void) {

@@ -6,7 +6,8 @@
 
 static char tmp[] = "/tmp/vl-tokfiles-XXXXXX";
 
-static void refused(const char *name, int rc, vl_tokenizer *t, const vl_err *err, const char *word) {
+static void refused(const char *name, int rc, vl_tokenizer *t, const vl_err *err,
+                    const char *word) {
     CHECK(rc == -1 && t == NULL, "%s: taken", name);
     CHECK(rc == 0 || strstr(err->msg, word), "%s: expected \"%s\" in \"%s\"", name, word, err->msg);
     vl_tokenizer_free(t);
@@ -34,7 +35,8 @@ static void fragments(void) {
         {"empty added token", {.added = "[" SMALL_TOKEN(300, "", "") "]"}, "added token 0"},
         {"added token without id", {.added = "[{\"content\":\"<x>\"}]"}, "added token 0"},
         {"added token of a wrong type", {.added = "[7]"}, "not an object"},
-        {"added token with a number for text", {.added = "[{\"id\":300,\"content\":1}]"}, "content"},
+        {"added token with a number for text", {.added = "[{\"id\":300,\"content\":1}]"},
+         "content"},
         {"added token flag", {.added = "[" SMALL_TOKEN(300, "<x>", ",\"lstrip\":1") "]"}, "lstrip"},
         {"added tokens not a list", {.added = "{}"}, "added_tokens"},
         {"added token that NFC changes",
@@ -201,7 +203,7 @@ static void slow_pattern(void) {
     vl_tokenizer_free(t);
 }
 
-/* ---- vocab.json + merges.txt, tokenizer_config.json ------------------------------------------- */
+/* ---- vocab.json + merges.txt, tokenizer_config.json ----------------------------------------- */
 
 static void split_files(void) {
     static const char MERGES[] = "#version: 0.2\na b\r\nab c\n\n\xc4\xa0 a\na a";
