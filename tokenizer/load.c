@@ -61,8 +61,9 @@ static int add_pair(source *s, vl_str left, vl_str right) {
     if (!left.n || !right.n)
         return vl_fail(s->err, VL_E_MODEL, "%s: merge %zu is not two tokens", s->what, v->n_pairs);
     if (long_token(s, left) < 0 || long_token(s, right) < 0) return -1;
-    vl_bytes_of_token(&left, (char *)left.s);
-    vl_bytes_of_token(&right, (char *)right.s);
+    if (!vl_bytes_of_token(&left, (char *)left.s) || !vl_bytes_of_token(&right, (char *)right.s))
+        return vl_fail(s->err, VL_E_MODEL, "%s: merge %zu is not spelled in the byte alphabet",
+                       s->what, v->n_pairs);
     vl_vocab_pair *to = vl_grow(v->pairs, &s->cap_pairs, v->n_pairs + 1, sizeof *to, s->err);
     if (!to) return -1;
     v->pairs = to;

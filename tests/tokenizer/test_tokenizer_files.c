@@ -52,6 +52,7 @@ static void fragments(void) {
         {"control character", {.vocab = ",\"a\nb\":256"}, "control character"},
         {"merge of an unknown token", {.merges = "[\"a zz\"]"}, "\"zz\", which is not in"},
         {"merge to an unknown token", {.merges = "[\"b a\"]"}, "\"ba\", which is not in"},
+        {"merge outside the alphabet", {.merges = "[\"a \xe4\xbd\xa0\"]"}, "byte alphabet"},
         {"merge of one", {.merges = "[\"ab\"]"}, "merge 0 is not two tokens"},
         {"merge of three", {.merges = "[\"a b\",\"a b c\"]"}, "merge 1 is not two tokens"},
         {"merge with an empty half", {.merges = "[\"a \"]"}, "not two tokens"},
