@@ -6,6 +6,10 @@
  *
  * The vocabulary and the merges are read by scan.h, the rest by Jansson. A setting that would
  * change the ids and is not implemented is an error that names it, never ignored.
+ *
+ * Easy to get wrong: ids may leave gaps, and an added token may repeat an entry of the vocabulary.
+ * An added token keeps the id the file gives it: the rows of the embedding are numbered by it (HF
+ * tokenizers 0.23 renumbers added tokens that do not follow the vocabulary without a gap).
  */
 #include <stdio.h>
 #include <stdlib.h>
