@@ -43,17 +43,20 @@ void *cpu_scratch(cpu_backend *b, size_t bytes) {
     return b->scratch;
 }
 
+/* Zeroed by calloc, so that a large pool takes memory only where it is touched; the pointer that
+ * calloc gave stands just before the aligned one. */
 static void *cpu_alloc(vl_backend *b, size_t bytes) {
     (void)b;
     size_t size;
-    if (!vl_add_ok(bytes, 64, &size)) return NULL;
-    void *p = aligned_alloc(64, size & ~(size_t)63);
-    if (p) memset(p, 0, size & ~(size_t)63);
+    uint8_t *raw = vl_add_ok(bytes, 64 + sizeof(void *), &size) ? vl_calloc(size, 1) : NULL;
+    if (!raw) return NULL;
+    void **p = (void **)(((uintptr_t)raw + sizeof(void *) + 63) & ~(uintptr_t)63);
+    p[-1] = raw;
     return p;
 }
 static void cpu_release(vl_backend *b, void *p) {
     (void)b;
-    free(p);
+    if (p) free(((void **)p)[-1]);
 }
 static void cpu_copy(vl_backend *b, void *dst, const void *src, size_t bytes) {
     (void)b;
