@@ -152,7 +152,7 @@ void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32
     }
     pthread_mutex_lock(&b->lock);
     j.scratch = cpu_scratch(b, (group_floats(E) + 16) * (size_t)b->base.threads * sizeof(float));
-    cpu_parallel(b, n * H * j.most, full_item, &j);
+    cpu_team_run(b->team, n * H * j.most, full_item, &j);
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -214,6 +214,6 @@ void cpu_attend_causal(vl_backend *base, const vl_causal_args *a) {
     causal_job j = {b, a, NULL, 0, GROUP_ROWS / heads};
     j.parts = (a->T + j.rows_per_part - 1) / j.rows_per_part;
     j.scratch = cpu_scratch(b, (group_floats(a->E) + 16) * (size_t)b->base.threads * sizeof(float));
-    cpu_parallel(b, j.parts * a->G, causal_item, &j);
+    cpu_team_run(b->team, j.parts * a->G, causal_item, &j);
     pthread_mutex_unlock(&b->lock);
 }

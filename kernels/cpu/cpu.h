@@ -1,6 +1,7 @@
 /* cpu.h: what the files of the CPU backend share.
  *
- *   ops_cpu.c    the op table, memory, threads, the row-wise ops
+ *   ops_cpu.c    the op table, memory, the row-wise ops
+ *   team.c       threads
  *   linear.c     weight panels: reserved by prepare(), packed at first use; gemv and gemm over them
  *   attention.c  attend_full and attend_causal, built from the same gemm tiles
  */
@@ -9,6 +10,7 @@
 
 #include <pthread.h>
 
+#include "kernels/cpu/team.h"
 #include "kernels/cpu/ukernels.h"
 
 typedef struct cpu_weight cpu_weight;
@@ -16,16 +18,13 @@ typedef struct cpu_weight cpu_weight;
 typedef struct cpu_backend {
     vl_backend base;
     vl_ukernels k;
+    cpu_team *team;
     pthread_mutex_t lock;      /* one op at a time: two sessions never fight over the cores  */
     void *scratch;             /* grown on demand by cpu_scratch, never inside a steady decode */
     size_t scratch_bytes;
     cpu_weight *weights;       /* every prepared matrix, for close()                         */
 } cpu_backend;
 
-/* Calls fn(arg, item, thread) for every item < n on the backend's threads; items are handed out
- * one by one, so a slow core takes fewer. Results may not depend on `thread`. */
-typedef void cpu_item_fn(void *arg, int item, int thread);
-void cpu_parallel(cpu_backend *b, int n, cpu_item_fn *fn, void *arg);
 /* At least `bytes`, 64-byte aligned, contents undefined; valid until the next call. Aborts with
  * a message when the machine has no memory left (an op is void; sizes are bounded by the caller). */
 void *cpu_scratch(cpu_backend *b, size_t bytes);

@@ -109,7 +109,7 @@ static void pack_weight(cpu_backend *b, const vl_matrix *w) {
     for (int i = 0; i < panels; i += slice) {
         int n = panels - i < slice ? panels - i : slice;
         pack_job j = {b, w, i};
-        cpu_parallel(b, n, pack_item, &j);
+        cpu_team_run(b->team, n, pack_item, &j);
         size_t end = row * (size_t)(i + n < panels ? (i + n) * VL_NR : w->rows);
         /* from the start of the page the last slice ended in */
         if (p->file_pages) release_pages((const uint8_t *)w->data + done, end - done);
@@ -192,7 +192,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     if (!p->packed) pack_weight(b, w);
     linear_job j = {&b->k, w, p, out, x, bias, ldo, ldx, T, 0, epi, NULL, NULL};
     if (T <= VL_GEMV_ROWS) {
-        if (T > 0) cpu_parallel(b, panel_count(w), gemv_item, &j);
+        if (T > 0) cpu_team_run(b->team, panel_count(w), gemv_item, &j);
         pthread_mutex_unlock(&b->lock);
         return;
     }
@@ -207,8 +207,8 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
         j.T = T - t < block ? T - t : block;
         j.x = x + (size_t)t * (size_t)ldx;
         j.out = out + (size_t)t * (size_t)ldo;
-        cpu_parallel(b, (j.T + j.mr - 1) / j.mr, pack_rows_item, &j);
-        cpu_parallel(b, panel_count(w), gemm_item, &j);
+        cpu_team_run(b->team, (j.T + j.mr - 1) / j.mr, pack_rows_item, &j);
+        cpu_team_run(b->team, panel_count(w), gemm_item, &j);
     }
     pthread_mutex_unlock(&b->lock);
 }

@@ -1,28 +1,14 @@
 /* ops_cpu.c: the CPU instance of the op table. Memory, threads and the row-wise ops live here; the
  * arithmetic is in the leaf kernels that start-up chose (ukernels.h), linear.c and attention.c.
  *
- * Threads: one OpenMP team per op, items handed out one by one. OpenMP appears in this file only.
+ * Threads: every op is cut into items (panels of columns, tiles of rows, heads) that the team of
+ * team.h takes one by one; a lock keeps two sessions from fighting over the cores.
  * KV pools hold f32: [n_blocks][G][VL_KV_BLOCK][E].
  */
-#include <omp.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "kernels/cpu/cpu.h"
-
-/* ---- threads ---------------------------------------------------------------------------------- */
-
-void cpu_parallel(cpu_backend *b, int n, cpu_item_fn *fn, void *arg) {
-    int team = n < b->base.threads ? n : b->base.threads;
-    if (team <= 1) {
-        for (int i = 0; i < n; i++) fn(arg, i, 0);
-        return;
-    }
-    atomic_int next = 0;
-#pragma omp parallel num_threads(team)
-    for (int i; (i = atomic_fetch_add(&next, 1)) < n;) fn(arg, i, omp_get_thread_num());
-}
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
@@ -99,7 +85,7 @@ static void for_rows(vl_backend *base, rows_job j) {
     j.k = &b->k;
     j.per_item = CHUNK / (j.cols > 0 ? j.cols : 1) + 1;
     pthread_mutex_lock(&b->lock);
-    cpu_parallel(b, (j.n + j.per_item - 1) / j.per_item, rows_item, &j);
+    cpu_team_run(b->team, (j.n + j.per_item - 1) / j.per_item, rows_item, &j);
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -246,6 +232,7 @@ static void cpu_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, 
 
 static void cpu_close(vl_backend *base) {
     cpu_backend *b = cpu_of(base);
+    cpu_team_close(b->team);
     cpu_weights_free(b);
     if (b->scratch) munmap(b->scratch, b->scratch_bytes);
     pthread_mutex_destroy(&b->lock);
@@ -265,7 +252,7 @@ static const vl_ops CPU_OPS = {
 int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     cpu_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CPU backend");
-    if (vl_ukernels_resolve(&b->k, err)) {
+    if (vl_ukernels_resolve(&b->k, err) || cpu_team_open(&b->team, p->threads, err)) {
         free(b);
         return -1;
     }

@@ -1,0 +1,132 @@
+/* team.c: a small thread team with bounded spinning.
+ *
+ * A job is published in one 64-bit word, `state` = generation << 32 | items left. Taking an item is
+ * a compare-and-swap of that word, so a thread that wakes up late can never take an item of a job
+ * that is over, and the caller need not wait for it. fn, arg and n are plain fields: they are read
+ * only by a thread that holds an item, and the caller changes them only when all items are done.
+ */
+#include "kernels/cpu/team.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { SPINS = 4000 };             /* some 40 to 100 microseconds of pauses, then sleep       */
+
+typedef struct worker { cpu_team *team; pthread_t thread; int index; } worker;
+
+struct cpu_team {
+    _Alignas(64) _Atomic uint64_t state;
+    _Atomic uint32_t generation;   /* of the last published job; idle threads sleep on it     */
+    _Alignas(64) _Atomic uint32_t done; /* finished items; the caller sleeps on it            */
+    atomic_int sleepers;           /* idle threads that sleep                                 */
+    atomic_bool caller_sleeps, stop;
+    cpu_item_fn *fn;
+    void *arg;
+    uint32_t n;
+    int workers;
+    worker worker[];
+};
+
+static void pause_cpu(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+static void futex_wake(_Atomic uint32_t *word, int n) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+/* Takes items of generation `gen` until none is left. */
+static void work(cpu_team *t, uint32_t gen, int thread) {
+    uint64_t s = atomic_load(&t->state);
+    while ((uint32_t)(s >> 32) == gen && (uint32_t)s > 0) {
+        if (!atomic_compare_exchange_weak(&t->state, &s, s - 1)) continue;
+        uint32_t n = t->n;
+        t->fn(t->arg, (int)(n - (uint32_t)s), thread);
+        if (atomic_fetch_add(&t->done, 1) + 1 == n && thread > 0 && atomic_load(&t->caller_sleeps))
+            futex_wake(&t->done, 1);
+        s = atomic_load(&t->state);
+    }
+}
+
+static void *worker_main(void *arg) {
+    worker *w = arg;
+    cpu_team *t = w->team;
+    uint32_t seen = 0;
+    for (;;) {
+        for (int i = 0; i < SPINS && atomic_load_explicit(&t->generation, memory_order_relaxed) == seen;
+             i++)
+            pause_cpu();
+        if (atomic_load(&t->generation) == seen) {
+            atomic_fetch_add(&t->sleepers, 1);
+            futex_wait(&t->generation, seen); /* returns at once if a job came meanwhile */
+            atomic_fetch_sub(&t->sleepers, 1);
+        }
+        uint32_t gen = atomic_load(&t->generation);
+        if (atomic_load(&t->stop)) return NULL;
+        if (gen != seen) work(t, gen, w->index);
+        seen = gen;
+    }
+}
+
+void cpu_team_run(cpu_team *t, int n, cpu_item_fn *fn, void *arg) {
+    if (t->workers == 0 || n <= 1) {
+        for (int i = 0; i < n; i++) fn(arg, i, 0);
+        return;
+    }
+    uint32_t gen = atomic_load(&t->generation) + 1;
+    t->fn = fn;
+    t->arg = arg;
+    t->n = (uint32_t)n;
+    atomic_store(&t->done, 0);
+    atomic_store(&t->state, (uint64_t)gen << 32 | (uint32_t)n);
+    atomic_store(&t->generation, gen);
+    if (atomic_load(&t->sleepers) > 0) futex_wake(&t->generation, INT_MAX);
+    work(t, gen, 0);
+    for (int i = 0; i < SPINS && atomic_load(&t->done) < (uint32_t)n; i++) pause_cpu();
+    atomic_store(&t->caller_sleeps, true);
+    for (uint32_t done; (done = atomic_load(&t->done)) < (uint32_t)n;) futex_wait(&t->done, done);
+    atomic_store(&t->caller_sleeps, false);
+}
+
+void cpu_team_close(cpu_team *t) {
+    if (!t) return;
+    atomic_store(&t->stop, true);
+    atomic_fetch_add(&t->generation, 1);
+    futex_wake(&t->generation, INT_MAX);
+    for (int i = 0; i < t->workers; i++) pthread_join(t->worker[i].thread, NULL);
+    free(t);
+}
+
+int cpu_team_open(cpu_team **out, int threads, vl_err *err) {
+    size_t bytes = sizeof(cpu_team) + (size_t)threads * sizeof(worker);
+    cpu_team *t = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    if (!t) return vl_fail(err, VL_E_NOMEM, "no memory for %d threads", threads);
+    memset(t, 0, bytes);
+    for (int i = 0; i + 1 < threads; i++) {
+        worker *w = &t->worker[i];
+        *w = (worker){.team = t, .index = i + 1};
+        int rc = pthread_create(&w->thread, NULL, worker_main, w);
+        if (rc) {
+            vl_fail(err, VL_E_NOMEM, "thread %d of %d cannot be started: %s", i + 1, threads,
+                    strerror(rc));
+            cpu_team_close(t);
+            return -1;
+        }
+        t->workers++;
+    }
+    *out = t;
+    return 0;
+}
