@@ -28,11 +28,11 @@ static void gemm(float *c, const float *a, size_t lda, const void *panel, int kc
             *out = add ? *out + (float)s : (float)s;
         }
 }
-void gemm_bf16_12x32_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
+void gemm_bf16_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
                             int rows, bool add) {
     gemm(c, a, lda, panel, kc, rows, add, weight_bf16);
 }
-void gemm_f32_12x32_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
+void gemm_f32_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
                            int rows, bool add) {
     gemm(c, a, lda, panel, kc, rows, add, weight_f32);
 }

@@ -1,0 +1,10 @@
+/* avx512.c: the AVX-512 tier (F, BW, VL, DQ): 12 x 32 tiles, 24 of 32 registers accumulate. */
+#include <immintrin.h>
+
+#define W 16
+#define MR 12
+#define CV 2
+#define TIER_FN(x) x##_avx512
+#define vfma(a, b, c) ((vf)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define vmax(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#include "kernels/cpu/simd.inc"
