@@ -64,7 +64,7 @@ static const char *accept(vl_request *r, int32_t id, float logprob, int n_top, c
                           vl_err *err) {
     const char *text;
     size_t len;
-    if (!r->timings.first_token_s) r->timings.first_token_s = vl_now() - r->submitted;
+    if (r->timings.first_token_s <= 0) r->timings.first_token_s = vl_now() - r->submitted;
     r->ids[r->n++] = id;
     if (!r->ignore_eos && is_eos(r, id)) return "stop";
     r->emitted++;
