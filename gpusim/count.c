@@ -28,7 +28,12 @@ void count_global(OpCount *n, const uint64_t *addr, uint32_t mask, uint32_t byte
     n->sectors += (uint64_t)k;
     n->bytes += bytes * (uint64_t)__builtin_popcount(mask);
     if (settings.l2)
-        for (int i = 0; i < k; i++) model_l2(s[i], write);
+        for (int i = 0; i < k;) {
+            uint64_t line = s[i] / 4;
+            uint32_t m = 0;
+            for (; i < k && s[i] / 4 == line; i++) m |= 1u << s[i] % 4;
+            model_l2(line, m, write);
+        }
 }
 
 /* Most distinct words that one of the 32 banks holds. */

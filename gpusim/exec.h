@@ -35,6 +35,7 @@ int exec_st(Warp *w, const Op *op, uint32_t mask);
 int exec_atom(Warp *w, const Op *op, uint32_t mask);
 int exec_cvta(Warp *w, const Op *op, uint32_t mask);
 int exec_isspace(Warp *w, const Op *op, uint32_t mask);
+enum { LD_PLAIN, LD_NC };   /* Op.mode of a load: .nc data must not change during the kernel */
 enum { AT_ADD, AT_MIN, AT_MAX, AT_INC, AT_DEC, AT_EXCH, AT_CAS, AT_AND, AT_OR, AT_XOR };
 enum { TY_U, TY_S, TY_F, TY_B, TY_F16X2, TY_BF16X2, TY_F16, TY_BF16 };
 

@@ -37,14 +37,14 @@ static void complete(Cta *c, NamedBarrier *b) {
         if (!(set >> i & 1)) continue;
         for (uint32_t k = 0; k < c->nwarps; k++)
             if (c->warps[i].known[k] > best[k]) best[k] = c->warps[i].known[k];
-        best[i] = now;
+        best[i] = b->waiting >> i & 1 ? now : b->stamp[i];
         if (c->warps[i].ordered_upto > pdl) pdl = c->warps[i].ordered_upto;
     }
     for (uint32_t i = 0; i < c->nwarps; i++) {
         Warp *w = &c->warps[i];
         if (!(b->waiting >> i & 1)) continue;
         for (uint32_t k = 0; k < c->nwarps; k++)
-            if ((set & all) == all) w->known[k] = now;
+            if ((set & all) == all && b->waiting == set) w->known[k] = now;
             else if (best[k] > w->known[k]) w->known[k] = best[k];
         w->sync++;
         w->ordered_upto = pdl;
@@ -94,7 +94,10 @@ int exec_barrier_arrive(Warp *w, const Op *op) {
     b->any |= p != 0;
     b->threads += LANES;
     b->arrived |= 1u << w->id;
-    if (op->mode != BAR_ARRIVE) {
+    b->stamp[w->id] = c->tick;
+    if (op->mode == BAR_ARRIVE) {
+        b->stamp[w->id] = ++c->tick;     /* what the warp does from here on is not covered */
+    } else {
         b->waiting |= 1u << w->id;
         w->at_barrier = 1;
     }
@@ -223,7 +226,7 @@ static void start_warp(Cta *c, uint32_t id) {
     w->id = id;
     w->nsplit = 0;
     w->pc = 0;
-    w->live = w->mask = n >= LANES ? ALL : (1u << n) - 1;
+    w->started = w->live = w->mask = n >= LANES ? ALL : (1u << n) - 1;
     w->sync = 0;
     w->steps = 0;
     w->at_barrier = w->done = w->released = 0;

@@ -27,7 +27,7 @@ void exec_addresses(const Warp *w, const Op *op, Opnd base, uint64_t *addr) {
         for (int i = 0; i < LANES; i++) addr[i] = a[i] + (uint64_t)op->imm;
     } else {
         const uint32_t *a = at(w, base);
-        for (int i = 0; i < LANES; i++) addr[i] = a[i] + (uint64_t)op->imm;
+        for (int i = 0; i < LANES; i++) addr[i] = a[i] + (uint32_t)op->imm;   /* wraps at 2^32 */
     }
 }
 

@@ -123,10 +123,13 @@ static int gather(Warp *w, const Op *op, uint32_t m, uint32_t member, bool *read
     if (!converged(w, member)) return wait_for_lanes(w, op, "divergent-sync", member);
     for (int i = 0; i < w->nsplit; i++) w->split[i].waiting = 0;
     m = active(w, op);
-    if (m & ~member || (member & w->live & ~m))
-        check_report(w, op, __builtin_ctz((m & ~member) | (member & w->live & ~m)), 0, NULL,
-                     "inactive-lane", "the member mask is 0x%08x, the active lanes are 0x%08x",
-                     member, m);
+    uint32_t missing = member & w->started & ~m, unnamed = m & ~member;
+    if (missing)
+        check_report(w, op, __builtin_ctz(missing), 0, NULL, "divergent-sync", "the member mask is "
+                     "0x%08x, the active lanes are 0x%08x", member, m);
+    if (unnamed)
+        check_report(w, op, __builtin_ctz(unnamed), 0, NULL, "inactive-lane", "lanes 0x%08x are not "
+                     "in the member mask 0x%08x", unnamed, member);
     *ready = true;
     return NEXT;
 }

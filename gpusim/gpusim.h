@@ -65,8 +65,7 @@ struct Op {
     int64_t imm;          /* address displacement, barrier id, wait count, LUT, ... */
     int32_t target;       /* branch: pc */
     int32_t *targets;     /* brx.idx */
-    uint32_t line;
-    uint16_t file;        /* index of Module.files */
+    struct { uint16_t file; uint32_t line; } loc[3];   /* innermost, its caller, outermost */
     int16_t pred;         /* guard, or -1 */
     uint8_t pneg, leader, n, ndst;
     uint8_t cls;
@@ -151,7 +150,7 @@ struct Warp {
     OpCount *count;
     Split split[LANES];
     int nsplit;
-    uint32_t pc, mask, live, next_pc;
+    uint32_t pc, mask, live, started;
     uint32_t id, sync;         /* sync: number of bar.warp.sync so far */
     uint64_t steps, quantum;
     uint32_t known[MAX_WARPS]; /* tick up to which each other warp's actions are ordered before us */
@@ -170,6 +169,7 @@ typedef struct {
     uint32_t need, threads, arrived, waiting;   /* threads needed (0: all), warp masks */
     uint32_t pc, popc, all, any;                /* first arrival's pc; reductions */
     uint32_t last_popc, last_all, last_any;
+    uint32_t stamp[MAX_WARPS];                  /* tick of each arrival */
 } NamedBarrier;
 
 struct Cta {

@@ -9,6 +9,7 @@
 typedef struct {
     const char *rule, *kernel, *file, *other_file;
     uint32_t line, other_line;            /* of the .cu file; 0 = unknown */
+    uint32_t caller_line;                 /* where the function of `line` was inlined, or 0 */
     uint32_t block[3], warp, lane;
     uint64_t address, count;
     const char *message;
@@ -25,8 +26,10 @@ typedef struct {
     uint64_t l2_hits, l2_misses, dram_bytes;               /* sectors of 32 bytes; bytes */
     uint64_t mma_flops, divergent_branches;
     uint32_t registers, spill_bytes, shared_bytes, threads, blocks_per_sm;
-    double occupancy, predicted_us;
-    const char *limiter;
+    double occupancy;                     /* resident warps / the SM's limit */
+    double predicted_us, roof_us;         /* sums over the launches; roof: DRAM bytes or mma FLOP at
+                                             the data sheet's rate, whichever takes longer */
+    const char *limiter;                  /* resource that decides the last launch */
 } gpusim_kernel;
 
 #ifndef GPUSIM_TYPES_ONLY

@@ -29,7 +29,7 @@ static CUresult run_kernel(Cmd *c, struct Stream *s) {
     if (l.pdl_base > l.ordered_upto) l.pdl_base = 0;
     model_begin();
     CUresult r = exec_launch(&l);
-    s->time_us += model_record(&l);
+    s->time_us += model_record(&l, l.pdl_base ? FROM_PDL : c->graph ? FROM_GRAPH : FROM_STREAM);
     free(l.count);
     return r;
 }

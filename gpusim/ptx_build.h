@@ -37,7 +37,7 @@ typedef struct {
     uint8_t *consts;
     uint32_t nconst, cap_const;
     int scope;
-    uint32_t file, line;
+    struct { uint32_t file, line; } loc[3];   /* as Op.loc */
     char *err;
     size_t errlen;
     jmp_buf fail;

@@ -32,8 +32,7 @@ static bool ends_block(const Op *op) {
 static void resolve(Build *b) {
     b->code = build_grow(b, b->code, &b->cap_code, b->ncode + 1, sizeof *b->code);
     static char text[] = "exit";
-    b->code[b->ncode++] = (Op){.fn = exec_exit, .text = text, .pred = -1, .cls = C_BRANCH,
-                               .line = b->line, .file = (uint16_t)b->file};
+    b->code[b->ncode++] = (Op){.fn = exec_exit, .text = text, .pred = -1, .cls = C_BRANCH};
     for (int i = 0; i < b->ncode; i++) {
         Op *op = &b->code[i];
         int n = op->fn == exec_bra ? 1 : op->fn == exec_brx ? (int)op->imm : 0;
@@ -182,8 +181,7 @@ static void emit_blocks(Cfg *c, Func *f) {
         if (x->fall >= 0 && (i + 1 == c->nrpo || c->rpo[i + 1] != x->fall)) {
             out[n] = (Op){.fn = exec_bra, .text = text, .pred = -1, .cls = C_OTHER, .leader = 1,
                           .target = c->blk[x->fall].start};
-            out[n].line = out[n - 1].line;
-            out[n].file = out[n - 1].file;
+            memcpy(out[n].loc, out[n - 1].loc, sizeof out[n].loc);
             n++;
         }
     }

@@ -37,8 +37,10 @@ static Op *emit(Build *b, const Op *op, const Opnd *o, int n) {
     if (!d->o) build_fail(b, "out of memory");
     memcpy(d->o, o, (size_t)n * sizeof *o);
     d->n = (uint8_t)n;
-    d->file = (uint16_t)b->file;
-    d->line = b->line;
+    for (int i = 0; i < 3; i++) {
+        d->loc[i].file = (uint16_t)b->loc[i].file;
+        d->loc[i].line = b->loc[i].line;
+    }
     return d;
 }
 
@@ -313,6 +315,7 @@ static void memory_parts(Build *b, Inst *in, int from) {
         const char *p = in->part[i];
         bool known = !strncmp(p, "L1::", 4) || !strncmp(p, "L2::", 4);
         for (size_t k = 0; k < sizeof hints / sizeof *hints; k++) known |= !strcmp(p, hints[k]);
+        if (!strcmp(p, "nc")) in->op.mode = LD_NC;
         for (size_t k = 0; k < sizeof strong / sizeof *strong; k++)
             if (!strcmp(p, strong[k])) { in->op.strong = 1; known = true; }
         for (size_t k = 0; k < sizeof spaces / sizeof *spaces; k++)

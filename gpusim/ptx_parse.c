@@ -352,9 +352,18 @@ static void skip_braces(Build *b) {
     } while (depth);
 }
 
+/* .loc file line column[, function_name X, inlined_at file line column] */
 static void read_loc(Build *b) {
-    b->file = (uint32_t)ptx_integer(b);
-    b->line = b->x.tok.kind == T_NUMBER ? (uint32_t)lex_number(&b->x) : 0;
+    b->loc[0].file = (uint32_t)ptx_integer(b);
+    b->loc[0].line = b->x.tok.kind == T_NUMBER ? (uint32_t)lex_number(&b->x) : 0;
+    const char *end = strchr(b->x.at, '\n'), *from = strstr(b->x.at, "inlined_at");
+    if (from && (!end || from < end)) {
+        char *p;
+        b->loc[1].file = (uint32_t)strtoul(from + 10, &p, 10);
+        b->loc[1].line = (uint32_t)strtoul(p, NULL, 10);
+    } else {
+        b->loc[1] = b->loc[2] = b->loc[0];
+    }
     lex_skip_line(&b->x);
     lex_next(&b->x);
 }
@@ -424,7 +433,7 @@ static void reset_function(Build *b) {
     b->nregs = b->nlabels = b->ntables = b->ncode = 0;
     b->nvirtual = b->nconst = 0;
     b->npred = 1;   /* predicate 0 is always true */
-    b->file = b->line = 0;
+    memset(b->loc, 0, sizeof b->loc);
 }
 
 static void read_entry(Build *b) {

@@ -6,6 +6,7 @@
  * order, between launches only streams, events and griddepcontrol.wait. */
 #include "race.h"
 #include "check.h"
+#include "exec.h"
 #include "order.h"
 
 static uint32_t byte_mask(uint64_t off, uint32_t bytes) {
@@ -173,6 +174,11 @@ static void global_word(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off,
     if (g->wr_launch && g->wmask & m && !(strong && g->flags & G_WR_STRONG) &&
         !ordered(w, g->wr_launch, g->wr_cta, g->wr_tick, g->wr_who, false))
         global_race(w, op, lane, a, off, g, true, kind != ACC_READ);
+    if (op->cls == C_LDG && op->mode == LD_NC && g->wr_launch == id && g->wmask & m) {
+        Site other = {id, g->wr_pc, g->wr_cta, g->wr_who / 32u, g->wr_who % 32u};
+        check_report(w, op, lane, a->addr + off, &other, "stale-nc-load", "ld.global.nc of data that "
+                     "this launch wrote");
+    }
     if (kind == ACC_READ) {
         bool fresh = g->rd_launch != id || !g->rmask;
         if (fresh) {

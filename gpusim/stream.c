@@ -339,6 +339,7 @@ CUresult graph_launch(struct Graph *g, struct Stream *s) {
         uint32_t index = n->branch ? g->branch_index[n->branch] : s->index;
         if (clock[i][index] < s->clock[index]) clock[i][index] = s->clock[index];
         copy_owned(&c);
+        c.graph = true;
         c.id = order_node(c.f, c.name, index, clock[i]);
         s->clock[index] = clock[i][index];
         note_grid(&c);

@@ -20,7 +20,7 @@ typedef struct Cmd {
     uint64_t seq;                /* global enqueue number */
     Func *f;
     uint32_t grid[3], block[3], shared, pdl_base;
-    bool pdl;
+    bool pdl, graph;             /* graph: launched by a graph (less overhead) */
     uint8_t *params;             /* owned */
     uint64_t dst, src, bytes;    /* device addresses, or host pointers as numbers */
     uint8_t *staged;             /* owned copy of pageable host memory */
