@@ -21,6 +21,7 @@ static const command commands[] = {
     {"tokenize", cmd_tokenize, "stdin to token ids"},
     {"detokenize", cmd_detokenize, "token ids on stdin to text"},
     {"template", cmd_template, "messages to the rendered prompt"},
+    {"cost", cmd_cost, "CPU or GPU: latency, capacity and money, measured or predicted"},
     {"info", cmd_info, "what a checkpoint holds"},
     {"make-random", cmd_make_random, "a checkpoint of any shape with random weights"},
 };

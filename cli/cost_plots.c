@@ -1,0 +1,116 @@
+/* cost_plots.c: the roofline with the stages as dots, and the rate sweep that `vitreous load` saved. */
+#include <math.h>
+#include <string.h>
+
+#include "cli/cost.h"
+#include "cli/plot.h"
+#include "loader/json.h"
+
+/* ---- roofline ------------------------------------------------------------------------------------- */
+
+enum { ROOF = 64 };
+
+static void roof(const machine *mc, double peak, double *x, double *y) {
+    for (int i = 0; i < ROOF; i++) {
+        x[i] = 0.25 * pow(16384 / 0.25, (double)i / (ROOF - 1));
+        double memory = x[i] * mc->read_gbs.v;
+        y[i] = memory < peak ? memory : peak;
+    }
+}
+
+/* Intensity (FLOP per byte) and rate (GFLOP/s) of the three stages of a choice. */
+static void stage_dots(const cost_run *r, const choice *c, double x[3], double y[3]) {
+    const model_shape *s = &r->shape;
+    const num_mode *m = c->mode;
+    prompt_size p = prompt_of(s, &r->w);
+    stage_work e = work_encode(s, p.patches), f = work_prefill(s, p.rows), g = work_decode(s, p.rows, 1);
+    double step = c->t.decode / (r->w.output_tokens - 1);
+    x[0] = work_flop(&e) / encode_bytes(s, m);
+    y[0] = work_flop(&e) / c->t.encode / 1e9;
+    x[1] = work_flop(&f) / decoder_bytes(s, m);
+    y[1] = work_flop(&f) / c->t.prefill / 1e9;
+    x[2] = work_flop(&g) / (decoder_bytes(s, m) + g.kv * m->kv_bytes);
+    y[2] = work_flop(&g) / step / 1e9;
+}
+
+void cost_section_roofline(const cost_run *r, doc *d) {
+    enum { MOST = 4 };
+    static double x[MOST][ROOF], y[MOST][ROOF], px[MOST][3], py[MOST][3];
+    static const char *const labels[] = {"encode", "prefill", "decode"};
+    static char names[MOST][64];
+    plot_series series[2 * MOST];
+    int n = 0;
+    doc_heading(d, "Roofline");
+    doc_table(d, "roofline", "machine|mode|stage|FLOP per byte|GFLOP/s|% of the roof there|figures");
+    for (int i = 0; i < r->n; i++) {
+        const choice *c = &r->choices[i];
+        double dx[3], dy[3];
+        if (c->why[0]) continue;
+        stage_dots(r, c, dx, dy);
+        for (int k = 0; k < 3; k++) {
+            double memory = dx[k] * c->mc->read_gbs.v, peak = peak_flops(c->mc, c->mode) / 1e9;
+            doc_row(d);
+            doc_cell(d, "%s", c->mc->id);
+            doc_cell(d, "%s", c->mode->name);
+            doc_cell(d, "%s", labels[k]);
+            doc_num(d, dx[k], "%.3g");
+            doc_num(d, dy[k], "%.4g");
+            doc_num(d, 100 * dy[k] / (memory < peak ? memory : peak), "%.0f");
+            doc_cell(d, "%s", cost_mark(c));
+        }
+        /* The plot shows one mode of the first machines. */
+        bool drawn = n && !strncmp(names[n - 1], c->mc->id, strlen(c->mc->id));
+        if (drawn || n == MOST) continue;
+        snprintf(names[n], sizeof names[n], "%s %s", c->mc->id, c->mode->name);
+        roof(c->mc, peak_flops(c->mc, c->mode) / 1e9, x[n], y[n]);
+        memcpy(px[n], dx, sizeof dx);
+        memcpy(py[n], dy, sizeof dy);
+        series[2 * n] = (plot_series){.name = names[n], .n = ROOF, .x = x[n], .y = y[n]};
+        series[2 * n + 1] = (plot_series){.name = c->measured ? "measured" : "predicted", .n = 3,
+                                          .x = px[n], .y = py[n], .labels = labels, .dots = true};
+        n++;
+    }
+    plot_axes axes = {.title = "Roofline: the machines' limits and the stages", .x = "FLOP per byte read",
+                      .y = "GFLOP/s", .log_x = true, .log_y = true, .mark = NAN};
+    doc_plot(d, "Lines: min(peak, intensity x read rate). Dots: the stages.", plot_xy(&axes, series, 2 * n));
+}
+
+/* ---- the rate sweep ---------------------------------------------------------------------------------- */
+
+int cost_section_sweep(const cost_run *r, doc *d, vl_err *err) {
+    enum { MOST = 64 };
+    static const char *const keys[] = {"rate", "completed_per_s", "e2e_p50_s", "e2e_p99_s", "ttft_p99_s",
+                                       "goodput_per_s"};
+    double v[6][MOST];
+    int n = 0;
+    if (!r->load_file) return 0;
+    json_t *root = vl_json_load(r->load_file, 64 << 20, err), *o;
+    size_t i;
+    if (!root) return -1;
+    json_array_foreach(json_object_get(root, "sweep"), i, o) {
+        if (n == MOST) break;
+        for (int k = 0; k < 6; k++)
+            if (vl_json_num(o, r->load_file, keys[k], 0, 1e9, NAN, &v[k][n], err)) {
+                json_decref(root);
+                return -1;
+            }
+        n++;
+    }
+    json_decref(root);
+    if (!n) return vl_fail(err, VL_E_INPUT, "%s: no \"sweep\": not a file of vitreous load --json", r->load_file);
+    doc_heading(d, "Rate sweep");
+    doc_text(d, "Measured by vitreous load on a running server: open-loop Poisson arrivals, latency "
+             "counted from the scheduled arrival.");
+    doc_table(d, "sweep", "offered /s|completed /s|latency P50 s|latency P99 s|first token P99 s|goodput /s");
+    for (int k = 0; k < n; k++) {
+        doc_row(d);
+        for (int c = 0; c < 6; c++) doc_num(d, v[c][k], "%.4g");
+    }
+    plot_series series[] = {{.name = "latency P50", .n = n, .x = v[0], .y = v[2]},
+                            {.name = "latency P99", .n = n, .x = v[0], .y = v[3]},
+                            {.name = "first token P99", .n = n, .x = v[0], .y = v[4]}};
+    plot_axes axes = {.title = "Rate sweep", .x = "offered requests per second", .y = "seconds",
+                      .log_y = true, .mark = NAN};
+    doc_plot(d, "Latency against offered rate.", plot_xy(&axes, series, 3));
+    return 0;
+}
