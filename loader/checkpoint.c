@@ -36,7 +36,7 @@ struct vl_checkpoint {
     size_t mask;
 };
 
-/* ---- lookup -------------------------------------------------------------------------------- */
+/* ---- lookup ---------------------------------------------------------------------------------- */
 
 /* FNV-1a over two strings in a row, so that prefixes can be swapped without a buffer. */
 static uint64_t hash2(const char *prefix, const char *rest) {
@@ -83,7 +83,7 @@ const vl_tensor *vl_checkpoint_at(const vl_checkpoint *c, size_t i) {
 
 uint64_t vl_checkpoint_bytes(const vl_checkpoint *c) { return c->bytes; }
 
-/* ---- opening ------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int open_shard(shard *s, const char *dir, const char *name, vl_err *err) {
     char why[ST_ERROR];
@@ -148,7 +148,7 @@ static int build_table(vl_checkpoint *c, vl_err *err) {
     return vl_checkpoint_check(c, err);
 }
 
-/* ---- the sharded index ---------------------------------------------------------------------- */
+/* ---- the sharded index ----------------------------------------------------------------------- */
 
 static bool plain_file_name(const char *s) {
     return *s && *s != '.' && !strpbrk(s, "/\\") && strlen(s) < 256;
@@ -230,8 +230,8 @@ int vl_checkpoint_open(vl_checkpoint **out, const char *dir, vl_err *err) {
     if (vl_file_exists(path)) return open_single(out, dir, "model.safetensors", err);
     snprintf(path, sizeof path, "%s/model.safetensors.index.json", dir);
     if (!vl_file_exists(path))
-        return vl_fail(err, VL_E_IO, "%s: no model.safetensors and no model.safetensors.index.json; "
-                       "expected a Hugging Face checkpoint folder", dir);
+        return vl_fail(err, VL_E_IO, "%s: no model.safetensors and no model.safetensors.index.json:"
+                       " not a Hugging Face checkpoint folder", dir);
     json_t *index = vl_json_load(path, MAX_INDEX_BYTES, err);
     vl_checkpoint *c = index ? vl_calloc(1, sizeof *c) : NULL;
     if (!c) {
@@ -258,7 +258,7 @@ void vl_checkpoint_free(vl_checkpoint *c) {
     free(c);
 }
 
-/* ---- after opening -------------------------------------------------------------------------- */
+/* ---- after opening --------------------------------------------------------------------------- */
 
 int vl_checkpoint_check(const vl_checkpoint *c, vl_err *err) {
     for (size_t i = 0; i < c->n_shards; i++) {
@@ -278,5 +278,6 @@ void vl_checkpoint_release(const void *data, size_t bytes) {
     uintptr_t begin = ((uintptr_t)data + page - 1) & ~(page - 1);
     uintptr_t end = ((uintptr_t)data + bytes) & ~(page - 1);
     /* Only mapped files: dropping heap pages (an aligned copy) would zero them. */
-    if (begin < end && vl_guard_covers(data, bytes)) madvise((void *)begin, end - begin, MADV_DONTNEED);
+    if (begin < end && vl_guard_covers(data, bytes))
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
 }

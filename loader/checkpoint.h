@@ -19,11 +19,13 @@ int vl_checkpoint_open(vl_checkpoint **out, const char *dir, vl_err *err);
 void vl_checkpoint_free(vl_checkpoint *c);
 size_t vl_checkpoint_count(const vl_checkpoint *c);
 const vl_tensor *vl_checkpoint_at(const vl_checkpoint *c, size_t i);
-/* `name` in today's HF spelling ("model.language_model.norm.weight", "model.visual...", "lm_head..");
- * files with the older prefixes ("model.norm.weight", "visual...") are found as well. NULL: absent. */
+/* `name` in today's HF spelling ("model.language_model.norm.weight", "model.visual...",
+ * "lm_head.weight"); files with the older prefixes ("model.norm.weight", "visual...") are searched
+ * as well. NULL: absent. */
 const vl_tensor *vl_checkpoint_find(const vl_checkpoint *c, const char *name);
 uint64_t vl_checkpoint_bytes(const vl_checkpoint *c);   /* of all tensors */
-/* Tells the kernel that the pages of [data, data+bytes) are not needed any more (packed elsewhere). */
+/* The whole pages of [data, data+bytes) are not needed any more (packed elsewhere): they leave this
+ * process's memory, and would be read from the file again. */
 void vl_checkpoint_release(const void *data, size_t bytes);
 /* 0, or -1 if a mapped file shrank or could not be read since it was opened (a guarded SIGBUS). */
 int vl_checkpoint_check(const vl_checkpoint *c, vl_err *err);
@@ -36,7 +38,8 @@ int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,
  * [at, at + n), front to back, one tensor after the other. */
 typedef void (*vl_tensor_fill)(void *user, const vl_tensor *t, size_t at, void *dst, size_t n);
 int vl_safetensors_stream(const char *path, const vl_tensor *tensors, size_t n,
-                          const char *const *metadata, vl_tensor_fill fill, void *user, vl_err *err);
+                          const char *const *metadata, vl_tensor_fill fill, void *user,
+                          vl_err *err);
 /* One file, every tensor; the same guards as a checkpoint. */
 int vl_safetensors_open(vl_checkpoint **out, const char *path, vl_err *err);
 

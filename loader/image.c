@@ -14,7 +14,7 @@
 
 #include "loader/image_decode.h"
 
-/* ---- what is it? ---------------------------------------------------------------------------- */
+/* ---- what is it? ----------------------------------------------------------------------------- */
 
 typedef struct magic {
     int at, len;
@@ -94,7 +94,7 @@ static const magic *identify(const uint8_t *b, size_t len) {
     return m ? m : vl_looks_like_tga(b, len) ? &TGA : NULL;
 }
 
-/* ---- what decoders share -------------------------------------------------------------------- */
+/* ---- what decoders share --------------------------------------------------------------------- */
 
 int vl_decode_size(vl_decode *d, int64_t width, int64_t height) {
     enum { CODEC_SIDE = 65535 }; /* more than any of the decoders is trusted with */

@@ -13,7 +13,8 @@ typedef struct vl_image {
     const char *warnings[8];   /* static strings                                      */
 } vl_image;
 
-/* Limits of 0 mean the defaults of vitreous.h; they are checked from the header, before decoding. */
+/* Limits of 0 mean the defaults of vitreous.h; they hold for the sizes in the header before a pixel
+ * is decoded. `name` is used in messages only. *out is zeroed when it fails. */
 int vl_image_decode(vl_image *out, const void *bytes, size_t len, const char *name,
                     const vl_picture_params *params, vl_err *err);
 void vl_image_clear(vl_image *im);

@@ -1,7 +1,8 @@
 /* image_decode.h: what the decoders of image.c share; private to loader/.
  *
  * Each decoder reads the sizes from the header, asks vl_decode_size, decodes, and leaves the pixels
- * as [height, width, channels] in `pixels` with what it learnt on the way. image.c does the rest. */
+ * as [height, width, channels] in `pixels`, with what it learnt on the way; image.c does the rest.
+ */
 #ifndef VL_IMAGE_DECODE_H
 #define VL_IMAGE_DECODE_H
 

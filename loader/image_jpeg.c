@@ -126,8 +126,8 @@ static int explain(job *j) {
     case JERR_OUT_OF_MEMORY: return vl_decode_no_memory(d);
     case JERR_BAD_PRECISION:
     case JERR_SOF_UNSUPPORTED:
-        return vl_fail(d->err, VL_E_UNSUPPORTED, "%s: this kind of JPEG (12-bit or lossless) is not "
-                       "supported; convert it to an 8-bit JPEG or PNG", d->name);
+        return vl_fail(d->err, VL_E_UNSUPPORTED, "%s: this kind of JPEG (12-bit or lossless) is "
+                       "not supported; convert it to an 8-bit JPEG or PNG", d->name);
     default: break;
     }
     if (j->too_many_scans)

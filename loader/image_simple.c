@@ -84,7 +84,8 @@ int vl_decode_bmp(vl_decode *d) {
         return vl_decode_truncated(d, "BMP");
     if (vl_decode_stb(d, "BMP") < 0) return -1;
     if (d->channels == 4 && !(masks && header >= 56 && vl_get32(b + 66, false))) drop_alpha(d);
-    if (d->channels == 3 && bits == 16) rescale_16_bit(d, masks && vl_get32(b + 58, false) == 0x7e0);
+    bool green6 = masks && vl_get32(b + 58, false) == 0x7e0;
+    if (d->channels == 3 && bits == 16) rescale_16_bit(d, green6);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 /* image_stb.c: the one place that holds stb_image, for PNG, GIF, BMP and TGA (and JPEG where
- * libjpeg-turbo is absent). Its allocations go through a budget made from the size in the header, so
- * that a few kilobytes of zlib data cannot inflate into gigabytes.
+ * libjpeg-turbo is absent). Its allocations go through a budget made from the size in the header,
+ * so that a few kilobytes of zlib data cannot inflate into gigabytes.
  */
 #include "loader/image_decode.h"
 

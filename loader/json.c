@@ -96,7 +96,7 @@ json_t *vl_json_parse(const char *text, size_t len, const char *what, vl_err *er
     }
     json_error_t je;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
-    if (!root && json_error_code(&je) == json_error_out_of_memory) {
+    if (!root && je.line < 0) { /* no place in the text: Jansson ran out of memory */
         vl_fail(err, VL_E_NOMEM, "%s: no memory to parse it", what);
     } else if (!root) {
         char *near = strstr(je.text, " near ");
@@ -116,7 +116,7 @@ json_t *vl_json_load(const char *path, size_t max_bytes, vl_err *err) {
     return root;
 }
 
-/* ---- fields -------------------------------------------------------------------------------- */
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 static const char *type_name(const json_t *v) {
     static const char *const NAMES[] = {

@@ -91,7 +91,7 @@ static const struct { char name[10]; size_t size; } ST_DTYPES[] = {
     {"F8_E4M3", 1}, {"F8_E5M2", 1},
 };
 
-/* ---- the scanner: a cursor over the header ------------------------------------------------- */
+/* ---- the scanner: a cursor over the header --------------------------------------------------- */
 
 typedef struct st_scan {
     const uint8_t *at, *begin, *end;
@@ -253,7 +253,7 @@ static int st_integers(st_scan *s, int64_t *out, int cap, int *n) {
     return st_take(s, ']') ? 0 : st_syntax(s, "']'");
 }
 
-/* ---- keys must differ: an open-addressing set, doubled when half full ---------------------- */
+/* ---- keys must differ: an open-addressing set, doubled when half full ------------------------ */
 
 typedef struct st_set { const char **slot; size_t cap, n; } st_set;
 
@@ -290,7 +290,7 @@ static void *st_append(st_scan *s, void *array, size_t n, size_t size) {
     return more;
 }
 
-/* ---- the header's grammar ------------------------------------------------------------------- */
+/* ---- the header's grammar -------------------------------------------------------------------- */
 
 /* "__metadata__": {"key": "value", ...} */
 static int st_metadata(st_scan *s, st_file *f, st_set *keys) {

@@ -85,7 +85,8 @@ int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,
 }
 
 int vl_safetensors_stream(const char *path, const vl_tensor *tensors, size_t n,
-                          const char *const *metadata, vl_tensor_fill fill, void *user, vl_err *err) {
+                          const char *const *metadata, vl_tensor_fill fill, void *user,
+                          vl_err *err) {
     char *header = header_of(tensors, n, metadata);
     size_t cap = strlen(path) + sizeof ".partial";
     char *partial = malloc(cap);

@@ -23,7 +23,7 @@
 
 #include "loader/json.h"
 
-/* ---- preprocessor_config.json --------------------------------------------------------------- */
+/* ---- preprocessor_config.json ---------------------------------------------------------------- */
 
 /* What HF's class assumes where a file is silent. */
 static const vl_preprocess_config HF_DEFAULTS = {
@@ -131,7 +131,7 @@ int vl_preprocess_config_load(vl_preprocess_config *c, const char *dir, vl_err *
     return 0;
 }
 
-/* ---- sizes ---------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 int vl_smart_resize(int height, int width, int factor, int64_t min_pixels, int64_t max_pixels,
                     int *out_height, int *out_width, vl_err *err) {
@@ -163,7 +163,7 @@ int vl_smart_resize(int height, int width, int factor, int64_t min_pixels, int64
     return 0;
 }
 
-/* ---- patches -------------------------------------------------------------------------------- */
+/* ---- patches --------------------------------------------------------------------------------- */
 
 /* What each of the 256 values of each channel becomes. */
 static void normalisation_table(float table[3][256], const vl_preprocess_config *c, bool pil) {

@@ -20,8 +20,8 @@ int vl_smart_resize(int height, int width, int factor, int64_t min_pixels, int64
  * dst [oh, ow, 3]. */
 int vl_resize_bicubic(uint8_t *dst, int oh, int ow, const uint8_t *src, int h, int w, bool pil,
                       vl_err *err);
-/* rgb [h, w, 3] (multiples of patch*merge) -> out [P, 3 * temporal * patch * patch], P = (h/ps)(w/ps),
- * rows in merge-block order, columns (channel, time, y, x). */
+/* rgb [h, w, 3] (multiples of patch*merge) -> out [P, 3 * temporal * patch * patch], where
+ * P = (h/patch)(w/patch); rows in merge-block order, columns (channel, time, y, x). */
 void vl_patchify(float *out, const uint8_t *rgb, int h, int w, const vl_preprocess_config *c,
                  bool pil);
 

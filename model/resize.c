@@ -59,6 +59,7 @@ static void axis_free(axis *a) {
     free(a->w);
 }
 
+/* False: no memory; axis_free in either case. */
 static bool axis_init(axis *a, int in, int out, bool pil) {
     double scale = (double)in / out;
     *a = (axis){.in = in, .out = out, .taps = 2 * (int)ceil(2 * (scale > 1 ? scale : 1)) + 1};
@@ -69,7 +70,6 @@ static bool axis_init(axis *a, int in, int out, bool pil) {
     double *w = n > SIZE_MAX / taps ? NULL : vl_calloc(n * taps, sizeof *w);
     if (!a->first || !a->count || !a->w || !w) {
         free(w);
-        axis_free(a);
         return false;
     }
     double largest = 0;
@@ -89,35 +89,36 @@ static bool axis_init(axis *a, int in, int out, bool pil) {
     return true;
 }
 
-/* ---- the passes ----------------------------------------------------------------------------- */
+/* ---- the passes ------------------------------------------------------------------------------ */
 
-/* Not under ThreadSanitizer, whose run-time is not up yet when the choice is made. */
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_THREAD__)
-#define FASTEST_ISA __attribute__((target_clones("avx2", "default"))) /* chosen at load time */
-#else
-#define FASTEST_ISA
-#endif
+enum { BLOCK = 48 }; /* sums that stay in the first-level cache or in registers */
+
+/* sum += w * s, in 16-bit factors where they fit: half the work on vectors of any kind. */
+static void add_row(int32_t sum[BLOCK], const uint8_t *s, int32_t w) {
+    if (w == (int16_t)w) {
+        int16_t narrow = (int16_t)w;
+#pragma omp simd
+        for (int i = 0; i < BLOCK; i++) sum[i] += narrow * (int16_t)s[i];
+    } else {
+#pragma omp simd
+        for (int i = 0; i < BLOCK; i++) sum[i] += w * s[i];
+    }
+}
 
 /* dst[i] = sum_j w[j] * src[j * stride + i], for n neighbours. */
-FASTEST_ISA
 static void blend(uint8_t *dst, const uint8_t *src, size_t stride, size_t n, const int32_t *w,
                   int taps, int bits) {
-    enum { BLOCK = 48 }; /* of sums, which stay in the first-level cache or in registers */
     for (size_t at = 0; at < n; at += BLOCK) {
         int32_t sum[BLOCK];
         size_t m = n - at < BLOCK ? n - at : BLOCK;
         const uint8_t *s = src + at;
-        for (size_t i = 0; i < BLOCK; i++) sum[i] = 1 << (bits - 1);
+        for (int i = 0; i < BLOCK; i++) sum[i] = 1 << (bits - 1);
         for (int j = 0; j < taps; j++, s += stride) {
-            int32_t wj = w[j];
-            if (m == BLOCK) {
-#pragma omp simd
-                for (size_t i = 0; i < BLOCK; i++) sum[i] += wj * s[i];
-            } else {
-                for (size_t i = 0; i < m; i++) sum[i] += wj * s[i];
-            }
+            if (m == BLOCK) add_row(sum, s, w[j]);
+            else
+                for (size_t i = 0; i < m; i++) sum[i] += w[j] * s[i];
         }
-        for (size_t i = 0; i < BLOCK; i++) {
+        for (int i = 0; i < BLOCK; i++) {
             int32_t v = sum[i] >> bits;
             sum[i] = v < 0 ? 0 : v > 255 ? 255 : v;
         }

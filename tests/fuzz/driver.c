@@ -73,7 +73,8 @@ int main(int argc, char **argv) {
         uint8_t *work = malloc(MAX_SIZE), *exact;
         if (!work) return 2;
         memcpy(work, seeds[k].bytes, len);
-        for (size_t m = runs < n_seeds ? 0 : 1 + below(&r, 8); m > 0; m--) len = mutate(&r, work, len);
+        size_t steps = runs < n_seeds ? 0 : 1 + below(&r, 8); /* first every seed as it is */
+        while (steps-- > 0) len = mutate(&r, work, len);
         FILE *f = fopen(last, "wb");
         if (f) fwrite(work, 1, len, f), fclose(f);
         exact = realloc(work, len ? len : 1); /* no slack behind the input */

@@ -10,8 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < sizeof in + 1) return 0;
     memcpy(in, data, sizeof in);
     int h = in[0] % 300, w = in[1] % 300, oh, ow;
-    vl_preprocess_config c = {.patch_size = 1 + in[2] % 20, .temporal_patch_size = 1 + in[2] / 20 % 3,
-                              .merge_size = 1 + in[2] / 60 % 3, .min_pixels = in[3],
+    vl_preprocess_config c = {.patch_size = 1 + in[2] % 20, .merge_size = 1 + in[2] / 60 % 3,
+                              .temporal_patch_size = 1 + in[2] / 20 % 3, .min_pixels = in[3],
                               .max_pixels = in[4], .std = {1, 1, 1}, .rescale = 1};
     bool pil = in[5] & 1;
     if (vl_smart_resize(h, w, c.patch_size * c.merge_size, c.min_pixels, c.max_pixels, &oh, &ow,

@@ -164,8 +164,10 @@ static void test_bombs(void) {
 
 static void test_refusals(void) {
     static const struct { const char *bytes; size_t len; const char *name; } KINDS[] = {
-        {"\0\0\0\x18" "ftypheic\0\0\0\0", 16, "HEIC"}, {"\0\0\0\x18" "ftypavif\0\0\0\0", 16, "AVIF"},
-        {"\0\0\0\x18" "ftypmif1\0\0\0\0", 16, "HEIF"}, {"\0\0\0\x18" "ftypisom\0\0\0\0", 16, "video"},
+        {"\0\0\0\x18" "ftypheic\0\0\0\0", 16, "HEIC"},
+        {"\0\0\0\x18" "ftypavif\0\0\0\0", 16, "AVIF"},
+        {"\0\0\0\x18" "ftypmif1\0\0\0\0", 16, "HEIF"},
+        {"\0\0\0\x18" "ftypisom\0\0\0\0", 16, "video"},
         {"II*\0\10\0\0\0", 8, "TIFF"},          {"MM\0*\0\0\0\10", 8, "TIFF"},
         {"\0\0\1\0\1\0\20\20\0\0\1\0\40\0\0\0\0\0\0\0", 20, "ICO"},
         {"%PDF-1.7\n", 9, "PDF"},               {"<svg xmlns=\"x\"/>", 16, "SVG"},

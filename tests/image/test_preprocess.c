@@ -18,8 +18,8 @@ static void check_size(int h, int w, int factor, int64_t min, int64_t max, int w
     vl_err err = {0};
     int rc = vl_smart_resize(h, w, factor, min, max, &oh, &ow, &err);
     if (want_h == 0)
-        CHECK(rc < 0 && err.code == VL_E_INPUT && strstr(err.msg, h && w ? "aspect ratio" : "empty"),
-              "%dx%d: %s", h, w, err.msg);
+        CHECK(rc < 0 && err.code == VL_E_INPUT &&
+                  strstr(err.msg, h && w ? "aspect ratio" : "empty"), "%dx%d: %s", h, w, err.msg);
     else
         CHECK(rc == 0 && oh == want_h && ow == want_w, "%dx%d: %dx%d, expected %dx%d %s", h, w, oh,
               ow, want_h, want_w, err.msg);
@@ -204,10 +204,14 @@ static void test_processors(void) {
     json_decref(rows);
 }
 
-/* ---- preprocessor_config.json ----------------------------------------------------------------- */
+/* ---- preprocessor_config.json ---------------------------------------------------------------- */
 
 static void test_config(void) {
-    static const struct { const char *file, *json, *error; int patch; int64_t min, max; } CASES[] = {
+    static const struct {
+        const char *file, *json, *error;
+        int patch;
+        int64_t min, max;
+    } CASES[] = {
         {"none", "", NULL, 16, 65536, 16777216},
         {"preprocessor_config.json", "{}", NULL, 14, 3136, 1003520}, /* HF's class defaults */
         {"preprocessor_config.json", "{\"patch_size\": 16, \"size\": {\"shortest_edge\": 4096, "

@@ -1,5 +1,5 @@
-/* test_safetensors.c: every way a safetensors file can lie, built in memory. The data are in a block
- * of exactly their size, so that a sanitizer sees any read outside. */
+/* test_safetensors.c: every way a safetensors file can lie, built in memory, in a block of exactly
+ * its size, so that a sanitizer sees any read outside. */
 #include "loader/safetensors.h"
 
 #include "tests/test.h"
@@ -35,7 +35,8 @@ static void test_headers(void) {
         {" {" T("a", "U8", "[1]", "[0,1]") "}", 1, "'{'"},                    /* leading space  */
         {"{ \"a\" : { \"shape\" : [ 1 ] ,\n\"data_offsets\":[0,1],\"dtype\":\"BOOL\" } }", 1, NULL},
         {"{\"__metadata__\":{\"k\":\"v\",\"\\u4e2d\":\"\\ud83d\\ude00\"}}", 0, NULL},
-        {"{\"__metadata__\":{}," T("\xe4\xb8\xad\xf0\x9f\x98\x80", "U8", "[1]", "[0,1]") "}", 1, NULL},
+        {"{\"__metadata__\":{}," T("\xe4\xb8\xad\xf0\x9f\x98\x80", "U8", "[1]", "[0,1]") "}", 1,
+         NULL},
         {"{" T("a", "F32", "[1,1,1,1,1,1,1,1]", "[0,4]") "}", 4, NULL},       /* rank 8         */
         /* not JSON */
         {"", 0, "'{'"},
@@ -77,7 +78,8 @@ static void test_headers(void) {
          "twice"},
         {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, "needs"},
         {"{\"a\":{}}", 0, "a string"},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":0}}", 1, "unknown field"},
+        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":0}}", 1,
+         "unknown field"},
         /* values */
         {"{" T("a", "F33", "[1]", "[0,4]") "}", 4, "unknown dtype"},
         {"{" T("a", "", "[1]", "[0,4]") "}", 4, "unknown dtype"},
@@ -127,7 +129,8 @@ static void test_headers(void) {
         CHECK(parse(CASES[i].header, n, n, CASES[i].data, NULL) == rc, "without a reason");
     }
     char nul[] = "{\"a\0b\":{}}", why[ST_ERROR];
-    CHECK(parse(nul, sizeof nul - 1, sizeof nul - 1, 0, why) < 0 && strstr(why, "control"), "%s", why);
+    int rc = parse(nul, sizeof nul - 1, sizeof nul - 1, 0, why);
+    CHECK(rc < 0 && strstr(why, "control"), "%s", why);
 }
 
 /* The 8 bytes in front. */
@@ -138,7 +141,8 @@ static void test_lengths(void) {
     st_file f = {0};
     for (size_t len = 0; len < 8; len++) {
         uint8_t *bytes = calloc(1, len ? len : 1);
-        CHECK(st_parse(&f, bytes, len, why) < 0 && strstr(why, "too short"), "%zu bytes: %s", len, why);
+        int rc = st_parse(&f, bytes, len, why);
+        CHECK(rc < 0 && strstr(why, "too short"), "%zu bytes: %s", len, why);
         free(bytes);
     }
     for (size_t i = 0; i < sizeof LIES / sizeof *LIES; i++)

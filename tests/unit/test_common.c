@@ -94,7 +94,7 @@ static void test_widen(void) {
     CHECK(isnan(out), "F8_E4M3 0x7f is %g", (double)out);
 }
 
-/* ---- SHA-256: the vectors of FIPS 180-4 ------------------------------------------------------- */
+/* ---- SHA-256: the vectors of FIPS 180-4 ------------------------------------------------------ */
 
 static void sha_hex(char hex[65], const char *text, size_t n, size_t piece) {
     vl_sha256 s;
@@ -134,7 +134,7 @@ static void test_sha256(void) {
     }
 }
 
-/* ---- random numbers --------------------------------------------------------------------------- */
+/* ---- random numbers -------------------------------------------------------------------------- */
 
 static void test_rng(void) {
     vl_rng a, b;
@@ -164,7 +164,7 @@ static void test_rng(void) {
           square / N);
 }
 
-/* ---- arena, checked sizes, errors -------------------------------------------------------------- */
+/* ---- arena, checked sizes, errors ------------------------------------------------------------ */
 
 static void overflow_count(vl_arena *a) { vl_carve(a, SIZE_MAX / 2, 4); }
 static void overflow_total(vl_arena *a) {
@@ -218,7 +218,8 @@ static void test_errors(void) {
     text[sizeof text - 1] = 0;
     CHECK(vl_fail(&err, VL_E_IO, "%s: %d", "file", 3) == -1 && err.code == VL_E_IO &&
               strcmp(err.msg, "file: 3") == 0, "%s", err.msg);
-    CHECK(vl_fail(&err, VL_E_INPUT, "%s", text) == -1 && strlen(err.msg) == sizeof err.msg - 1, "cut");
+    CHECK(vl_fail(&err, VL_E_INPUT, "%s", text) == -1 && strlen(err.msg) == sizeof err.msg - 1,
+          "an error is cut to its size");
     CHECK(vl_fail(NULL, VL_E_INPUT, "%s", text) == -1, "without an error object");
     for (int t = 0; t < VL_DTYPES; t++)
         CHECK(vl_dtype_size((vl_dtype)t) > 0 && vl_dtype_name((vl_dtype)t), "dtype %d", t);
