@@ -50,9 +50,9 @@ HUGE = [(320, 320), (256, 320), (320, 256), (192, 320), (320, 192), (224, 288), 
 def choose_size(r, hard):
     """(height, width), and whether only short text fits. Few sizes: the CPU kernels are made per shape."""
     u = r.random()
-    if u < .55 - .43 * hard:
+    if u < .70 - .58 * hard:
         return r.choice(STRIPS), True
-    if hard > .5 and u < .60 - .43 * hard:
+    if hard > .5 and u < .75 - .58 * hard:
         return r.choice(LONG_STRIPS), True
     if hard < .3:
         return r.choice(SMALL), False

@@ -26,23 +26,60 @@ TAPS = (3, 7)  # vision blocks whose patches the auxiliary heads read
 
 
 def new_model(config_dir, seed):
-    """An untrained HF model in fp32. Position embeddings start as waves over the picture, and both
-    temporal slices of the patch kernel are equal (they then stay equal: their gradients are)."""
+    """An untrained HF model in fp32 with a head start for the vision tower: see the three functions."""
     torch.manual_seed(seed)
     config = AutoConfig.from_pretrained(config_dir)
     config.dtype = torch.float32
     model = Qwen3VLForConditionalGeneration(config).float()
     visual = model.model.visual
     with torch.no_grad():
-        w = visual.patch_embed.proj.weight
-        w[:, :, 1] = w[:, :, 0]
-        side = int(config.vision_config.num_position_embeddings ** 0.5)
-        u = torch.arange(side) / (side - 1)
-        freq = 0.4 * (7 / 0.4) ** (torch.arange(32) / 31) * 2 * np.pi
-        wave = torch.cat([(u[:, None] * freq).sin(), (u[:, None] * freq).cos()], 1)  # [side, 64]
-        grid = torch.cat([wave[:, None].expand(-1, side, -1), wave[None].expand(side, -1, -1)], 2)
-        visual.pos_embed.weight.copy_(0.25 * grid.reshape(side * side, -1))
+        # both temporal slices are equal and stay equal: they get the same gradient
+        visual.patch_embed.proj.weight.copy_(cosine_kernels().div(2)[:, :, None])
+        visual.pos_embed.weight.copy_(0.25 * waves())
+        for i, offsets in enumerate(LOOK):
+            look_at(visual.blocks[i].attn.qkv.bias, offsets)
     return model
+
+
+def cosine_kernels():
+    """[128,3,16,16]: the lowest cosine patterns of a patch, 80 in brightness and 24 in each of two
+    colour differences, so that the patch vector starts with nearly all that can be seen."""
+    n = torch.arange(16)
+    basis = torch.cos(np.pi * (n[None] + .5) * n[:, None] / 16) * (2 / 16) ** .5
+    basis[0] *= .5 ** .5
+    order = sorted(((u + v, abs(u - v), u, v) for u in range(16) for v in range(16)))
+    out = []
+    for count, rgb in ((80, (1, 1, 1)), (24, (1, -1, 0)), (24, (1, 1, -2))):
+        rgb = torch.tensor(rgb, dtype=torch.float)
+        rgb = rgb / rgb.norm()
+        for total, _, u, v in order[:count]:
+            gain = (.05 if total == 0 else .2 + .03 * total) * (1 if count == 80 else 2)
+            out.append(gain * rgb[:, None, None] * torch.outer(basis[u], basis[v]))
+    return torch.stack(out)
+
+
+def waves(side=16):
+    """[side*side, 128]: sines and cosines of row and column over the picture."""
+    u = torch.arange(side) / (side - 1)
+    freq = 0.4 * (7 / 0.4) ** (torch.arange(32) / 31) * 2 * np.pi
+    wave = torch.cat([(u[:, None] * freq).sin(), (u[:, None] * freq).cos()], 1)
+    grid = torch.cat([wave[:, None].expand(-1, side, -1), wave[None].expand(side, -1, -1)], 2)
+    return grid.reshape(side * side, -1)
+
+
+# (row, column) offset each of the two heads of the first blocks looks at, as a convolution would
+LOOK = [((0, -1), (0, 1)), ((-1, 0), (1, 0)), ((0, -1), (0, 1)), ((-1, 0), (1, 0)), ((0, -2), (0, 2))]
+
+
+def look_at(bias, offsets, strength=4.5):
+    """Biases of q and k [384] such that rotary attention peaks at an offset: q.R(d)k sums
+    cos((d - offset) f) over the four highest frequencies of each axis."""
+    freq = 10000.0 ** (-torch.arange(16) / 16)
+    for head, (row, col) in enumerate(offsets):
+        angle = torch.cat([row * freq, col * freq])
+        on = strength * (torch.arange(32) % 16 < 4)
+        bias[head * 64:head * 64 + 64] = torch.cat([on * angle.cos(), on * angle.sin()])
+        bias[128 + head * 64:128 + head * 64 + 64] = torch.cat([on, torch.zeros(32)])
 
 
 class Aux(torch.nn.Module):

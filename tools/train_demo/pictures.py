@@ -123,6 +123,8 @@ def bank(seed):
 def background(r, h, w, hard, seed, calm=False):
     """An RGB image [h, w]; hard in 0..1 allows gradients, noise and photo textures."""
     u = r.random()
+    if hard < .15 and r.random() < .8:
+        return Image.new("RGB", (w, h), (r.randint(235, 255),) * 3)
     base = tuple(int(255 * v) for v in colorsys.hsv_to_rgb(r.random(), r.random() ** 2 * 0.6, r.random()))
     if r.random() < 0.35:
         base = (r.randint(215, 255),) * 3 if r.random() < 0.75 else (r.randint(0, 45),) * 3
