@@ -40,6 +40,7 @@ class Coder:
 
 
 STRIPS = [(32, 96), (32, 128), (64, 96), (64, 128), (64, 160), (96, 128)]
+SHEETS = [(96, 128), (128, 128), (160, 128), (128, 192)]
 LONG_STRIPS = [(64, 256), (64, 320), (96, 256), (96, 320)]
 SMALL = [(96, 96), (96, 128), (128, 96), (128, 128), (128, 160), (160, 128), (160, 160)]
 MIDDLE = [(128, 128), (128, 192), (192, 128), (160, 160), (160, 224), (224, 160), (192, 192)]
@@ -59,7 +60,7 @@ def choose_size(r, hard):
     if hard < .7:
         return r.choice(SMALL + MIDDLE), False
     u = r.random()
-    return r.choice(MIDDLE if u < .45 else LARGE if u < .8 else HUGE), False
+    return r.choice(MIDDLE if u < .55 else LARGE if u < .88 else HUGE), False
 
 
 def choose_kind(r, size, strip):
@@ -138,7 +139,7 @@ def collate(pics, rows, coder, size):
             "marks": collate_marks(pics, gh, gw)}
 
 
-def collate_marks(pics, gh, gw, most=12):
+def collate_marks(pics, gh, gw, most=36):
     """The marks of all pictures as index tensors: which patch and merged token, where inside."""
     cols = {k: [] for k in ("b", "patch", "cell", "merged", "merged_cell", "fields")}
     for k, pic in enumerate(pics):
@@ -159,6 +160,20 @@ def collate_marks(pics, gh, gw, most=12):
             cols["fields"].append(row)
     return {k: torch.tensor(v, dtype=torch.long).reshape(-1, len(P.FIELDS)) if k == "fields"
             else torch.tensor(v, dtype=torch.long) for k, v in cols.items()}
+
+
+def sheet_batch(seed, step, rank, hard, budget):
+    """Pictures and marks only: for the first stage, which trains the vision tower alone."""
+    r = random.Random(f"sheet/{seed}/{step}/{rank}")
+    size = r.choice(SHEETS)
+    b = max(4, int(budget / (size[0] * size[1] / 256 + 20)))
+    pics = []
+    while len(pics) < b:
+        kind = "sheet" if r.random() < .8 else r.choice(["shapes", "shapes", "chart"])
+        pics.append(P.make(r, kind, size, hard, seed))
+    gh, gw = size[0] // 16, size[1] // 16
+    return {"pixels": M.patches(np.stack([np.asarray(p.image) for p in pics])), "grid": (gh, gw),
+            "marks": collate_marks(pics, gh, gw), "ids": pics, "spans": []}
 
 
 def training_batch(seed, step, rank, hard, coder, budget):

@@ -363,6 +363,76 @@ def draw_text(r, pic, hard, seed, held):
                           {"char": V.CHAR_ID[c], "next": nxt, "idx": i}))
 
 
+def draw_grid(r, pic, ease, seed):
+    """Single characters in the middle of patches, then ever less so: a vision transformer learns the
+    characters first and that they may stand anywhere second. ease: 0 exactly centred .. 1 anywhere."""
+    h, w = pic.size
+    im = background(r, h, w, ease, seed, calm=True)
+    d = ImageDraw.Draw(im)
+    for cy in range(16, h, 32):
+        for cx in range(16, w, 32):
+            zh = r.random() < .5
+            name = r.choice((TRAIN_CJK if zh else TRAIN_LATIN) if ease > .5 else
+                            (EASY_CJK if zh else EASY_LATIN))
+            size = int(r.uniform(20 - 3 * ease, 22 + 8 * ease))
+            c = r.choice(V.ZH_CHARS if zh else V.CHARS[:62])
+            x = cx - 8 + r.uniform(-1, 1) * 8 * ease
+            y = cy - 8 + r.uniform(-1, 1) * 8 * ease
+            mean = im.getpixel((min(w - 1, max(0, int(x))), min(h - 1, max(0, int(y)))))
+            ink = (0, 0, 0) if lum(mean) > 127 else (255, 255, 255)
+            if r.random() < ease:
+                other = tuple(r.randint(0, 255) for _ in range(3))
+                ink = other if abs(lum(other) - lum(mean)) > 95 else ink
+            d.text((x, y), c, font=font(name, size + (size in HELD_SIZES)), fill=ink, anchor="mm")
+            pic.marks.append((x + r.uniform(-.1, .1) * size * ease, y + r.uniform(-.1, .1) * size * ease,
+                              {"char": V.CHAR_ID[c]}))
+    pic.image = im
+
+
+def draw_sheet(r, pic, hard, seed):
+    """Characters for the auxiliary heads only: many for the price of few; alone, later in rows."""
+    h, w = pic.size
+    if r.random() > 1.6 * hard - .5:
+        return draw_grid(r, pic, min(1, 2 * hard), seed)
+    im = background(r, h, w, hard, seed, calm=True)
+    d = ImageDraw.Draw(im)
+    y = r.randint(0, 6)
+    while True:
+        zh = r.random() < .4
+        if hard > .25:
+            name = r.choice(TRAIN_CJK if zh else TRAIN_LATIN)
+        else:
+            name = r.choice(EASY_CJK if zh else EASY_LATIN)
+        size = int(r.uniform(18, 30 if hard < .25 else 40)) if r.random() < .8 else r.randint(14, 60)
+        if size in HELD_SIZES:
+            size += 1
+        if y + size > h:
+            break
+        mean = region_mean(im, (0, y, w, min(h, y + size)))
+        ink = (0, 0, 0) if lum(mean) > 127 else (255, 255, 255)
+        if r.random() < hard:
+            for _ in range(8):
+                c = tuple(r.randint(0, 255) for _ in range(3))
+                if abs(lum(c) - lum(mean)) > 95:
+                    ink = c
+                    break
+        pool = V.ZH_CHARS if zh else r.choice(["0123456789", V.LATIN[:26], V.LATIN[26:]])
+        text = "".join(r.choice(pool) for _ in range(w // (size // 2) + 1))
+        f = font(name, size)
+        x = r.randint(0, 8)
+        edges = [x + f.getlength(text[:i]) for i in range(len(text) + 1)]
+        n = sum(e <= w for e in edges) - 1
+        _, y0, _, y1 = f.getbbox(text[:n])
+        d.text((x, y - y0), text[:n], font=f, fill=ink)
+        for i in range(n):
+            pic.marks.append(((edges[i] + edges[i + 1]) / 2 + r.uniform(-.12, .12) * size,
+                              y + (y1 - y0) / 2 + r.uniform(-.15, .15) * size,
+                              {"char": V.CHAR_ID[text[i]],
+                               "next": V.CHAR_ID[text[i + 1]] if i + 1 < n else len(V.CHARS)}))
+        y += y1 - y0 + r.randint(3, 12)
+    pic.image = im
+
+
 # --------------------------------------------------------------------------------------------- charts
 
 def draw_chart(r, pic, hard, seed, held):
@@ -460,6 +530,8 @@ def make(r, kind, size, hard=1.0, seed=0, held=False):
     pic = Picture(kind, draw)
     if kind == "shapes":
         draw_shapes(r, pic, hard, seed)
+    elif kind == "sheet":
+        draw_sheet(r, pic, hard, seed)
     elif kind == "chart":
         draw_chart(r, pic, hard, seed, held)
     else:

@@ -23,17 +23,21 @@ import build
 import model as M
 import optim
 
-LR_MUON, LR_ADAM, WARM, FLAT = .015, 1.5e-3, 60, .35
+LR_MUON, LR_ADAM, WARM, FLAT = .015, 2e-3, 60, .35
+EYES = 500  # steps of the first stage: the vision tower alone, on sheets full of characters
 
 
 def schedule(step, total):
-    """Warm-up, constant to FLAT of the run, then linear to zero."""
-    x = step / total
-    return min(1, (step + 1) / WARM) * min(1, max(0, (1 - x) / (1 - FLAT)))
+    """A warm-up for each stage, constant to FLAT of the second, then linear to zero."""
+    late = step - EYES
+    warm = min(1, ((step if late < 0 else late) + 1) / WARM)
+    return warm * min(1, max(0, (1 - late / (total - EYES)) / (1 - FLAT)))
 
 
 def difficulty(step, total):
-    return min(1, .05 + step / (.33 * total))
+    if step < EYES:
+        return min(1, step / (.75 * EYES))
+    return min(1, .3 + (step - EYES) / (.25 * (total - EYES)))
 
 
 def layout(named):
@@ -100,12 +104,17 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
     losses, began, first, saved, made = [], time.time(), step, time.time(), 0
     while step < args.steps:
         hard = difficulty(step, args.steps)
-        batch = B.training_batch(args.seed, step, rank, hard, coder, args.budget)
         w = views(flat, params, torch.bfloat16)
-        hidden, taps = M.forward(w, batch)
-        loss, right = answer_loss(w, hidden, batch)
+        if step < EYES:
+            batch = B.sheet_batch(args.seed, step, rank, hard, args.budget * .7)
+            merged, _, taps = M.vision(w, batch["pixels"], *batch["grid"])
+            taps, loss, right = taps + [merged], torch.zeros(()), []
+        else:
+            batch = B.training_batch(args.seed, step, rank, hard, coder, args.budget)
+            hidden, taps = M.forward(w, batch)
+            loss, right = answer_loss(w, hidden, batch)
         aux, char_acc = M.aux_loss(w, taps, batch["marks"])
-        weight = .5 if hard < 1 else .25
+        weight = .5 if hard < 1 or step < EYES else .25
         (loss + weight * aux).backward()
         for name, (at, shape) in params.items():
             g = w[name].grad
@@ -131,7 +140,7 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
                   f"aux {n[1]:.3f} char {n[3]:.2f}>{n[2]:.2f} | {rate:.2f} steps/s {2 * made / (time.time() - began):.0f} "
                   f"pictures/s | {show(running)}", flush=True)
             losses = []
-        if step % args.eval == 0 or step == args.steps:
+        if step > EYES and step % args.eval == 0 or step == args.steps:
             score = evaluate(rank, world, args, flat, params, coder, shared, barrier)
             if rank == 0:
                 print(f"  held out at {step}: mean {score[0]:.4f} | {score[1]}", flush=True)
