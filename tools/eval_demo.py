@@ -91,8 +91,8 @@ def ask_vitreous(binary, model_dir, jobs, folder):
     path.write_text("".join(json.dumps({k: j[k] for k in keys}) + "\n" for j in jobs), "utf-8")
     out = folder / "answers.jsonl"
     out.unlink(missing_ok=True)
-    subprocess.run([binary, "batch", "-m", str(model_dir), "--temp", "0", str(path), str(out)],
-                   check=True)
+    subprocess.run([binary, "batch", "-m", str(model_dir), "--greedy", "--in", str(path),
+                    "--out", str(out)], check=True)
     text = {}
     for line in out.read_text("utf-8").splitlines():
         row = json.loads(line)

@@ -15,7 +15,7 @@ import questions as Q
 import vocab as V
 
 KINDS = {"shapes": .44, "number": .09, "word": .17, "zh": .13, "chart": .17}
-TOKEN_CAP = 160
+TOKEN_CAP = 200
 
 
 class Coder:
@@ -185,7 +185,7 @@ def training_batch(seed, step, rank, hard, coder, budget):
     pics, rows = [], []
     while len(pics) < b:
         pic = P.make(r, choose_kind(r, size, strip), size, hard, seed)
-        blocks = blocks_of(r, pic, coder, False, r.choice([3, 4, 5, 6]))
+        blocks = blocks_of(r, pic, coder, False, r.choice([4, 5, 6, 7]))
         if blocks:
             pics.append(pic)
             rows.append(blocks)

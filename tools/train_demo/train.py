@@ -24,7 +24,7 @@ import model as M
 import optim
 
 LR_MUON, LR_ADAM, WARM, FLAT = .015, 2e-3, 60, .35
-EYES = 500  # steps of the first stage: the vision tower alone, on sheets full of characters
+EYES = 600  # steps of the first stage: the vision tower alone, on sheets full of characters
 
 
 def schedule(step, total):
@@ -36,8 +36,14 @@ def schedule(step, total):
 
 def difficulty(step, total):
     if step < EYES:
-        return min(1, step / (.75 * EYES))
-    return min(1, .3 + (step - EYES) / (.25 * (total - EYES)))
+        return min(1, step / (.87 * EYES)) ** 1.3
+    return min(1, .4 + (step - EYES) / (.25 * (total - EYES)))
+
+
+def eyes_only(step, rank, total):
+    """Sheets of characters instead of questions: always in the first stage, then one batch in four, and
+    never by both processes, until 60 % of the run."""
+    return step < EYES or step < .6 * total and (step + 2 * rank) % 4 == 0
 
 
 def layout(named):
@@ -105,7 +111,7 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
     while step < args.steps:
         hard = difficulty(step, args.steps)
         w = views(flat, params, torch.bfloat16)
-        if step < EYES:
+        if eyes_only(step, rank, args.steps):
             batch = B.sheet_batch(args.seed, step, rank, hard, args.budget * .7)
             merged, _, taps = M.vision(w, batch["pixels"], *batch["grid"])
             taps, loss, right = taps + [merged], torch.zeros(()), []
@@ -114,7 +120,7 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
             hidden, taps = M.forward(w, batch)
             loss, right = answer_loss(w, hidden, batch)
         aux, char_acc = M.aux_loss(w, taps, batch["marks"])
-        weight = .5 if hard < 1 or step < EYES else .25
+        weight = .5 if hard < 1 or not right else .25
         (loss + weight * aux).backward()
         for name, (at, shape) in params.items():
             g = w[name].grad
