@@ -43,11 +43,12 @@ endif
 ifeq ($(CONFIG),fuzz)
 OPT    := -O1 -g -fno-omit-frame-pointer
 SAN    := -fsanitize=address,undefined -fno-sanitize-recover=all
-ifneq ($(shell command -v clang),)
+HAVE_CLANG := $(shell command -v clang)
+ifneq ($(HAVE_CLANG),)
 CC     := clang
 SAN    += -fsanitize=fuzzer-no-link
+WARN   := -Wall -Wno-unknown-pragmas
 OPENMP :=
-WARN   += -Wno-unknown-pragmas
 FUZZ_LINK := -fsanitize=fuzzer
 endif
 endif
@@ -62,6 +63,10 @@ ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 NOT_OURS := $(if $(filter x86_64,$(ARCH)),kernels/cpu/neon%,kernels/cpu/avx%)
 LIB_SRC  := $(filter-out $(NOT_OURS),$(wildcard common/*.c loader/*.c tokenizer/*.c model/*.c \
               kernels/*.c kernels/cpu/*.c kernels/cuda/*.c))
+# The fuzz targets need the parsers only.
+ifeq ($(CONFIG),fuzz)
+LIB_SRC  := $(wildcard common/*.c loader/*.c tokenizer/*.c) model/preprocess.c model/resize.c model/config.c
+endif
 CLI_SRC   := $(wildcard cli/*.c)
 SERVE_SRC := $(wildcard serve/*.c)
 TEST_SRC  := $(wildcard tests/*/test_*.c)
