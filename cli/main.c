@@ -22,6 +22,7 @@ static const command commands[] = {
     {"detokenize", cmd_detokenize, "token ids on stdin to text"},
     {"template", cmd_template, "messages to the rendered prompt"},
     {"cost", cmd_cost, "CPU or GPU: latency, capacity and money, measured or predicted"},
+    {"kernels", cmd_kernels, "which kernel each slot runs, and why"},
     {"info", cmd_info, "what a checkpoint holds"},
     {"make-random", cmd_make_random, "a checkpoint of any shape with random weights"},
 };
