@@ -280,6 +280,7 @@ function applyLanguage(code) {
   renderNotice();
   refresh();
   render();
+  grow();
 }
 
 function applyTheme(name) {

@@ -1,0 +1,293 @@
+#!/usr/bin/env python3
+"""Clients that mean harm or die: smuggling, malformed requests, slow-loris, half-sent bodies, clients killed
+at every stage, SIGTERM under load, SIGKILL with jobs queued. The server must answer, clean up and lose nothing.
+
+VL_MALFORMED: how many malformed requests (default 1500)."""
+import json
+import os
+import random
+import re
+import signal
+import socket
+import tempfile
+import threading
+import time
+
+from serving import Server, check, equal, finish, image, png, text, together
+
+LONG = {"messages": [{"role": "user", "content": "tell me everything"}], "temperature": 0, "max_tokens": 2000,
+        "ignore_eos": True, "cache": False}
+
+
+def codes(answer):
+    return [int(x) for x in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
+
+
+def smuggling(s):
+    host = b"Host: 127.0.0.1\r\n"
+    post = b"POST /tokenize HTTP/1.1\r\n" + host + b"Content-Type: application/json\r\n"
+    inner = b"GET /v1/models HTTP/1.1\r\n" + host + b"\r\n"
+    body = b'{"content":"x"}'
+    one = {                       # name: bytes, of which at most one request may be answered with 200
+        "CL and TE": post + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
+        "two CL": post + b"Content-Length: 15\r\nContent-Length: 3\r\n\r\n" + body + inner,
+        "two equal CL": post + b"Content-Length: 15\r\nContent-Length: 15\r\n\r\n" + body + inner,
+        "CL list": post + b"Content-Length: 15, 15\r\n\r\n" + body + inner,
+        "CL +": post + b"Content-Length: +15\r\n\r\n" + body + inner,
+        "CL negative": post + b"Content-Length: -1\r\n\r\n" + body + inner,
+        "CL hex": post + b"Content-Length: 0xf\r\n\r\n" + body + inner,
+        "CL huge": post + b"Content-Length: 99999999999999999999\r\n\r\n" + body + inner,
+        "TE gzip": post + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + inner,
+        "TE space": post + b"Transfer-Encoding : chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + inner,
+        "TE twice": post + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + inner,
+        "chunk overflow": post + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n" + body + b"\r\n0\r\n\r\n" + inner,
+        "chunk nonsense": post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + body + inner,
+        "obs-fold": b"GET /health HTTP/1.1\r\n" + host + b"X: a\r\n b\r\nContent-Length: 3\r\n\r\nabc" + inner,
+        "NUL in a header": b"GET /v1/models HTTP/1.1\r\n" + host + b"X: a\0b\r\n\r\n",
+        "two Hosts": b"GET /v1/models HTTP/1.1\r\n" + host + b"Host: evil.example\r\n\r\n",
+        "no Host": b"GET /v1/models HTTP/1.1\r\n\r\n",
+        "TE in HTTP/1.0": b"POST /tokenize HTTP/1.0\r\n" + host + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
+    }
+    for name, data in one.items():
+        got = codes(s.raw(data, timeout=15))
+        check(got.count(200) <= (1 if name == "obs-fold" else 0), f"{name}: {got}")
+    ok = b"GET /health HTTP/1.1\r\n" + host + b"\r\n"
+    last = b"GET /health HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n"
+    equal(codes(s.raw(ok * 5 + last)), [200] * 6, "pipelining")
+    equal(codes(s.raw(last, pause=0.001)), [200], "one byte at a time")
+    got = s.raw(post + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + body[:5] + b"\r\na\r\n" + body[5:] + b"\r\n0\r\n\r\n")
+    equal(codes(got), [200], "chunks")
+    got = s.raw(post + b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: 15\r\n\r\n" + body)
+    equal(codes(got)[-1:], [200], "Expect: 100-continue")
+    got = s.raw(b"OPTIONS /v1/models HTTP/1.1\r\n" + host + b"Origin: http://e.example\r\nConnection: close\r\n\r\n")
+    check(b"Access-Control" not in got and codes(got)[0] >= 400, "OPTIONS grants nothing")
+    got = s.raw(b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\n" + host + b"\r\n")
+    check(codes(got) and codes(got)[0] in (414, 431, 400), f"a URL of 40 kB: {codes(got)}")
+    got = s.raw(b"GET /health HTTP/1.1\r\n" + host + b"".join(b"X-%d: y\r\n" % i for i in range(200)) + b"\r\n")
+    equal(codes(got), [431], "200 headers")
+    got = s.raw(post + b"Content-Length: 99999999\r\n\r\n")
+    equal(codes(got), [413], "a body of 100 MB is refused before it is sent")
+    for path in ("/web/../server.c", "/web/%2e%2e/x", "/web//etc/passwd", "/v1/files/..%2f..%2fetc", "/web/\x00"):
+        check(s.raw(f"GET {path} HTTP/1.1\r\n".encode() + host + b"Connection: close\r\n\r\n").find(b"root:") < 0, path)
+
+
+def malformed(s):
+    rng = random.Random(11)
+    n = int(os.environ.get("VL_MALFORMED", "1500"))
+    good = [b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            b"Content-Length: 78\r\n\r\n" + b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":1,"temperature":0   }'[:78]]
+    bad = 0
+    for i in range(n):
+        data = bytearray(good[i % 2])
+        for _ in range(rng.randint(1, 6)):
+            kind, at = rng.randint(0, 3), rng.randrange(len(data))
+            if kind == 0:
+                data[at] = rng.randrange(256)
+            elif kind == 1:
+                del data[at:at + rng.randint(1, 20)]
+            elif kind == 2:
+                data[at:at] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 8)))
+            else:
+                data[at:at] = rng.choice([b"\r\n", b"\n", b"\0", b"{", b"]", b'"', b"\xff\xfe", b"9" * 20, b"%00", b": "])
+            data = data or bytearray(b"x")
+        with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
+            c.sendall(bytes(data))
+            c.shutdown(socket.SHUT_WR)
+            out = b""
+            try:
+                while chunk := c.recv(65536):
+                    out += chunk
+            except ConnectionResetError:
+                pass
+            except TimeoutError:
+                bad += 1
+            if any(k >= 500 for k in codes(out)) and 501 not in codes(out) and 505 not in codes(out):
+                bad += 1
+                print(bytes(data), out[:300])
+    equal(bad, 0, f"{n} malformed requests: hangs or 5xx")
+
+
+def fuzz_json(s):
+    """Well-formed HTTP, JSON of the wrong shape."""
+    rng = random.Random(5)
+    values = [None, True, -1, 1e308, "x", "\ud83d", [], {}, [[]], {"a": {}}, "data:,", 2 ** 70, "<|image_pad|>"]
+    names = ["messages", "temperature", "stop", "n", "tools", "tool_choice", "response_format", "logit_bias", "stream_options",
+             "max_tokens", "guided_regex", "guided_choice", "guided_json", "seed", "detail", "top_p"]
+    bad = []
+    for i in range(400):
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "max_time": 5}
+        for _ in range(rng.randint(1, 3)):
+            body[rng.choice(names)] = rng.choice(values)
+        if rng.random() < 0.3:
+            body["messages"] = [{"role": rng.choice(["user", 5, "tool"]), "content": rng.choice(values), "tool_calls": rng.choice(values)}]
+        raw = json.dumps(body).encode()
+        status = s.post("/v1/chat/completions", raw, headers={"Content-Type": "application/json"})[0]
+        if status >= 500:
+            bad.append((status, body))
+    equal(bad[:2], [], "JSON of the wrong shape never gives 5xx")
+
+
+def slow_clients():
+    with Server("--header-timeout", "1", "--body-timeout", "1") as s:
+        def loris(data):
+            start = time.monotonic()
+            with socket.create_connection(("127.0.0.1", s.port), timeout=20) as c:
+                out = b""
+                c.settimeout(0.2)
+                for b in data:
+                    try:
+                        c.sendall(bytes([b]))
+                        got = c.recv(4096)
+                        if not got:
+                            break
+                        out += got
+                    except TimeoutError:
+                        continue
+                    except OSError:
+                        break
+            return out, time.monotonic() - start
+        head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100
+        body = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n" + b" " * 80
+        jobs = [lambda: loris(head)] * 20 + [lambda: loris(b"")] * 5
+        health = []
+
+        def ping():
+            for _ in range(20):
+                t = time.monotonic()
+                equal(s.get("/health")[0], 200, "/health beside slow clients")
+                health.append(time.monotonic() - t)
+                time.sleep(0.05)
+        results = together(jobs + [ping])[:20]
+        check(all(b" 408 " in r[0] and r[1] < 5 for r in results), f"slow headers end with 408: {results[:1]}")
+        with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
+            c.sendall(body)
+            equal(codes(c.recv(4096)), [408], "a body that does not come ends with 408")
+
+
+def deaths(s):
+    """Clients that vanish at every stage; work for them must stop and others must not notice."""
+    lone = s.chat("steady", max_tokens=24, cache=False)[1]["choices"][0]["message"]
+    body = json.dumps({**LONG, "stream": True, "messages": [{"role": "user", "content": [
+        image(png(320, 320, (3, 3, 3))), text("everything")]}]}).encode()
+    request = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+               b"Content-Length: %d\r\n\r\n" % len(body)) + body
+
+    def die(after_bytes, read, pause):
+        with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
+            c.sendall(request[:after_bytes])
+            if read:
+                c.recv(read)
+            time.sleep(pause)
+            c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")   # reset, not a polite end
+
+    def steady():
+        return s.chat("steady", max_tokens=24, cache=False)[1]["choices"][0]["message"]
+    n = len(request)
+    jobs = [lambda k=k: die(*k) for k in [(20, 0, 0), (n // 2, 0, 0), (n - 1, 0, 0), (n, 0, 0), (n, 0, .05), (n, 0, .3), (n, 1, 0),
+                                          (n, 2000, .2), (n, 1, 1)]]
+    results = together(jobs + [steady, steady])
+    equal(results[-2:], [lone, lone], "answers beside dying clients are what they are alone")
+    start = time.monotonic()
+    while s.metric("inflight") + s.metric("queue_depth") > 0 and time.monotonic() - start < 20:
+        time.sleep(0.02)
+    took = time.monotonic() - start
+    check(took < 5, f"nothing runs for the dead: {took:.2f} s")
+    check(s.metric("cancelled_total") >= 4, "cancellations are counted")
+
+
+def cancel_latency(s):
+    body = json.dumps({**LONG, "stream": True}).encode()
+    with socket.create_connection(("127.0.0.1", s.port), timeout=30) as c:
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        while b"content" not in c.recv(65536):
+            continue
+    start = time.monotonic()
+    while s.metric("inflight") > 0 and time.monotonic() - start < 10:
+        time.sleep(0.01)
+    took = time.monotonic() - start
+    check(took < 1, f"an answer stops {took * 1e3:.0f} ms after its reader left")
+
+
+def overload():
+    with Server("--batch", "2", "--queue", "2") as s:
+        body = {**LONG, "max_tokens": 60}
+        results = together([lambda: s.post("/v1/chat/completions", body, timeout=120)] * 12)
+        kinds = sorted({r[0] for r in results})
+        equal(kinds, [200, 429], "a full queue answers 429")
+        check(all("Retry-After" in r[1] for r in results if r[0] == 429), "... with Retry-After")
+        status, r = s.chat("x", max_time=0.05, max_tokens=2000, ignore_eos=True, cache=False)
+        check(status in (200, 503) and (status != 200 or r["choices"][0]["finish_reason"] == "length"), f"max_time: {status}")
+
+
+def drain():
+    with Server() as s:
+        out = []
+        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 40}, timeout=60)))
+        t.start()
+        while s.metric("inflight") == 0:
+            time.sleep(0.02)
+        s.process.send_signal(signal.SIGTERM)
+        t.join()
+        equal(out[0][0] if out else None, 200, "SIGTERM lets a running answer finish")
+        equal(s.process.wait(30), 0, "... and exits with 0")
+    with Server("--shutdown-timeout", "0.5") as s:
+        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 3000}, timeout=60)))
+        t.start()
+        while s.metric("inflight") == 0:
+            time.sleep(0.02)
+        start = time.monotonic()
+        s.process.send_signal(signal.SIGTERM)
+        equal(s.process.wait(30), 0, "the deadline of a shutdown")
+        check(time.monotonic() - start < 10, "... holds")
+        t.join()
+        check(len(out) == 2 and out[1][0] in (200, 503), f"its client is told: {out[1:]}")
+    with Server() as s:
+        threading.Thread(target=lambda: together([lambda: s.post("/v1/chat/completions", LONG, timeout=60)]), daemon=True).start()
+        while s.metric("inflight") == 0:
+            time.sleep(0.02)
+        s.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        s.process.send_signal(signal.SIGTERM)
+        check(s.process.wait(5) == 1, "a second signal ends it now")
+
+
+def killed_jobs():
+    with tempfile.TemporaryDirectory() as state:
+        with Server("--state", state) as s:
+            ids = []
+            for i in range(6):
+                status, j = s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": f"job {i}"}], "temperature": 0,
+                                                        "max_tokens": 30, "ignore_eos": True})
+                check(status == 202 and j["durable"], "a durable job")
+                ids.append(j["id"])
+            s.process.kill()
+            s.process.wait()
+        with Server("--state", state) as s:
+            start, states = time.monotonic(), []
+            while time.monotonic() - start < 60:
+                states = [s.json("GET", f"/v1/jobs/{i}")[1].get("status") for i in ids]
+                if set(states) == {"done"}:
+                    break
+                time.sleep(0.1)
+            equal(states, ["done"] * 6, "every job accepted before SIGKILL is done after it")
+
+
+def main():
+    with Server() as s:
+        for part in (smuggling, malformed, fuzz_json, deaths, cancel_latency):
+            before = time.monotonic()
+            part(s)
+            if os.environ.get("V"):
+                print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
+        check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
+    for part in (slow_clients, overload, drain, killed_jobs):
+        before = time.monotonic()
+        part()
+        if os.environ.get("V"):
+            print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
+    finish()
+
+
+main()
