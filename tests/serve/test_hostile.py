@@ -2,7 +2,7 @@
 """Clients that mean harm or die: smuggling, malformed requests, slow-loris, half-sent bodies, clients killed
 at every stage, SIGTERM under load, SIGKILL with jobs queued. The server must answer, clean up and lose nothing.
 
-VL_MALFORMED: how many malformed requests (default 1500)."""
+VL_MALFORMED: how many malformed requests (default 10000)."""
 import json
 import os
 import random
@@ -27,6 +27,7 @@ def smuggling(s):
     host = b"Host: 127.0.0.1\r\n"
     post = b"POST /tokenize HTTP/1.1\r\n" + host + b"Content-Type: application/json\r\n"
     inner = b"GET /v1/models HTTP/1.1\r\n" + host + b"\r\n"
+    last = b"GET /health HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n"
     body = b'{"content":"x"}'
     one = {                       # name: bytes, of which at most one request may be answered with 200
         "CL and TE": post + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
@@ -42,17 +43,17 @@ def smuggling(s):
         "TE twice": post + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + inner,
         "chunk overflow": post + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n" + body + b"\r\n0\r\n\r\n" + inner,
         "chunk nonsense": post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + body + inner,
-        "obs-fold": b"GET /health HTTP/1.1\r\n" + host + b"X: a\r\n b\r\nContent-Length: 3\r\n\r\nabc" + inner,
-        "NUL in a header": b"GET /v1/models HTTP/1.1\r\n" + host + b"X: a\0b\r\n\r\n",
+        "obs-fold": b"GET /health HTTP/1.1\r\n" + host + b"X: a\r\n b\r\nContent-Length: 3\r\n\r\nabc" + last,
+        "NUL in a header": b"GET /v1/models HTTP/1.1\r\n" + host + b"X: a\0b\r\nContent-Length: 3\r\n\r\nabc" + last,
         "two Hosts": b"GET /v1/models HTTP/1.1\r\n" + host + b"Host: evil.example\r\n\r\n",
         "no Host": b"GET /v1/models HTTP/1.1\r\n\r\n",
         "TE in HTTP/1.0": b"POST /tokenize HTTP/1.0\r\n" + host + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
     }
     for name, data in one.items():
         got = codes(s.raw(data, timeout=15))
-        check(got.count(200) <= (1 if name == "obs-fold" else 0), f"{name}: {got}")
+        # libmicrohttpd unfolds a folded line and cuts a value at a NUL; the framing is not moved by it.
+        check(got.count(200) == (2 if name in ("obs-fold", "NUL in a header") else 0), f"{name}: {got}")
     ok = b"GET /health HTTP/1.1\r\n" + host + b"\r\n"
-    last = b"GET /health HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n"
     equal(codes(s.raw(ok * 5 + last)), [200] * 6, "pipelining")
     equal(codes(s.raw(last, pause=0.001)), [200], "one byte at a time")
     got = s.raw(post + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + body[:5] + b"\r\na\r\n" + body[5:] + b"\r\n0\r\n\r\n")
@@ -73,7 +74,7 @@ def smuggling(s):
 
 def malformed(s):
     rng = random.Random(11)
-    n = int(os.environ.get("VL_MALFORMED", "1500"))
+    n = int(os.environ.get("VL_MALFORMED", "10000"))
     good = [b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
             b"Content-Length: 78\r\n\r\n" + b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":1,"temperature":0   }'[:78]]
