@@ -17,7 +17,9 @@ LIB_PKG   += libjpeg
 JPEG      := -DVL_HAVE_LIBJPEG
 endif
 SERVE_PKG := libmicrohttpd sqlite3 libseccomp
-PKG       := $(LIB_PKG) $(SERVE_PKG)
+# Only its headers: `vitreous load` opens libcurl at run time.
+HEADER_PKG := libcurl
+PKG       := $(LIB_PKG) $(SERVE_PKG) $(HEADER_PKG)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)
 LIB_LIBS   := $(shell pkg-config --libs $(LIB_PKG) 2>/dev/null)
 SERVE_LIBS := $(shell pkg-config --libs $(SERVE_PKG) 2>/dev/null)

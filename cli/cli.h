@@ -146,6 +146,7 @@ int cmd_detokenize(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
+int cmd_load(int argc, char **argv);
 int cmd_kernels(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_make_random(int argc, char **argv);

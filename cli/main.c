@@ -21,6 +21,7 @@ static const command commands[] = {
     {"tokenize", cmd_tokenize, "stdin to token ids"},
     {"detokenize", cmd_detokenize, "token ids on stdin to text"},
     {"template", cmd_template, "messages to the rendered prompt"},
+    {"load", cmd_load, "open-loop load on a running server"},
     {"cost", cmd_cost, "CPU or GPU: latency, capacity and money, measured or predicted"},
     {"kernels", cmd_kernels, "which kernel each slot runs, and why"},
     {"info", cmd_info, "what a checkpoint holds"},

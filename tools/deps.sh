@@ -14,7 +14,8 @@ lack=$(missing "$@" | tr '\n' ' ')
 echo "missing: $lack"
 
 packages="gcc make pkg-config libc6-dev libstb-dev libjpeg-dev libwebp-dev libpcre2-dev
-libutf8proc-dev libjansson-dev libmicrohttpd-dev libsqlite3-dev libseccomp-dev"
+libutf8proc-dev libjansson-dev libmicrohttpd-dev libsqlite3-dev libseccomp-dev
+libcurl4-openssl-dev"
 # shellcheck disable=SC2086  # the list is meant to split
 set_install() { set -- $packages; command="apt-get install -y --no-install-recommends $*"; }
 set_install
