@@ -84,8 +84,8 @@ void epilogue_scalar(float *out, const float *sum, const float *bias, int n, vl_
         switch (epi) {
         case VL_EPI_NONE: out[i] = v; break;
         case VL_EPI_ADD: out[i] += v; break;
-        case VL_EPI_GELU_TANH:
-            out[i] = (float)(0.5 * x * (1.0 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))));
+        case VL_EPI_GELU_TANH: /* 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), without cancellation */
+            out[i] = (float)(x / (1.0 + exp(-1.5957691216057308 * (x + 0.044715 * x * x * x))));
             break;
         case VL_EPI_GELU_ERF: out[i] = (float)(0.5 * x * erfc(-x * 0.7071067811865476)); break;
         }

@@ -1,0 +1,448 @@
+/* test_kernels.c: every line of ukernels.def that this machine can run, against the scalar line of
+ * its slot, which accumulates in double. One check function per slot; the same set-up times the
+ * kernel with --bench. Arguments: [--bench] [part of a kernel's name].
+ *
+ * Every check is reseeded, so a failure repeats alone. Tolerances come from the operands: a sum of
+ * n products may be off by 2 sqrt(n) + 2 half-ulps of the sum of |a b|. The worst share of its
+ * tolerance that a kernel used is printed: 1.00 would be a failure. */
+#include "kernels/cpu/ukernels.h"
+#include "tests/kernels/check.h"
+
+static vl_rng rng;
+static bool bench;
+
+static const int TAILS[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 72, 128};
+enum { TAIL_COUNT = sizeof TAILS / sizeof *TAILS };
+
+/* Seconds of one call: the fastest of several batches. */
+#define TIME(call)                                                        \
+    ({                                                                    \
+        double best_ = 1e9;                                               \
+        for (int round_ = 0; round_ < 7; round_++) {                      \
+            int n_ = 0;                                                   \
+            double t0_ = vl_now(), t_;                                    \
+            do {                                                          \
+                for (int i_ = 0; i_ < 8; i_++) call;                      \
+                n_ += 8;                                                  \
+            } while ((t_ = vl_now() - t0_) < 2e-3);                       \
+            if (t_ / n_ < best_) best_ = t_ / n_;                         \
+        }                                                                 \
+        best_;                                                            \
+    })
+
+static void bench_row(const char *shape, double seconds, double flops, double bytes) {
+    printf("  %-24s %-22s %9.2f us %8.1f GFLOP/s %8.1f GB/s\n", running, shape, seconds * 1e6,
+           flops / seconds * 1e-9, bytes / seconds * 1e-9);
+}
+
+/* ---- gemm -------------------------------------------------------------------------------------- */
+
+static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref, int rows, int kc,
+                      size_t lda, bool add, kind k) {
+    bool bf16 = cand->slot == VL_SLOT_gemm_bf16;
+    size_t n = (size_t)rows * VL_NR, lanes = (size_t)(bf16 ? (kc + 1) / 2 : kc) * VL_NR;
+    float *a = guard_words((size_t)(kc - 1) * lda + (size_t)rows), *c = guard_words(n);
+    void *panel = guard_words(lanes);
+    float want[VL_MAX_MR * VL_NR], old[VL_MAX_MR * VL_NR], mag[VL_MAX_MR * VL_NR];
+    double tol[VL_MAX_MR * VL_NR];
+    fill(a, (size_t)(kc - 1) * lda + (size_t)rows, k, &rng);
+    if (bf16) fill_bf16(panel, lanes, k, &rng);
+    else fill(panel, lanes, k, &rng);
+    fill(old, n, k, &rng);
+    if (add) memcpy(c, old, n * sizeof *c);
+    memcpy(want, old, n * sizeof *c);
+    ref(want, a, lda, panel, kc, rows, add);
+    fn(c, a, lda, panel, kc, rows, add);
+    /* the sum of |a b|: the reference again, on absolute values */
+    float *aa = guard_words((size_t)(kc - 1) * lda + (size_t)rows);
+    uint32_t *pp = guard_words(lanes);
+    for (size_t i = 0; i < (size_t)(kc - 1) * lda + (size_t)rows; i++) aa[i] = fabsf(a[i]);
+    for (size_t i = 0; i < lanes; i++)
+        pp[i] = ((uint32_t *)panel)[i] & (bf16 ? 0x7fff7fffu : 0x7fffffffu);
+    ref(mag, aa, lda, pp, kc, rows, false);
+    for (size_t i = 0; i < n; i++)
+        tol[i] = EPS * ((2 * sqrt(kc) + 2) * (double)mag[i] + 2 * fabs((double)want[i]) +
+                        (add ? fabs((double)old[i]) : 0)) + DENORM * (kc + 1);
+    char what[96];
+    snprintf(what, sizeof what, "rows %d kc %d lda %zu add %d %s", rows, kc, lda, add, KIND_NAMES[k]);
+    near_all(c, want, tol, n, what);
+    guards_end();
+}
+
+static void check_gemm(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KC[] = {1, 2, 3, 8, 31, 64, 65, 255, 256};
+    vl_uk_gemm *fn = (vl_uk_gemm *)cand->fn, *oracle = (vl_uk_gemm *)ref->fn;
+    for (int rows = 1; rows <= cand->tile; rows++)
+        for (size_t i = 0; i < sizeof KC / sizeof *KC; i++)
+            for (int variant = 0; variant < 4; variant++)
+                gemm_case(cand, fn, oracle, rows, KC[i],
+                          (size_t)cand->tile + (variant & 1 ? 5 : 0), variant & 2,
+                          (kind)((rows + (int)i + variant) % KINDS));
+    if (!bench) return;
+    static float a[VL_KC * VL_MAX_MR], c[VL_MAX_MR * VL_NR], panel[VL_KC * VL_NR];
+    for (int rows = cand->tile; rows > 0; rows = rows > 4 ? 4 : 0) {
+        char shape[32];
+        snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, VL_KC);
+        bench_row(shape, TIME(fn(c, a, (size_t)cand->tile, panel, VL_KC, rows, true)),
+                  2.0 * rows * VL_NR * VL_KC, VL_KC * VL_NR * (cand->slot == VL_SLOT_gemm_bf16 ? 2 : 4));
+    }
+}
+
+static void check_gemv(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KS[] = {1, 2, 5, 63, 64, 255, 256, 257, 300, 511, 1024, 2048, 6144};
+    vl_uk_gemv *fn = (vl_uk_gemv *)cand->fn, *oracle = (vl_uk_gemv *)ref->fn;
+    bool bf16 = cand->slot == VL_SLOT_gemv_bf16;
+    for (size_t i = 0; i < sizeof KS / sizeof *KS; i++)
+        for (int rows = 1; rows <= VL_GEMV_ROWS; rows++) {
+            int K = KS[i];
+            size_t ldx = (size_t)K + (rows % 2 ? 3 : 0), n = (size_t)rows * VL_NR;
+            size_t lanes = (size_t)(bf16 ? (K + 1) / 2 : K) * VL_NR, xs = (size_t)(rows - 1) * ldx + (size_t)K;
+            kind k = (kind)(((int)i + rows) % KINDS);
+            float *x = guard_words(xs), *ax = guard_words(xs), *y = guard_words(n);
+            uint32_t *panel = guard_words(lanes), *ap = guard_words(lanes);
+            float want[VL_GEMV_ROWS * VL_NR], mag[VL_GEMV_ROWS * VL_NR];
+            double tol[VL_GEMV_ROWS * VL_NR];
+            fill(x, xs, k, &rng);
+            if (bf16) fill_bf16(panel, lanes, k, &rng);
+            else fill((float *)panel, lanes, k, &rng);
+            for (size_t j = 0; j < xs; j++) ax[j] = fabsf(x[j]);
+            for (size_t j = 0; j < lanes; j++) ap[j] = panel[j] & (bf16 ? 0x7fff7fffu : 0x7fffffffu);
+            oracle(want, x, ldx, panel, K, rows);
+            oracle(mag, ax, ldx, ap, K, rows);
+            fn(y, x, ldx, panel, K, rows);
+            int terms = K < VL_KC ? K : VL_KC;
+            for (size_t j = 0; j < n; j++)
+                tol[j] = EPS * (2 * sqrt(terms) + 2 + K / VL_KC) * (double)mag[j] + DENORM * (K + 1);
+            char what[64];
+            snprintf(what, sizeof what, "K %d rows %d %s", K, rows, KIND_NAMES[k]);
+            near_all(y, want, tol, n, what);
+            guards_end();
+        }
+    if (!bench) return;
+    static float x[VL_GEMV_ROWS * 2048], y[VL_GEMV_ROWS * VL_NR];
+    static uint32_t panel[2048 * VL_NR]; /* in the cache: the kernel's own limit, not the memory's */
+    for (int rows = 1; rows <= VL_GEMV_ROWS; rows++) {
+        char shape[32];
+        snprintf(shape, sizeof shape, "%d x 32, K 2048", rows);
+        bench_row(shape, TIME(fn(y, x, 2048, panel, 2048, rows)), 2.0 * rows * VL_NR * 2048,
+                  2048.0 * VL_NR * (bf16 ? 2 : 4));
+    }
+}
+
+/* ---- packing: exact ---------------------------------------------------------------------------- */
+
+static void check_pack_bf16(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_pack_bf16 *fn = (vl_uk_pack_bf16 *)cand->fn, *oracle = (vl_uk_pack_bf16 *)ref->fn;
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int rows = 1; rows <= VL_NR; rows += rows == 1 ? 30 : 1)
+            for (int pad = 0; pad < 3; pad++) {
+                int K = TAILS[i];
+                size_t ldw = (size_t)(K + pad), words = ((size_t)(rows - 1) * ldw + (size_t)K + 1) / 2;
+                size_t lanes = (size_t)((K + 1) / 2) * VL_NR;
+                uint32_t *src = guard_words(words), *panel = guard_words(lanes), *want = guard_words(lanes);
+                for (size_t j = 0; j < words; j++) src[j] = (uint32_t)vl_rng_u64(&rng);
+                /* the rows end at the guard page when their number of halves is odd as well */
+                const uint16_t *w = (uint16_t *)src + (2 * words - ((size_t)(rows - 1) * ldw + (size_t)K));
+                oracle(want, w, ldw, rows, K);
+                fn(panel, w, ldw, rows, K);
+                CHECK(!memcmp(panel, want, lanes * 4), "%s rows %d K %d ldw %zu", running, rows, K, ldw);
+                guards_end();
+            }
+    if (!bench) return;
+    static uint16_t w[VL_NR * 2048];
+    static uint32_t panel[VL_NR * 1024];
+    bench_row("32 x 2048", TIME(fn(panel, w, 2048, VL_NR, 2048)), 0, 2.0 * sizeof w);
+}
+
+static void check_pack_rows(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_pack_rows *fn = (vl_uk_pack_rows *)cand->fn, *oracle = (vl_uk_pack_rows *)ref->fn;
+    static const int MR[] = {6, 8, 12};
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int m = 0; m < 3; m++)
+            for (int rows = 1; rows <= MR[m]; rows++) {
+                int K = TAILS[i];
+                size_t ldx = (size_t)(K + rows % 2), xs = (size_t)(rows - 1) * ldx + (size_t)K;
+                size_t n = (size_t)K * (size_t)MR[m];
+                float *x = guard_words(xs), *dst = guard_words(n), *want = guard_words(n);
+                fill(x, xs, NORMAL, &rng);
+                oracle(want, x, ldx, rows, K, MR[m]);
+                fn(dst, x, ldx, rows, K, MR[m]);
+                CHECK(!memcmp(dst, want, n * 4), "%s rows %d of %d, K %d", running, rows, MR[m], K);
+                guards_end();
+            }
+    if (!bench) return;
+    static float x[12 * 2048], dst[12 * 2048];
+    bench_row("12 x 2048", TIME(fn(dst, x, 2048, 12, 2048, 12)), 0, 2.0 * sizeof x);
+}
+
+/* ---- element-wise -------------------------------------------------------------------------------- */
+
+/* Values that find mistakes: a fine sweep, then zeros, subnormals, huge values, infinities, NaN. */
+static size_t sweep(float *x, size_t max) {
+    size_t n = 0;
+    for (double v = -110; v < 110 && n < max; v += v > -16 && v < 16 ? 0.0037 : 0.11) x[n++] = (float)v;
+    static const float SPECIAL[] = {0.0f, -0.0f, 1e-39f, -1e-39f, 1e-20f, -1e-20f, 1e19f, -1e19f,
+                                    3e38f, -3e38f, INFINITY, -INFINITY, NAN};
+    for (size_t i = 0; i < sizeof SPECIAL / sizeof *SPECIAL && n < max; i++) x[n++] = SPECIAL[i];
+    return n;
+}
+enum { SWEEP = 16384 };
+
+static void epilogue_case(vl_uk_epilogue *fn, vl_uk_epilogue *ref, const float *in, size_t n,
+                          bool with_bias, vl_epilogue epi) {
+    float *sum = guard_words(n), *bias = guard_words(n), *out = guard_words(n), *want = guard_words(n);
+    double *tol = vl_calloc(n, sizeof *tol);
+    memcpy(sum, in, n * sizeof *in);
+    fill(bias, n, NORMAL, &rng);
+    if (epi == VL_EPI_ADD) fill(out, n, NORMAL, &rng);
+    memcpy(want, out, n * sizeof *out);
+    for (size_t i = 0; i < n; i++) /* operands of the sums, then 4e-7 of a GELU's result */
+        tol[i] = EPS * (double)(2 * fabsf(sum[i]) + 2 * (with_bias ? fabsf(bias[i]) : 0) +
+                                (epi == VL_EPI_ADD ? 2 * fabsf(out[i]) : 0)) + 1e-37;
+    ref(want, sum, with_bias ? bias : NULL, (int)n, epi);
+    fn(out, sum, with_bias ? bias : NULL, (int)n, epi);
+    if (epi == VL_EPI_GELU_TANH || epi == VL_EPI_GELU_ERF)
+        for (size_t i = 0; i < n; i++) {
+            /* far left the exponent 2u is large: x^2, two products, the sum and constants are rounded */
+            double v = (double)sum[i] + (with_bias ? (double)bias[i] : 0);
+            double arg = epi == VL_EPI_GELU_ERF ? 0 : v < 0 ? 1.6 * fabs(v) + 0.0714 * fabs(v * v * v) : 0;
+            tol[i] = (4e-7 + 4 * EPS * arg) * fabs((double)want[i]) + 1e-37;
+        }
+    char what[48];
+    snprintf(what, sizeof what, "n %zu epilogue %d bias %d", n, (int)epi, with_bias);
+    near_all(out, want, tol, n, what);
+    free(tol);
+    guards_end();
+}
+
+static void check_epilogue(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_epilogue *fn = (vl_uk_epilogue *)cand->fn, *oracle = (vl_uk_epilogue *)ref->fn;
+    static float x[SWEEP], out[SWEEP];
+    size_t n = sweep(x, SWEEP);
+    for (int epi = VL_EPI_NONE; epi <= (int)VL_EPI_GELU_ERF; epi++) {
+        epilogue_case(fn, oracle, x, n, false, (vl_epilogue)epi);
+        for (int i = 0; i < TAIL_COUNT; i++)
+            for (int bias = 0; bias < 2; bias++)
+                epilogue_case(fn, oracle, x + 3000 + i, (size_t)TAILS[i], bias, (vl_epilogue)epi);
+        if (!bench) continue;
+        static const char *const NAMES[] = {"none, 4096", "add, 4096", "gelu_tanh, 4096", "gelu_erf, 4096"};
+        bench_row(NAMES[epi], TIME(fn(out, x, x, 4096, (vl_epilogue)epi)), 4096, 4096 * 12);
+    }
+}
+
+static void check_swiglu(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_swiglu *fn = (vl_uk_swiglu *)cand->fn, *oracle = (vl_uk_swiglu *)ref->fn;
+    static float x[SWEEP], u[SWEEP], want[SWEEP];
+    static double tol[SWEEP];
+    size_t all = sweep(x, SWEEP);
+    fill(u, all, NORMAL, &rng);
+    for (int i = -1; i < TAIL_COUNT; i++) {
+        size_t n = i < 0 ? all : (size_t)TAILS[i], at = i < 0 ? 0 : 3500;
+        float *gate = guard_words(n), *up = guard_words(n), *out = i % 2 ? guard_words(n) : gate;
+        memcpy(gate, x + at, n * sizeof *x);
+        memcpy(up, u + at, n * sizeof *x);
+        oracle(want, gate, up, (int)n);
+        fn(out, gate, up, (int)n);
+        for (size_t j = 0; j < n; j++) tol[j] = 4e-7 * fabs((double)want[j]) + 1e-37;
+        near_all(out, want, tol, n, i < 0 ? "sweep" : "tail");
+        guards_end();
+    }
+    if (bench) bench_row("6144", TIME(fn(want, u, u, 6144)), 6144 * 5, 6144 * 12);
+}
+
+static void check_rope(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_rope *fn = (vl_uk_rope *)cand->fn, *oracle = (vl_uk_rope *)ref->fn;
+    float x[128], want[128], c[64], s[64];
+    double tol[128];
+    for (int E = 2; E <= 128; E += 2) {
+        float *got = guard_words((size_t)E), *gc = guard_words((size_t)E / 2), *gs = guard_words((size_t)E / 2);
+        fill(x, (size_t)E, (kind)(E / 2 % KINDS), &rng);
+        for (int i = 0; i < E / 2; i++) {
+            c[i] = gc[i] = (float)cos(0.37 * i + E);
+            s[i] = gs[i] = (float)sin(0.37 * i + E);
+        }
+        memcpy(got, x, (size_t)E * sizeof *x);
+        memcpy(want, x, (size_t)E * sizeof *x);
+        oracle(want, c, s, E);
+        fn(got, gc, gs, E);
+        for (int i = 0; i < E; i++)
+            tol[i] = 2 * EPS * ((double)fabsf(x[i]) + (double)fabsf(x[(i + E / 2) % E])) + 2 * DENORM;
+        near_all(got, want, tol, (size_t)E, "rope");
+        guards_end();
+    }
+    if (bench) bench_row("128", TIME(fn(x, c, s, 128)), 128 * 3, 128 * 12);
+}
+
+/* ---- norms --------------------------------------------------------------------------------------- */
+
+static void norm_case(const vl_candidate *cand, const vl_candidate *ref, int D, kind k, bool in_place) {
+    size_t n = (size_t)D;
+    float *x = guard_words(n), *w = guard_words(n), *b = guard_words(n), *out = in_place ? x : guard_words(n);
+    float *want = vl_calloc(n, sizeof *want);
+    double *tol = vl_calloc(n, sizeof *tol), big = 0, sum = 0, sq = 0;
+    fill(x, n, k, &rng);
+    fill(w, n, NORMAL, &rng);
+    fill(b, n, NORMAL, &rng);
+    for (int i = 0; i < D; i++) {
+        sum += (double)x[i];
+        sq += (double)x[i] * (double)x[i];
+        if (fabs((double)x[i]) > big) big = fabs((double)x[i]);
+    }
+    bool layer = cand->slot == VL_SLOT_layernorm;
+    double var = layer ? sq / D - sum / D * (sum / D) : sq / D, scale = 1 / sqrt(fmax(var, 0) + 1e-6);
+    for (int i = 0; i < D; i++) /* x - mean is rounded once at the size of x; the rest is relative */
+        tol[i] = EPS * (6 * scale * fabs((double)w[i]) * (fabs((double)x[i]) + (layer ? fabs(sum / D) : 0)) +
+                        (layer ? fabs((double)b[i]) : 0)) + 1e-43;
+    if (layer) {
+        ((vl_uk_layernorm *)ref->fn)(want, x, w, b, D, 1e-6f);
+        ((vl_uk_layernorm *)cand->fn)(out, x, w, b, D, 1e-6f);
+    } else {
+        ((vl_uk_rmsnorm *)ref->fn)(want, x, w, D, 1e-6f);
+        ((vl_uk_rmsnorm *)cand->fn)(out, x, w, D, 1e-6f);
+    }
+    for (int i = 0; i < D; i++) tol[i] += 2 * EPS * fabs((double)want[i]);
+    char what[48];
+    snprintf(what, sizeof what, "D %d %s", D, KIND_NAMES[k]);
+    near_all(out, want, tol, n, what);
+    free(want);
+    free(tol);
+    guards_end();
+}
+
+static void check_norm(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int REAL[] = {1024, 2048, 4096, 4097};
+    for (int k = 0; k < KINDS; k++) {
+        for (int i = 0; i < TAIL_COUNT; i++) norm_case(cand, ref, TAILS[i], (kind)k, i % 2);
+        for (int i = 0; i < 4; i++) norm_case(cand, ref, REAL[i], (kind)k, false);
+    }
+    if (!bench) return;
+    static float x[2048], w[2048], out[2048];
+    fill(x, 2048, NORMAL, &rng);
+    double t = cand->slot == VL_SLOT_layernorm
+                   ? TIME(((vl_uk_layernorm *)cand->fn)(out, x, w, w, 2048, 1e-6f))
+                   : TIME(((vl_uk_rmsnorm *)cand->fn)(out, x, w, 2048, 1e-6f));
+    bench_row("2048", t, 2048 * 5, 2048 * 12);
+}
+
+/* ---- softmax ------------------------------------------------------------------------------------- */
+
+static void softmax_case(const vl_candidate *cand, const vl_candidate *ref, int keys, int E, bool fresh,
+                         bool ragged) {
+    size_t ns = (size_t)keys * VL_NR, no = (size_t)E * VL_NR;
+    float *s = guard_words(ns), *m = guard_words(VL_NR), *l = guard_words(VL_NR), *o = guard_words(no);
+    int32_t *valid = guard_words(VL_NR);
+    float ws[64 * VL_NR], wm[VL_NR], wl[VL_NR], wo[130 * VL_NR], raw[64 * VL_NR], old[130 * VL_NR];
+    double tol[130 * VL_NR], range[VL_NR];
+    fill(s, ns, NORMAL, &rng);
+    fill(o, no, NORMAL, &rng);
+    for (int q = 0; q < VL_NR; q++) {
+        valid[q] = ragged ? (q * 5) % (keys + 2) : keys;
+        m[q] = fresh ? -INFINITY : (float)vl_rng_normal(&rng);
+        l[q] = fresh ? 0 : 1 + (float)vl_rng_uniform(&rng);
+        if (fresh) for (int e = 0; e < E; e++) o[e * VL_NR + q] = 0;
+        if (!(fresh && ragged)) continue;
+        if (q % 4 == 0) for (int j = 0; j < keys; j++) s[j * VL_NR + q] *= 300; /* far apart */
+    }
+    float scale = 0.37f, m0[VL_NR];
+    memcpy(ws, s, ns * 4), memcpy(raw, s, ns * 4), memcpy(wm, m, sizeof wm), memcpy(wl, l, sizeof wl);
+    memcpy(wo, o, no * 4), memcpy(old, o, no * 4), memcpy(m0, m, sizeof m0);
+    ((vl_uk_softmax *)ref->fn)(ws, keys, valid, scale, wm, wl, wo, E);
+    ((vl_uk_softmax *)cand->fn)(s, keys, valid, scale, m, l, o, E);
+    /* s * scale and the difference to m are rounded; exp adds 1.5 ulp */
+    for (int q = 0; q < VL_NR; q++)
+        range[q] = (isinf(wm[q]) ? 0 : fabs((double)wm[q])) + (isinf(m0[q]) ? 0 : fabs((double)m0[q]));
+    for (size_t i = 0; i < ns; i++)
+        tol[i] = EPS * (4 + 2 * fabs((double)(raw[i] * scale)) + range[i % VL_NR]) * (double)ws[i] + 2 * DENORM;
+    near_all(s, ws, tol, ns, "p");
+    for (int q = 0; q < VL_NR; q++) tol[q] = isinf(wm[q]) ? 0 : EPS * fabs((double)wm[q]) + DENORM;
+    near_all(m, wm, tol, VL_NR, "m");
+    for (int q = 0; q < VL_NR; q++)
+        tol[q] = EPS * (6 + 3 * range[q] + sqrt(keys) * 2) * fabs((double)wl[q]) * (1 + range[q]) + DENORM;
+    near_all(l, wl, tol, VL_NR, "l");
+    for (size_t i = 0; i < no; i++)
+        tol[i] = EPS * (6 + 3 * range[i % VL_NR]) * fabs((double)old[i]) + DENORM;
+    near_all(o, wo, tol, no, "o");
+    guards_end();
+}
+
+/* exp alone, through one key against m = 0: p = e^s for s in [-104, 0], in ulps of the result. */
+static void check_exp(const vl_candidate *cand) {
+    double most = 0;
+    for (int block = 0; block < 4096; block++) {
+        float s[VL_NR], m[VL_NR], l[VL_NR], o[VL_NR], x[VL_NR];
+        int32_t valid[VL_NR];
+        for (int q = 0; q < VL_NR; q++) {
+            x[q] = s[q] = (float)(-104.0 * (block * VL_NR + q) / (4096.0 * VL_NR));
+            m[q] = l[q] = o[q] = 0;
+            valid[q] = 1;
+        }
+        ((vl_uk_softmax *)cand->fn)(s, 1, valid, 1.0f, m, l, o, 1);
+        for (int q = 0; q < VL_NR; q++) {
+            double want = exp((double)x[q]), ulp = fmax(ldexp(1, ilogb(want) - 23), DENORM);
+            most = fmax(most, fabs((double)s[q] - want) / ulp);
+        }
+    }
+    CHECK(most <= 1.5, "%s: exp is off by %.2f ulp", running, most);
+    printf("  %s: exp within %.2f ulp on [-104, 0]\n", running, most);
+}
+
+static void check_softmax(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KEYS[] = {1, 2, 3, 7, 16, 33, 63, 64}, ES[] = {1, 24, 64, 72, 128};
+    for (int i = 0; i < 8; i++)
+        for (int e = 0; e < 5; e++)
+            for (int v = 0; v < 4; v++) softmax_case(cand, ref, KEYS[i], ES[e], v & 1, v & 2);
+    check_exp(cand);
+    if (!bench) return;
+    static float s[64 * VL_NR], m[VL_NR], l[VL_NR], o[64 * VL_NR];
+    int32_t valid[VL_NR];
+    for (int q = 0; q < VL_NR; q++) valid[q] = 64;
+    bench_row("64 keys x 32, E 64", TIME(((vl_uk_softmax *)cand->fn)(s, 64, valid, 0.1f, m, l, o, 64)),
+              64 * VL_NR * 12, sizeof s * 2);
+}
+
+/* ---- every line ------------------------------------------------------------------------------------ */
+
+static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
+    [VL_SLOT_gemm_bf16] = check_gemm, [VL_SLOT_gemm_f32] = check_gemm,
+    [VL_SLOT_gemv_bf16] = check_gemv, [VL_SLOT_gemv_f32] = check_gemv,
+    [VL_SLOT_pack_bf16] = check_pack_bf16, [VL_SLOT_pack_rows] = check_pack_rows,
+    [VL_SLOT_epilogue] = check_epilogue, [VL_SLOT_layernorm] = check_norm,
+    [VL_SLOT_rmsnorm] = check_norm, [VL_SLOT_rope] = check_rope,
+    [VL_SLOT_swiglu] = check_swiglu, [VL_SLOT_softmax] = check_softmax,
+};
+
+static const vl_candidate *scalar_of(vl_slot slot) {
+    for (int i = 0; i < vl_candidate_count; i++)
+        if (vl_candidates[i].slot == slot && vl_candidates[i].tier == VL_TIER_scalar)
+            return &vl_candidates[i];
+    vl_assert(false, "slot %s has no scalar line", vl_slot_names[slot]);
+}
+
+int main(int argc, char **argv) {
+    const char *only = "";
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--bench")) bench = true;
+        else only = argv[i];
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    signal(SIGSEGV, on_fault);
+    signal(SIGBUS, on_fault);
+    for (int i = 0; i < vl_candidate_count; i++) {
+        const vl_candidate *c = &vl_candidates[i];
+        if (!strstr(c->name, only)) continue;
+        if (!vl_tier_present(c->tier)) {
+            char why[128];
+            snprintf(why, sizeof why, "%s: this CPU has no %s", c->name, vl_tier_names[c->tier]);
+            test_skip(why);
+            continue;
+        }
+        running = c->name;
+        worst = off = 0;
+        vl_rng_seed(&rng, 20261122);
+        int failed = test_failed;
+        CHECKS[c->slot](c, scalar_of(c->slot));
+        printf("%-24s %s  worst error %.2f of its tolerance\n", c->name,
+               failed == test_failed ? "ok  " : "FAIL", worst);
+    }
+    return test_end();
+}
