@@ -112,6 +112,42 @@ static void test_alpha(void) {
     vl_image_clear(&drop);
 }
 
+static void expect_pixels(const void *bytes, size_t len, bool drop, const uint8_t *want, size_t n,
+                          const char *what) {
+    vl_image im;
+    vl_err err = {0};
+    vl_picture_params params = {.alpha_drop = drop};
+    int rc = vl_image_decode(&im, bytes, len, what, &params, &err);
+    CHECK(rc == 0 && 3 * (size_t)im.width * (size_t)im.height == n && memcmp(im.rgb, want, n) == 0,
+          "%s, drop %d: %s", what, drop, err.msg);
+    vl_image_clear(&im);
+}
+
+/* A frame of two pixels on a canvas of 4 x 2: around it Pillow shows the first colour, or nothing;
+ * the background colour (here 3) plays no part. */
+static void test_gif_canvas(void) {
+    static const uint8_t C[4][3] = {{10, 20, 30}, {40, 50, 60}, {70, 80, 90}, {1, 2, 3}};
+    uint8_t gif[] = "GIF89a\4\0\2\0\x81\3\0" "\12\24\36\50\62\74\106\120\132\1\2\3"
+                    "!\xf9\4\1\0\0\1\0" ",\1\0\1\0\2\0\1\0\0" "\2\2\x8c\12\0;";
+    for (int transparent = 0; transparent < 2; transparent++)
+        for (int drop = 0; drop < 2; drop++) {
+            uint8_t want[8][3];
+            gif[28] = (uint8_t)transparent; /* the flag; colour 1 is the transparent one */
+            for (int i = 0; i < 8; i++) memcpy(want[i], C[transparent], 3);
+            memcpy(want[5], C[1], 3);
+            if (transparent && !drop) memset(want, 255, sizeof want);
+            memcpy(want[6], C[2], 3);
+            expect_pixels(gif, sizeof gif - 1, drop, want[0], sizeof want, "GIF canvas");
+        }
+}
+
+static void test_pnm_maximum(void) {
+    static const uint8_t SEVEN[] = {0, 0, 0, 109, 109, 109, 255, 255, 255};
+    static const uint8_t THOUSAND[] = {128, 0, 255}; /* 127.5 to even; more than the maximum */
+    expect_pixels("P5 3 1\n# comment\n7\n\0\3\7", 22, false, SEVEN, 9, "maximum 7");
+    expect_pixels("P6 1 1 1000\n\1\364\0\0\7\320", 18, false, THOUSAND, 3, "maximum 1000");
+}
+
 /* ---- limits and refusals --------------------------------------------------------------------- */
 
 static void expect_error(const void *bytes, size_t len, const vl_picture_params *params, int code,
@@ -260,6 +296,8 @@ int main(void) {
     load_samples();
     test_goldens();
     test_alpha();
+    test_gif_canvas();
+    test_pnm_maximum();
     test_limits();
     test_bombs();
     test_refusals();
