@@ -4,6 +4,7 @@
  * on (the compiler vectorises it), and one that keeps the old value of lanes that are off.
  * Built with -ffp-contract=off: PTX says where a multiply and an add fuse. */
 #include "alu.h"
+#include "gpusim_api.h"
 #include "lanes.h"
 #include <math.h>
 #include <stdlib.h>
@@ -78,6 +79,16 @@ const AluForm *alu_table(int *n) {
     }
     *n = ROWS;
     return table;
+}
+
+__attribute__((visibility("default")))
+const char *gpusim_form_at(int i, int *nsrc, const unsigned char **width) {
+    int n;
+    const AluForm *t = alu_table(&n);
+    if (i < 0 || i >= n) return NULL;
+    *nsrc = t[i].nsrc;
+    *width = t[i].width;
+    return t[i].form;
 }
 
 const AluForm *alu_find(const char *opcode) {

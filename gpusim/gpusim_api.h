@@ -40,6 +40,9 @@ int gpusim_kernel_count(void);
 const gpusim_kernel *gpusim_kernel_at(int i);
 void gpusim_reset_counters(void);
 const char *gpusim_class_name(int cls);
+/* The lane-wise forms ('.' written as '_'), their source count and widths (destination first; 1: a
+ * predicate). NULL after the last. */
+const char *gpusim_form_at(int i, int *nsrc, const unsigned char **width);
 /* Runs fn(arg) in stream order (also inside captures): for libcublas.so.13. */
 int gpusim_submit(void *stream, const char *name, void (*fn)(void *arg), void *arg, uint64_t bytes);
 /* Changes a setting at run time: "order", "mma", "perturb", "seed", "checks", "profile". */

@@ -51,7 +51,8 @@
     X(int, gpusim_report_count, (void)) X(const gpusim_report *, gpusim_report_at, (int)) \
     X(void, gpusim_reset_reports, (void)) X(int, gpusim_set, (const char *, const char *)) \
     X(int, gpusim_kernel_count, (void)) X(const gpusim_kernel *, gpusim_kernel_at, (int)) \
-    X(void, gpusim_reset_counters, (void))
+    X(void, gpusim_reset_counters, (void)) \
+    X(const char *, gpusim_form_at, (int, int *, const unsigned char **))
 
 #define POINTER(ret, name, args) static ret (*name) args __attribute__((unused));
 DRIVER(POINTER)
@@ -109,7 +110,7 @@ static void __attribute__((unused)) open_driver(int argc, char **argv) {
 }
 
 /* The whole of build_dir/name, NUL-terminated; NULL when it is not there. */
-static char *__attribute__((unused)) read_all(const char *name) {
+static __attribute__((unused)) char *read_all(const char *name) {
     char path[1024];
     snprintf(path, sizeof path, "%s/%s", build_dir, name);
     FILE *f = fopen(path, "rb");
