@@ -14,28 +14,38 @@ static const uint32_t K[64] = {
 
 static uint32_t ror(uint32_t x, int n) { return (x >> n) | (x << (32 - n)); }
 
-static void block(uint32_t h[8], const uint8_t *p) {
-    uint32_t w[64], v[8];
+/* One round. The eight words take turns instead of moving: each caller names them one further. */
+static void step(uint32_t a, uint32_t b, uint32_t c, uint32_t *d, uint32_t e, uint32_t f, uint32_t g,
+                 uint32_t *h, uint32_t kw) {
+    uint32_t t = *h + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + (g ^ (e & (f ^ g))) + kw;
+    *d += t;
+    *h = t + (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & b) | (c & (a | b)));
+}
+
+static void block(uint32_t state[8], const uint8_t *p) {
+    uint32_t w[64];
     for (int i = 0; i < 16; i++)
         w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 |
                (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
     for (int i = 16; i < 64; i++) {
-        uint32_t a = w[i - 15], b = w[i - 2];
-        w[i] = w[i - 16] + (ror(a, 7) ^ ror(a, 18) ^ (a >> 3)) + w[i - 7] +
-               (ror(b, 17) ^ ror(b, 19) ^ (b >> 10));
+        uint32_t x = w[i - 15], y = w[i - 2];
+        w[i] = w[i - 16] + (ror(x, 7) ^ ror(x, 18) ^ (x >> 3)) + w[i - 7] +
+               (ror(y, 17) ^ ror(y, 19) ^ (y >> 10));
     }
-    memcpy(v, h, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        uint32_t e = v[4], a = v[0];
-        uint32_t t1 = v[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & v[5]) ^ (~e & v[6])) +
-                      K[i] + w[i];
-        uint32_t t2 = (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) +
-                      ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += t1;
-        v[0] = t1 + t2;
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    for (int i = 0; i < 64; i += 8) {
+        step(a, b, c, &d, e, f, g, &h, K[i] + w[i]);
+        step(h, a, b, &c, d, e, f, &g, K[i + 1] + w[i + 1]);
+        step(g, h, a, &b, c, d, e, &f, K[i + 2] + w[i + 2]);
+        step(f, g, h, &a, b, c, d, &e, K[i + 3] + w[i + 3]);
+        step(e, f, g, &h, a, b, c, &d, K[i + 4] + w[i + 4]);
+        step(d, e, f, &g, h, a, b, &c, K[i + 5] + w[i + 5]);
+        step(c, d, e, &f, g, h, a, &b, K[i + 6] + w[i + 6]);
+        step(b, c, d, &e, f, g, h, &a, K[i + 7] + w[i + 7]);
     }
-    for (int i = 0; i < 8; i++) h[i] += v[i];
+    const uint32_t sum[8] = {a, b, c, d, e, f, g, h};
+    for (int i = 0; i < 8; i++) state[i] += sum[i];
 }
 
 void vl_sha256_init(vl_sha256 *s) {
@@ -49,11 +59,15 @@ void vl_sha256_add(vl_sha256 *s, const void *data, size_t n) {
     const uint8_t *p = data;
     while (n) {
         size_t at = s->bytes % 64, take = 64 - at < n ? 64 - at : n;
-        memcpy(s->buf + at, p, take);
+        if (take == 64) {
+            block(s->h, p);
+        } else {
+            memcpy(s->buf + at, p, take);
+            if (at + take == 64) block(s->h, s->buf);
+        }
         s->bytes += take;
         p += take;
         n -= take;
-        if (at + take == 64) block(s->h, s->buf);
     }
 }
 

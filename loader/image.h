@@ -10,7 +10,9 @@ typedef struct vl_image {
     const char *format;        /* "jpeg" "png" "bmp" "gif" "tga" "pnm" "webp"         */
     int orientation;           /* EXIF 1..8 that was found and applied                */
     int n_warnings;
-    const char *warnings[8];   /* static strings                                      */
+    /* static strings: "animated:first_frame_used" "icc_ignored" "exif_malformed" and, from JPEG,
+     * "corrupt_data" "truncated" (allow_truncated, which only JPEG has) "jpeg_not_exact" (stb) */
+    const char *warnings[8];
 } vl_image;
 
 /* Limits of 0 mean the defaults of vitreous.h; they hold for the sizes in the header before a pixel

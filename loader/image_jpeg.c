@@ -162,7 +162,8 @@ int vl_decode_jpeg(vl_decode *d) {
     return rc;
 }
 
-#else /* without libjpeg-turbo: up to 3 levels off, and no arithmetic coding, CMYK as stb has it */
+#else /* without libjpeg-turbo: mostly within 3 levels (21 where only rows or columns of chroma are
+       * halved), no arithmetic coding, no 12 bits, CMYK without an Adobe marker not inverted */
 
 int vl_decode_jpeg(vl_decode *d) {
     /* The frame header gives the size, and APP1 the orientation, on the way there. */
@@ -179,6 +180,7 @@ int vl_decode_jpeg(vl_decode *d) {
             vl_decode_exif(d, p + 4, n - 2);
         if (p[1] >= 0xc0 && p[1] <= 0xc2) {
             if (vl_decode_size(d, vl_get16(p + 7, true), vl_get16(p + 5, true)) < 0) return -1;
+            vl_decode_warn(d, "jpeg_not_exact");
             return vl_decode_stb(d, "JPEG");
         }
         at += 2 + n;
