@@ -228,6 +228,7 @@ static void after_host(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off, 
 }
 
 void race_global(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off, uint32_t bytes, int kind) {
+    if (!a->shadow) return;      /* allocated while checks were off */
     if (a->host_wr > w->ordered_upto || a->host_rd > w->ordered_upto)
         after_host(w, op, lane, a, off, kind != ACC_READ);
     if (kind == ACC_READ && a->big && !a->kernel_wrote) return;

@@ -201,6 +201,21 @@ static void run_all(const char *level, const char *order) {
     gpusim_reset_reports();
 }
 
+/* Results must also hold when approximate instructions are off by what the PTX ISA allows, and for
+ * every order of summation in mma; and findings and counters must not change them. */
+static void test_modes(const char *image, const char *level) {
+    static const char *modes[][2] = {{"mma", "block"}, {"mma", "reverse"}, {"mma", "fma"},
+                                     {"perturb", "1"}, {"checks", "0"}, {"counters", "0"}};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        gpusim_set(modes[i][0], modes[i][1]);
+        MUST(cuModuleLoadDataEx(&mod, image, 0, NULL, NULL));
+        run_all(level, modes[i][0]);
+    }
+    gpusim_set("perturb", "0");
+    gpusim_set("checks", "1");
+    gpusim_set("counters", "1");
+}
+
 int main(int argc, char **argv) {
     static const char *levels[] = {"75", "80", "90", "100", "120"};
     static const char *orders[] = {"forward", "reverse", "random"};
@@ -221,6 +236,8 @@ int main(int argc, char **argv) {
             gpusim_set("order", orders[k]);
             run_all(levels[i], orders[k]);
         }
+        gpusim_set("order", "forward");
+        if (!r) test_modes(image, levels[i]);
     }
     return finish();
 }
