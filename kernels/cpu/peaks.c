@@ -1,0 +1,195 @@
+/* peaks.c: register-only arithmetic loops and a read loop, over the same threads the ops use.
+ *
+ * Sixteen independent accumulators cover the latency of two FMA units (4 cycles each). Each function
+ * carries its own target attribute, so that one file holds every width; the widest present runs. */
+#include "kernels/peaks.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "kernels/cpu/cpu.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+enum { CHAINS = 16, ITEMS = 128, WINDOWS = 12, STEPS = 20000 };
+static const size_t READ_BYTES = (size_t)256 << 20, READ_ITEM = (size_t)1 << 20;
+
+typedef double loop_fn(void); /* operations of one call; the work must not be optimised away */
+static volatile float sink;
+
+/* ---- loops --------------------------------------------------------------------------------------- */
+
+static double fma_scalar(void) {
+    float a[CHAINS] = {0}, x = 0.999f, y = 1e-3f;
+    for (int i = 0; i < STEPS / 16; i++)
+        for (int c = 0; c < CHAINS; c++) a[c] = a[c] * x + y;
+    for (int c = 0; c < CHAINS; c++) sink = a[c];
+    return 2.0 * CHAINS * (STEPS / 16);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static double fma_avx2(void) {
+    __m256 a[CHAINS], x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(1e-3f);
+    for (int c = 0; c < CHAINS; c++) a[c] = _mm256_set1_ps((float)c);
+    for (int i = 0; i < STEPS; i++)
+#pragma GCC unroll 16
+        for (int c = 0; c < CHAINS - 4; c++) a[c] = _mm256_fmadd_ps(a[c], x, y);
+    for (int c = 0; c < CHAINS; c++) sink = _mm256_cvtss_f32(a[c]);
+    return 2.0 * 8 * (CHAINS - 4) * STEPS; /* 12 of the 16 registers */
+}
+
+__attribute__((target("avx512f"))) static double fma_avx512(void) {
+    __m512 a[CHAINS], x = _mm512_set1_ps(0.999f), y = _mm512_set1_ps(1e-3f);
+    for (int c = 0; c < CHAINS; c++) a[c] = _mm512_set1_ps((float)c);
+    for (int i = 0; i < STEPS; i++)
+#pragma GCC unroll 16
+        for (int c = 0; c < CHAINS; c++) a[c] = _mm512_fmadd_ps(a[c], x, y);
+    for (int c = 0; c < CHAINS; c++) sink = _mm512_cvtss_f32(a[c]);
+    return 2.0 * 16 * CHAINS * STEPS;
+}
+
+__attribute__((target("avx512f,avx512bf16"))) static double bf16_avx512(void) {
+    __m512 a[CHAINS], one = _mm512_set1_ps(0.999f);
+    __m512bh x = _mm512_cvtne2ps_pbh(one, one), y = _mm512_cvtne2ps_pbh(one, one);
+    for (int c = 0; c < CHAINS; c++) a[c] = _mm512_set1_ps((float)c);
+    for (int i = 0; i < STEPS; i++)
+#pragma GCC unroll 16
+        for (int c = 0; c < CHAINS; c++) a[c] = _mm512_dpbf16_ps(a[c], x, y);
+    for (int c = 0; c < CHAINS; c++) sink = _mm512_cvtss_f32(a[c]);
+    return 2.0 * 32 * CHAINS * STEPS;
+}
+
+__attribute__((target("avx512f,avx512vnni"))) static double int8_avx512(void) {
+    __m512i a[CHAINS], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5);
+    for (int c = 0; c < CHAINS; c++) a[c] = _mm512_set1_epi32(c);
+    for (int i = 0; i < STEPS; i++)
+#pragma GCC unroll 16
+        for (int c = 0; c < CHAINS; c++) a[c] = _mm512_dpbusd_epi32(a[c], x, y);
+    for (int c = 0; c < CHAINS; c++) sink = (float)_mm512_cvtsi512_si32(a[c]);
+    return 2.0 * 64 * CHAINS * STEPS;
+}
+#elif defined(__aarch64__)
+static double fma_neon(void) {
+    float32x4_t a[CHAINS], x = vdupq_n_f32(0.999f), y = vdupq_n_f32(1e-3f);
+    for (int c = 0; c < CHAINS; c++) a[c] = vdupq_n_f32((float)c);
+    for (int i = 0; i < STEPS; i++)
+#pragma GCC unroll 16
+        for (int c = 0; c < CHAINS; c++) a[c] = vfmaq_f32(y, a[c], x);
+    for (int c = 0; c < CHAINS; c++) sink = vgetq_lane_f32(a[c], 0);
+    return 2.0 * 4 * CHAINS * STEPS;
+}
+#endif
+
+/* XOR of `n` bytes (a multiple of 512), eight wide words at a time. */
+typedef uint64_t wide __attribute__((vector_size(64), aligned(64)));
+static inline __attribute__((always_inline)) uint64_t xor_all(const uint8_t *p, size_t n) {
+    const wide *w = (const wide *)(const void *)p;
+    wide a[8] = {0};
+    for (size_t i = 0; i < n / sizeof(wide); i += 8)
+        for (int c = 0; c < 8; c++) a[c] ^= w[i + (size_t)c];
+    for (int c = 1; c < 8; c++) a[0] ^= a[c];
+    return a[0][0] ^ a[0][1] ^ a[0][2] ^ a[0][3] ^ a[0][4] ^ a[0][5] ^ a[0][6] ^ a[0][7];
+}
+typedef uint64_t read_fn(const uint8_t *p, size_t n);
+static uint64_t read_plain(const uint8_t *p, size_t n) { return xor_all(p, n); }
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static uint64_t read_avx2(const uint8_t *p, size_t n) {
+    return xor_all(p, n);
+}
+__attribute__((target("avx512f"))) static uint64_t read_avx512(const uint8_t *p, size_t n) {
+    return xor_all(p, n);
+}
+#endif
+
+/* ---- measuring ------------------------------------------------------------------------------------ */
+
+typedef struct job {
+    loop_fn *loop;
+    read_fn *read;
+    const uint8_t *data;
+    double done[ITEMS];
+} job;
+
+static void arithmetic_item(void *arg, int item, int thread) {
+    job *j = arg;
+    (void)thread;
+    j->done[item] = j->loop();
+}
+
+static void read_item(void *arg, int item, int thread) {
+    const job *j = arg;
+    (void)thread;
+    sink = (float)j->read(j->data + (size_t)item * READ_ITEM, READ_ITEM);
+}
+
+/* Operations per second / 1e9 of the best window; 0 without a loop or without threads. */
+static double best_rate(int threads, loop_fn *loop) {
+    cpu_team *team;
+    job j = {.loop = loop};
+    double best = 0;
+    if (!loop || cpu_team_open(&team, threads > 0 ? threads : 1, NULL)) return 0;
+    for (int w = 0; w < WINDOWS; w++) {
+        double sum = 0, start = vl_now();
+        cpu_team_run(team, ITEMS, arithmetic_item, &j);
+        double seconds = vl_now() - start;
+        for (int i = 0; i < ITEMS; i++) sum += j.done[i];
+        if (sum / seconds / 1e9 > best) best = sum / seconds / 1e9;
+    }
+    cpu_team_close(team);
+    return best;
+}
+
+double vl_peak_fma_gflops(int threads) {
+    loop_fn *loop = fma_scalar;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) loop = fma_avx512;
+    else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) loop = fma_avx2;
+#elif defined(__aarch64__)
+    loop = fma_neon;
+#endif
+    return best_rate(threads, loop);
+}
+
+double vl_peak_bf16_gflops(int threads) {
+    loop_fn *loop = NULL;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bf16")) loop = bf16_avx512;
+#endif
+    return best_rate(threads, loop);
+}
+
+double vl_peak_int8_gops(int threads) {
+    loop_fn *loop = NULL;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512vnni")) loop = int8_avx512;
+#endif
+    return best_rate(threads, loop);
+}
+
+double vl_peak_read_gbs(int threads) {
+    cpu_team *team;
+    job j = {.read = read_plain};
+    double best = 0;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f")) j.read = read_avx512;
+    else if (__builtin_cpu_supports("avx2")) j.read = read_avx2;
+#endif
+    if (cpu_team_open(&team, threads > 0 ? threads : 1, NULL)) return 0;
+    uint8_t *data = cpu_pages(READ_BYTES);
+    if (data) {
+        j.data = data;
+        memset(data, 1, READ_BYTES); /* before, all pages are the one zero page */
+        for (int w = 0; w < WINDOWS; w++) {
+            double start = vl_now();
+            cpu_team_run(team, (int)(READ_BYTES / READ_ITEM), read_item, &j);
+            double rate = (double)READ_BYTES / (vl_now() - start) / 1e9;
+            if (rate > best) best = rate;
+        }
+        munmap(data, READ_BYTES);
+    }
+    cpu_team_close(team);
+    return best;
+}
