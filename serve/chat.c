@@ -106,6 +106,11 @@ static int read_scalars(chat *c, api_error *e) {
     if (c->route == FOR_TEXT) f->top_logprobs = f->logprobs_n;
     if (f->min_pixels && f->max_pixels && f->min_pixels > f->max_pixels)
         return api_fail(e, 400, "invalid_value", "min_pixels", "min_pixels is above max_pixels");
+    picture_limits lim;
+    if (f->preset && !picture_preset(c->srv, f->preset, &lim))
+        return api_fail(e, 400, "invalid_value", "preset", "preset: '%.40s' is not known", f->preset);
+    if (f->detail && !picture_preset(c->srv, f->detail, &lim))
+        return api_fail(e, 400, "invalid_value", "detail", "detail: '%.40s' is not known", f->detail);
     if (f->ignore_eos && !json_object_get(c->body, "detect_repetition")) f->detect_repetition = false;
     if (f->model && strcmp(f->model, c->srv->model_id) != 0)
         warn(c, "model '%.100s' is not loaded: see the field 'model' for what answered", f->model);

@@ -41,29 +41,38 @@ const field chat_field_table[] = {
     {"add_vision_id", F_BOOL, FOR_CHAT, 0, 0, AT(add_vision_id), 0, "number the pictures"},
     {"echo", F_BOOL, FOR_TEXT, 0, 0, AT(echo), 0, "repeat the prompt"},
     {"raw", F_BOOL, FOR_TEXT, 0, 0, AT(raw), 0, "parse special tokens in the prompt"},
-    {"messages", F_OTHER, FOR_CHAT, 0, 0, 0,
-     "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"object\",\"required\":[\"role\"],"
-     "\"properties\":{\"role\":{\"enum\":[\"system\",\"user\",\"assistant\",\"tool\",\"developer\"]}}}}",
+    {"messages", F_OTHER, FOR_CHAT, 0, 0, 0, "{\"$ref\":\"#/components/schemas/Messages\"}",
      "the conversation, OpenAI form"},
-    {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0, "{\"type\":\"string\"}", "text to continue"},
-    {"images", F_OTHER, FOR_TEXT, 0, 0, 0, "{\"type\":\"array\",\"items\":{\"type\":\"string\"}}",
+    {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0,
+     "{\"type\":\"string\",\"minLength\":1,\"pattern\":\"^[^\\\\u0000]+$\"}", "text to continue"},
+    {"images", F_OTHER, FOR_TEXT, 0, 0, 0,
+     "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"string\"},\"maxItems\":8}",
      "with raw: data URLs or file ids, one per <|image_pad|>"},
     {"stop", F_OTHER, FOR_BOTH, 0, 0, 0,
      "{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\",\"maxItems\":16,"
      "\"items\":{\"type\":\"string\",\"minLength\":1}},{\"type\":\"null\"}]}", "stop strings"},
     {"logit_bias", F_OTHER, FOR_BOTH, 0, 0, 0,
-     "{\"type\":[\"object\",\"null\"],\"additionalProperties\":{\"type\":\"number\"}}",
+     "{\"type\":[\"object\",\"null\"],\"maxProperties\":1024,\"propertyNames\":{\"pattern\":"
+     "\"^[0-9]{1,3}$\"},\"additionalProperties\":{\"type\":\"number\",\"minimum\":-100,\"maximum\":100}}",
      "token id -> -100..100"},
     {"tools", F_OTHER, FOR_CHAT, 0, 0, 0,
-     "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"object\"}}", "functions, OpenAI form"},
-    {"tool_choice", F_OTHER, FOR_CHAT, 0, 0, 0, "{}", "none, auto, required or one function"},
-    {"response_format", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"]}",
+     "{\"type\":[\"array\",\"null\"],\"maxItems\":64,\"items\":{\"$ref\":\"#/components/schemas/Tool\"}}",
+     "functions, OpenAI form"},
+    {"tool_choice", F_OTHER, FOR_CHAT, 0, 0, 0,
+     "{\"anyOf\":[{\"enum\":[\"none\",\"auto\",null]},{\"const\":\"required\",\"description\":\"needs tools\"},"
+     "{\"type\":\"object\",\"description\":\"names one of tools\"}]}", "none, auto, required or one function"},
+    {"response_format", F_OTHER, FOR_BOTH, 0, 0, 0,
+     "{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"object\",\"required\":[\"type\"],\"properties\":{\"type\":"
+     "{\"enum\":[\"text\",\"json_object\"]}}},{\"type\":\"object\",\"required\":[\"type\",\"json_schema\"],"
+     "\"properties\":{\"type\":{\"const\":\"json_schema\"},\"json_schema\":{\"type\":\"object\","
+     "\"required\":[\"schema\"],\"properties\":{\"schema\":{\"type\":\"object\"}}}}}]}",
      "text, json_object or json_schema"},
     {"guided_choice", F_OTHER, FOR_BOTH, 0, 0, 0,
      "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"string\"}}", "the answer is one of these"},
     {"guided_json", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"]}",
      "the answer follows this JSON schema"},
-    {"stream_options", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"]}",
+    {"stream_options", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"],\"properties\":"
+     "{\"include_usage\":{\"type\":\"boolean\"},\"include_progress\":{\"type\":\"boolean\"}}}",
      "include_usage, include_progress"},
     {"user", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
     {"metadata", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
@@ -101,6 +110,14 @@ int field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t
     if (json_integer_value(v) < lo || json_integer_value(v) > hi)
         return out_of_range(e, name, (double)lo, (double)hi);
     *out = json_integer_value(v);
+    return 0;
+}
+
+int field_bool(const json_t *o, const char *name, bool *out, api_error *e) {
+    const json_t *v = json_object_get(o, name);
+    if (!v || json_is_null(v)) return 0;
+    if (!json_is_boolean(v)) return wrong(e, name, "a boolean", v);
+    *out = json_is_true(v);
     return 0;
 }
 

@@ -37,6 +37,7 @@ json_t *fields_schema(int route);
 
 /* One object field with a type and range; absent or null leaves *out alone. */
 int field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out, api_error *e);
+int field_bool(const json_t *o, const char *name, bool *out, api_error *e);
 const char *json_kind(const json_t *v);                 /* "a string", "an object", ...     */
 
 #endif

@@ -171,10 +171,12 @@ void http_error(http_request *r, const api_error *e) {
     json_decref(body);
     snprintf(retry, sizeof retry, "%d", e->retry_after);
     bool challenge = e->status == 401;
-    const char *header = e->retry_after ? "Retry-After" : challenge ? "WWW-Authenticate" : NULL;
+    const char *header = e->retry_after ? "Retry-After" : challenge ? "WWW-Authenticate"
+                       : e->status == 405 ? "Allow" : NULL;
+    const char *value = e->retry_after ? retry : challenge
+        ? "Basic realm=\"vitreous: any user, the API key as password\"" : r->allow;
     http_bytes(r, e->status, "application/json", text ? text : "{}", text ? strlen(text) : 2, true,
-               header, challenge ? "Basic realm=\"vitreous: any user, the API key as password\""
-                                 : retry);
+               header, value);
     free(text);
 }
 
@@ -341,6 +343,8 @@ static int find_route(http_request *r, const char *method, api_error *e) {
                           : !strcmp(r->path, t->path);
         if (!hit) continue;
         path_known = true;
+        size_t used = strlen(r->allow);
+        snprintf(r->allow + used, sizeof r->allow - used, "%s%s", used ? ", " : "", t->method);
         if (strcmp(t->method, method) != 0 &&
             !(!strcmp(method, "HEAD") && !strcmp(t->method, "GET"))) continue;
         r->route = t;

@@ -40,6 +40,7 @@ struct http_request {
     char *path;
     struct connection *c;
     bool started, oversize;
+    char allow[40];                   /* for a 405 */
     int status;
     size_t sent;
 };

@@ -12,6 +12,27 @@ static json_t *parse(const char *text) {
     return o;
 }
 
+/* Schemas that several routes share. */
+static const char components[] =
+    "{\"securitySchemes\":{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\"}},\"schemas\":{"
+    "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":\"object\","
+    "\"required\":[\"message\",\"type\",\"code\"],\"properties\":{\"message\":{\"type\":\"string\"},\"type\":"
+    "{\"type\":\"string\"},\"code\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"]}}}}},"
+    "\"Text\":{\"type\":\"string\",\"pattern\":\"^[^\\\\u0000]*$\"},"
+    "\"Messages\":{\"type\":\"array\",\"minItems\":1,\"maxItems\":64,\"items\":{\"anyOf\":["
+    "{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"additionalProperties\":false,\"properties\":"
+    "{\"role\":{\"enum\":[\"system\",\"user\",\"assistant\",\"developer\"]},\"content\":"
+    "{\"$ref\":\"#/components/schemas/Text\"}}},"
+    "{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"additionalProperties\":false,\"properties\":"
+    "{\"role\":{\"const\":\"user\"},\"content\":{\"type\":\"array\",\"minItems\":1,\"items\":"
+    "{\"$ref\":\"#/components/schemas/Part\"}}}}]}},"
+    "\"Part\":{\"type\":\"object\",\"required\":[\"type\",\"text\"],\"properties\":{\"type\":{\"const\":\"text\"},"
+    "\"text\":{\"$ref\":\"#/components/schemas/Text\"}},\"description\":\"or {type: image_url, image_url: {url,"
+    " detail, min_pixels, max_pixels}} with a data: URL, a file id or attachment:NAME\"},"
+    "\"Tool\":{\"type\":\"object\",\"required\":[\"type\",\"function\"],\"properties\":{\"type\":{\"const\":"
+    "\"function\"},\"function\":{\"type\":\"object\",\"required\":[\"name\"],\"properties\":{\"name\":{\"type\":"
+    "\"string\",\"pattern\":\"^[A-Za-z0-9_-]{1,64}$\"},\"parameters\":{\"type\":\"object\"}}}}}}}";
+
 static json_t *request_schema(const route *t) {
     if (!strcmp(t->path, "/v1/chat/completions") || !strcmp(t->path, "/v1/jobs") ||
         !strcmp(t->path, "/v1/completions")) {
@@ -25,13 +46,13 @@ static json_t *request_schema(const route *t) {
          "\"min_pixels\":{\"type\":\"integer\",\"minimum\":1},"
          "\"max_pixels\":{\"type\":\"integer\",\"minimum\":1}}}"},
         {"/tokenize", "{\"type\":\"object\",\"required\":[\"content\"],\"properties\":{\"content\":"
-         "{\"type\":\"string\"},\"special\":{\"type\":\"boolean\"}}}"},
+         "{\"$ref\":\"#/components/schemas/Text\"},\"special\":{\"type\":\"boolean\"}}}"},
         {"/detokenize", "{\"type\":\"object\",\"required\":[\"tokens\"],\"properties\":{\"tokens\":"
-         "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0}},"
+         "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":255}},"
          "\"skip_special_tokens\":{\"type\":\"boolean\"}}}"},
         {"/apply-template", "{\"type\":\"object\",\"required\":[\"messages\"],\"properties\":"
-         "{\"messages\":{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"object\"}},"
-         "\"tools\":{\"type\":\"array\"},\"add_generation_prompt\":{\"type\":\"boolean\"},"
+         "{\"messages\":{\"$ref\":\"#/components/schemas/Messages\"},"
+         "\"tools\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Tool\"}},\"add_generation_prompt\":{\"type\":\"boolean\"},"
          "\"add_vision_id\":{\"type\":\"boolean\"}}}"},
     };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
@@ -85,10 +106,6 @@ void route_openapi(http_request *r) {
     json_t *o = json_pack("{s:s,s:{s:s,s:s,s:s},s:o,s:[{s:[]},{}]}", "openapi", "3.1.0", "info", "title",
         "vitreous", "version", VL_VERSION, "description", "Qwen3-VL as a service, OpenAI-compatible",
         "paths", paths, "security", "key");
-    json_object_set_new(o, "components", parse("{\"securitySchemes\":{\"key\":{\"type\":\"http\","
-        "\"scheme\":\"bearer\"}},\"schemas\":{\"Error\":{\"type\":\"object\",\"required\":[\"error\"],"
-        "\"properties\":{\"error\":{\"type\":\"object\",\"required\":[\"message\",\"type\",\"code\"],"
-        "\"properties\":{\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"code\":"
-        "{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"]}}}}}}}"));
+    json_object_set_new(o, "components", parse(components));
     http_json(r, 200, o);
 }

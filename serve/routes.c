@@ -137,11 +137,11 @@ static void route_tokenize(http_request *r) {
     json_t *text = json_object_get(r->json, "content");
     if (!text) text = json_object_get(r->json, "text");
     if (!text) text = json_object_get(r->json, "prompt");
-    bool special = json_is_true(json_object_get(r->json, "special"));
+    bool special = false;
     int32_t *ids;
     size_t n;
-    if (!json_is_string(text)) api_fail(&e, 400, "invalid_type", "content", "content must be a string");
-    else if (vl_tokenize(r->srv->model, json_string_value(text), json_string_length(text), special,
+    if (field_bool(r->json, "special", &special, &e) == 0 && !json_is_string(text)) api_fail(&e, 400, "invalid_type", "content", "content must be a string");
+    if (!e.status && vl_tokenize(r->srv->model, json_string_value(text), json_string_length(text), special,
                          &ids, &n, &err)) api_fail_engine(&e, &err, "content");
     if (e.status) {
         http_error(r, &e);
@@ -160,7 +160,9 @@ static void route_detokenize(http_request *r) {
     size_t n = json_array_size(list), i, len = 0;
     int32_t *ids = vl_calloc(n + 1, sizeof *ids);
     char *text = NULL;
-    if (!json_is_array(list) || !ids)
+    bool skip = false;
+    field_bool(r->json, "skip_special_tokens", &skip, &e);
+    if (!e.status && (!json_is_array(list) || !ids))
         api_fail(&e, 400, "invalid_type", "tokens", "tokens must be an array of token ids");
     json_array_foreach(list, i, v) {
         if (!e.status && (!json_is_integer(v) || json_integer_value(v) < 0 ||
@@ -169,9 +171,8 @@ static void route_detokenize(http_request *r) {
                      r->srv->info->vocab);
         if (!e.status) ids[i] = (int32_t)json_integer_value(v);
     }
-    if (!e.status && vl_detokenize(r->srv->model, ids, n,
-                                   json_is_true(json_object_get(r->json, "skip_special_tokens")),
-                                   &text, &len, &err)) api_fail_engine(&e, &err, "tokens");
+    if (!e.status && vl_detokenize(r->srv->model, ids, n, skip, &text, &len, &err))
+        api_fail_engine(&e, &err, "tokens");
     free(ids);
     if (e.status) {
         http_error(r, &e);
@@ -190,10 +191,14 @@ static void route_template(http_request *r) {
     api_error e = {0};
     vl_err err = {0};
     json_t *m = json_object_get(r->json, "messages"), *t = json_object_get(r->json, "tools");
-    bool none = json_is_false(json_object_get(r->json, "add_generation_prompt"));
+    bool generation = true, vision_id = false;
+    if (field_bool(r->json, "add_generation_prompt", &generation, &e) ||
+        field_bool(r->json, "add_vision_id", &vision_id, &e)) {
+        http_error(r, &e);
+        return;
+    }
     char *messages = json_dumps(m, 0), *tools = json_is_array(t) ? json_dumps(t, 0) : NULL, *text = NULL;
-    unsigned flags = (none ? VL_NO_GENERATION_PROMPT : 0) |
-        (json_is_true(json_object_get(r->json, "add_vision_id")) ? VL_ADD_VISION_ID : 0);
+    unsigned flags = (generation ? 0 : VL_NO_GENERATION_PROMPT) | (vision_id ? VL_ADD_VISION_ID : 0);
     if (!json_is_array(m)) api_fail(&e, 400, "invalid_type", "messages", "messages must be an array");
     else if (vl_render(r->srv->model, messages, tools, flags, &text, &err))
         api_fail_engine(&e, &err, "messages");

@@ -292,8 +292,9 @@ static int choose(builder *b, const json_t *s, frag *out) {
         return json_array_size(v) == 1 ? value(b, json_array_get(v, 0), out)
                                        : refuse(b, "supported with one member only:", "allOf");
     if (json_is_string(type)) return typed(b, s, json_string_value(type), out);
+    if (type && !json_is_array(type)) return refuse(b, "a type must be a name or a list, not", json_kind(type));
     if (json_object_get(s, "properties")) return object_value(b, s, out);
-    if (!json_is_array(type)) return any_value(b, ANY_LEVELS, out);
+    if (!type) return any_value(b, ANY_LEVELS, out);
     json_array_foreach(type, i, t) {
         frag f;
         if (typed(b, s, json_is_string(t) ? json_string_value(t) : "?", &f)) return -1;

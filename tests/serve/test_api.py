@@ -23,7 +23,8 @@ def state_routes(s):
     status, api = s.json("GET", "/openapi.json")
     check(api["openapi"].startswith("3.") and "/v1/chat/completions" in api["paths"], "/openapi.json")
     equal(s.json("GET", "/nothing")[1]["error"]["code"], "not_found", "404")
-    equal(s.json("PUT", "/v1/models")[1]["error"]["code"], "method_not_allowed", "405")
+    status, headers, _ = s.request("PUT", "/v1/files")
+    equal((status, headers.get("Allow")), (405, "POST, GET"), "405 with Allow")
     status, headers, page = s.get("/")
     check(status == 200 and b"/web/app.js" in page and "default-src 'self'" in
           headers["Content-Security-Policy"] and "Access-Control-Allow-Origin" not in headers, "page and CSP")
@@ -42,6 +43,9 @@ def tokens(s):
     special = s.json("POST", "/tokenize", {"content": "<|im_end|>", "special": True})[1]["count"]
     check(special == 1 and plain > 1, "special tokens only on request")
     equal(s.json("POST", "/detokenize", {"tokens": [10 ** 9]})[0], 400, "id outside the vocabulary")
+    for path, body in (("/tokenize", {"content": "x", "special": 1}), ("/detokenize", {"tokens": [1], "skip_special_tokens": {}}),
+                       ("/apply-template", {"messages": [{"role": "user", "content": "x"}], "add_vision_id": "no"})):
+        equal(s.json("POST", path, body)[0], 400, f"{path} wants booleans")
     equal(s.json("POST", "/detokenize", {"tokens": "x"})[0], 400, "tokens must be an array")
     status, t = s.json("POST", "/apply-template", {"messages": [{"role": "user", "content": "hi"}]})
     check(t["prompt"].startswith("<|im_start|>user\nhi<|im_end|>"), "template")
@@ -104,7 +108,7 @@ def wrong_fields(s):
     cases = [("temperature", "hot"), ("temperature", 9), ("top_p", 0), ("top_k", 1.5), ("n", 0), ("n", 99),
              ("max_tokens", 0), ("max_tokens", "8"), ("seed", "x"), ("stop", 5), ("stop", ["a"] * 17), ("stop", [""]),
              ("logit_bias", []), ("logit_bias", {"x": 1}), ("logit_bias", {"0": 1000}), ("top_logprobs", 3),
-             ("stream", "yes"), ("min_pixels", -1), ("max_pixels", 0), ("detail", 3), ("presence_penalty", 3),
+             ("stream", "yes"), ("min_pixels", -1), ("max_pixels", 0), ("detail", 3), ("detail", "huge"), ("preset", ""), ("presence_penalty", 3),
              ("tools", {}), ("tool_choice", "required"), ("response_format", {"type": "xml"}), ("guided_choice", []),
              ("guided_regex", "(a"), ("stream_options", 1), ("max_time", 0)]
     for name, value in cases:

@@ -126,11 +126,11 @@ def visit(browser, url, out, name, width, height, scheme, locale, question, box)
 def stop_and_again(browser, url):
     page = browser.new_context(viewport={"width": 1100, "height": 800}, locale="en").new_page()
     page.goto(url)
-    page.fill("#max-tokens", "2000")
+    page.fill("#max-tokens", "3000")
+    page.fill("#temperature", "1.5")           # random weights at 0 would be stopped as a loop
     page.fill("#question", "Count to one thousand.")
     page.keyboard.press("Enter")
     page.wait_for_selector("#stop:not([hidden])", timeout=10000)
-    page.wait_for_timeout(500)
     page.click("#stop")
     page.wait_for_selector("#send:not([hidden])", timeout=10000)
     check(page.locator(".message.assistant .tools").count() == 1, "stop ends the answer")

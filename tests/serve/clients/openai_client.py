@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""The official openai package as a client: chat with pictures, streaming, tools, JSON schema, logprobs, files,
+cancel, errors. usage: openai_client.py URL"""
+import base64
+import json
+import sys
+import time
+
+import openai
+
+sys.path.insert(0, __file__.rsplit("/", 2)[0])
+from serving import check, equal, finish, png      # noqa: E402
+
+base = sys.argv[1].rstrip("/")
+client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0)
+MODEL = client.models.list().data[0].id
+URL = "data:image/png;base64," + base64.b64encode(png()).decode()
+LOOK = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": URL, "detail": "low"}},
+                                     {"type": "text", "text": "What colour?"}]}]
+
+
+def ask(messages=LOOK, **k):
+    return client.chat.completions.create(model=MODEL, messages=messages, **{"temperature": 0, "max_tokens": 16, **k})
+
+
+r = ask()
+check(r.choices[0].message.role == "assistant" and r.usage.total_tokens > 0 and r.model == MODEL, "chat with a picture")
+check(r.x_image[0]["tokens"] == r.usage.prompt_tokens_details.image_tokens, "x_image")
+chunks = list(ask(stream=True, stream_options={"include_usage": True}))
+equal("".join(c.choices[0].delta.content or "" for c in chunks if c.choices), r.choices[0].message.content, "stream")
+check(chunks[-1].usage.completion_tokens == r.usage.completion_tokens and chunks[0].choices[0].delta.role == "assistant", "usage")
+r = ask(logprobs=True, top_logprobs=2)
+check(all(len(k.top_logprobs) == 2 and isinstance(k.bytes, list) for k in r.choices[0].logprobs.content), "logprobs")
+r = ask(n=2, temperature=1, seed=5, stop=["zzzz"], presence_penalty=0.5, frequency_penalty=0.1, top_p=0.9, user="me")
+equal(len(r.choices), 2, "n")
+tools = [{"type": "function", "function": {"name": "paint", "description": "paints", "parameters": {
+    "type": "object", "properties": {"colour": {"type": "string", "enum": ["red", "blue"]}}, "required": ["colour"]}}}]
+r = ask(tools=tools, tool_choice="required", max_tokens=120)
+call = r.choices[0].message.tool_calls[0]
+check(call.function.name == "paint" and json.loads(call.function.arguments)["colour"] in ("red", "blue"), "tool call")
+again = LOOK + [r.choices[0].message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "done"}]
+check(ask(again, tools=tools).choices, "the tool's answer goes back")
+pieces = [c for c in ask(tools=tools, tool_choice="required", max_tokens=120, stream=True) if c.choices and c.choices[0].delta.tool_calls]
+equal(pieces[0].choices[0].delta.tool_calls[0].function.name, "paint", "streamed tool call")
+schema = {"name": "answer", "strict": True, "schema": {"type": "object", "properties": {
+    "colour": {"enum": ["red", "green", "blue"]}, "sure": {"type": "boolean"}}, "required": ["colour", "sure"], "additionalProperties": False}}
+o = json.loads(ask(response_format={"type": "json_schema", "json_schema": schema}, max_tokens=60).choices[0].message.content)
+check(o["colour"] in ("red", "green", "blue") and isinstance(o["sure"], bool), "JSON schema")
+f = client.files.create(file=("a.png", png(40, 40)), purpose="vision")
+r = ask([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": f.id}}, {"type": "text", "text": "x"}]}])
+equal(r.x_image[0]["width"], 40, "an uploaded file")
+check(any(x.id == f.id for x in client.files.list().data) and client.files.delete(f.id).deleted, "list and delete files")
+r = client.completions.create(model=MODEL, prompt="Once upon", max_tokens=4, temperature=0, logprobs=1)
+check(len(r.choices[0].logprobs.tokens) <= 4 and r.object == "text_completion", "completions")
+for kind, k in ((openai.BadRequestError, {"temperature": 9}), (openai.BadRequestError, {"extra_body": {"stop": 5}})):
+    try:
+        ask(**k)
+        check(False, f"{k} is refused")
+    except kind as e:
+        check(e.body["param"] in ("temperature", "stop") and e.request_id, f"{k}: {e}")
+try:
+    client.models.retrieve("none")
+    check(False, "404")
+except openai.NotFoundError as e:
+    equal(e.code, "model_not_found", "404")
+stream = ask(stream=True, max_tokens=3000, extra_body={"ignore_eos": True, "cache": False})
+next(iter(stream))
+stream.close()
+import http.client                                  # noqa: E402
+host = base.split("//")[1]
+start = time.monotonic()
+while True:
+    c = http.client.HTTPConnection(host)
+    c.request("GET", "/metrics")
+    if b"vitreous_inflight 0\n" in c.getresponse().read():
+        break
+    check(time.monotonic() - start < 10, "a closed stream ends its answer")
+check(time.monotonic() - start < 2, "... soon")
+finish()
