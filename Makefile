@@ -88,12 +88,12 @@ all: $(LIBA) $(LIBSO) $(BIN)
 ## ---- the two commands of the README ------------------------------------------------------------
 # `deps` may install what the variables above ask pkg-config for, so the rest runs in a make of its own.
 run:
-	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -s deps
+	@$(MAKE) --no-print-directory -s all
 	@tools/run_demo.sh $(BIN)
 test:
-	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory all tests
+	@$(MAKE) --no-print-directory -s deps
+	@$(MAKE) --no-print-directory -s all tests
 	@tests/run.sh $(BUILD) $(T)
 check: test lint
 deps:
@@ -102,10 +102,10 @@ deps:
 ## ---- other configurations ----------------------------------------------------------------------
 # Only the C test programs run there: the shell tests drive the same code through a binary.
 asan tsan:
-	@$(MAKE) --no-print-directory CONFIG=$@ tests $(if $(filter asan,$@),all)
+	@$(MAKE) --no-print-directory -s CONFIG=$@ tests $(if $(filter asan,$@),all)
 	@VL_ONLY_C=1 tests/run.sh build/$@ $(T)
 fuzz:
-	@$(MAKE) --no-print-directory CONFIG=fuzz fuzzers
+	@$(MAKE) --no-print-directory -s CONFIG=fuzz fuzzers
 	@tools/fuzz.sh build/fuzz $(or $(FUZZ_SECONDS),20)
 # The real Qwen vocabulary against HF; installs two packages outside the tree.
 test-qwen-vocab: all $(BUILD)/tests/tokenizer/tok_tool

@@ -51,10 +51,11 @@ done >>"$errors"
 for f in $sources; do
     awk -v f="$f" '
         /^[a-zA-Z_].*\)( *__attribute__.*)? *\{$/ || /^ +.*\) \{$/ && prev ~ /^[a-zA-Z_].*[,(]$/ { start = NR }
-        length($0) > 100 { printf "warning: %s:%d: %d columns\n", f, NR, length($0) }
+        length($0) > 100 { wide++ }
         { prev = $0 }
         /^}/ && start { if (NR - start > 60) printf "warning: %s:%d: a function of %d lines\n", f, start, NR - start; start = 0 }
-        END { if (NR > 600) printf "warning: %s: %d lines\n", f, NR }' "$f"
+        END { if (wide) printf "warning: %s: %d lines over 100 columns\n", f, wide
+              if (NR > 600) printf "warning: %s: %d lines\n", f, NR }' "$f"
 done
 cat "$errors"
 n=$(wc -l <"$errors")

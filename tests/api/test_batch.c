@@ -5,7 +5,7 @@
 
 #include "vitreous.h"
 
-enum { JOBS = 5, TOKENS = 12 };
+enum { JOBS = 5, TOKENS = 24 };
 #define IMAGES "tests/golden/images/"
 static const struct { const char *text; const char *image[3]; } jobs[JOBS] = {
     {"What is in the picture?", {IMAGES "pic-scene.jpg"}},
@@ -115,7 +115,7 @@ static void check_model(const char *dir) {
     compare("alone, twice", again, alone);
     CHECK(memcmp(alone[0].ids, alone[2].ids, sizeof alone[0].ids) != 0, "all answers are one");
     CHECK(alone[0].hash == alone[4].hash, "equal jobs, other logits");
-    static const int rows[] = {JOBS, 13, 512};
+    static const int rows[] = {JOBS, 13, 64, 512};
     for (int caches = 0; caches < 2; caches++) {
         for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
             vl_session *s = session_of(m, JOBS, rows[k], caches);
