@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "kernels/peaks.h"
 
 vl_sampling cli_sampling_of(const cli_sampling *s, const vl_model *m) {
     vl_sampling v = vl_sampling_of_model(m, (int)s->n);
@@ -125,10 +126,12 @@ json_t *cli_answer_json(const cli_answer *a, const vl_model *m, vl_picture *cons
 
 void cli_answer_speed(const cli_answer *a, const vl_model *m) {
     const vl_timings *t = &a->timings;
-    double bytes = (double)vl_model_get_info(m)->decode_bytes * t->decoded_tokens;
-    double gbs = rate(bytes, t->decode_s) / 1e9;
+    const vl_model_info *info = vl_model_get_info(m);
+    double gbs = rate((double)info->decode_bytes * t->decoded_tokens, t->decode_s) / 1e9;
     fprintf(stderr, "encode %.3f s, prefill %d tokens %.3f s, first token %.3f s\n", t->encode_s,
             t->prefill_tokens, t->prefill_s, t->first_token_s);
-    fprintf(stderr, "decode %d tokens: %.1f tok/s, %.2f GB/s, logits %08x\n", t->decoded_tokens,
-            rate(t->decoded_tokens, t->decode_s), gbs, a->logits_hash);
+    double roof = vl_peak_read_gbs(info->threads);
+    fprintf(stderr, "decode %d tokens: %.1f tok/s, %.2f GB/s, %.0f %% of roof (%.1f GB/s), logits %08x\n",
+            t->decoded_tokens, rate(t->decoded_tokens, t->decode_s), gbs, 100 * rate(gbs, roof), roof,
+            a->logits_hash);
 }

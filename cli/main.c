@@ -23,6 +23,7 @@ static const command commands[] = {
     {"template", cmd_template, "messages to the rendered prompt"},
     {"load", cmd_load, "open-loop load on a running server"},
     {"cost", cmd_cost, "CPU or GPU: latency, capacity and money, measured or predicted"},
+    {"bench", cmd_bench, "encode, prefill and decode beside the machine's own peaks"},
     {"kernels", cmd_kernels, "which kernel each slot runs, and why"},
     {"info", cmd_info, "what a checkpoint holds"},
     {"make-random", cmd_make_random, "a checkpoint of any shape with random weights"},

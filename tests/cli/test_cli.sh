@@ -34,7 +34,7 @@ run "$v" preprocess -m $model; rc 2 "preprocess without a picture"
 
 # ---- run -----------------------------------------------------------------------------------------
 run "$v" run -m $model --image $photo -p "What is this?" -n 8 --ignore-eos --threads 1
-rc 0 "run"; errs "run: last line" "tok/s.*GB/s.*logits [0-9a-f]{8}$"
+rc 0 "run"; errs "run: last line" "tok/s, [0-9.]+ GB/s, [0-9]+ % of roof.*logits [0-9a-f]{8}$"
 first=$out
 run "$v" run -m $model --image=$photo --prompt="What is this?" -n 8 --ignore-eos --threads 2
 rc 0 "run, 2 threads"
