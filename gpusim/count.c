@@ -5,6 +5,12 @@
 /* Sectors of a request, each once; addresses of neighbouring lanes usually rise. */
 static int sectors_of(const uint64_t *addr, uint32_t mask, uint32_t bytes, uint64_t *out) {
     int n = 0;
+    uint64_t gap = 0;
+    for (int i = 0; i < LANES; i++) gap |= addr[i] ^ (addr[0] + (uint64_t)i * bytes);
+    if (!gap && mask == ALL) {                 /* neighbouring lanes, neighbouring bytes */
+        for (uint64_t s = addr[0] / 32; s <= (addr[31] + bytes - 1) / 32; s++) out[n++] = s;
+        return n;
+    }
     for (uint32_t m = mask; m; m &= m - 1) {
         uint64_t a = addr[__builtin_ctz(m)];
         for (uint64_t s = a / 32; s <= (a + bytes - 1) / 32; s++) {

@@ -55,17 +55,28 @@ static int misaligned(Access *x) {
 
 /* ---- global ---- */
 
-static int check_global(Access *x, int lane, Alloc *a) {
-    uint64_t off = x->addr[lane] - a->addr;
-    if (x->kind != ACC_WRITE && !a->all_init) {
-        int64_t bad = mem_uninitialised(a, off, x->bytes);
-        if (bad >= 0)
-            check_report(x->w, x->op, lane, x->addr[lane], NULL, "uninitialised-global",
-                         "reads %s+%lld, which nothing wrote", a->name, (long long)bad);
+static void check_written(Access *x, int lane, const Alloc *a) {
+    int64_t bad = mem_uninitialised(a, x->addr[lane] - a->addr, x->bytes);
+    if (bad >= 0)
+        check_report(x->w, x->op, lane, x->addr[lane], NULL, "uninitialised-global",
+                     "reads %s+%lld, which nothing wrote", a->name, (long long)bad);
+}
+
+/* Were the bytes written, are they now, and who else touches them? All lanes in one allocation. */
+static void check_global(Access *x, Alloc *a, uint32_t lanes) {
+    uint64_t gap = 0, off = x->addr[0] - a->addr;
+    for (int i = 0; i < LANES; i++) gap |= x->addr[i] ^ (x->addr[0] + (uint64_t)i * x->bytes);
+    bool row = !gap && lanes == ALL;           /* one piece of 32 * bytes */
+    bool reads = x->kind != ACC_WRITE && settings.checks && !a->all_init &&
+                 !(row && mem_uninitialised(a, off, LANES * x->bytes) < 0);
+    if (row && x->kind != ACC_READ) mem_mark(a, off, LANES * x->bytes);
+    for (int i = 0; i < LANES; i++) {
+        if (!(lanes >> i & 1)) continue;
+        if (reads) check_written(x, i, a);
+        if (!row && x->kind != ACC_READ) mem_mark(a, x->addr[i] - a->addr, x->bytes);
+        if (settings.checks)
+            race_global(x->w, x->op, i, a, x->addr[i] - a->addr, x->bytes, x->kind);
     }
-    if (x->kind != ACC_READ) mem_mark(a, off, x->bytes);
-    race_global(x->w, x->op, lane, a, off, x->bytes, x->kind);
-    return NEXT;
 }
 
 /* The allocation of a lane, or NULL after reporting. */
@@ -100,11 +111,11 @@ static int resolve_global(Access *x) {
             a = n->hit = lane_alloc(x, i);
             if (!a) return FATAL;
             one = lo >= a->addr && hi - a->addr + x->bytes <= a->size;
+            if (!one) check_global(x, a, 1u << i);
         }
         x->p[i] = a->host + (x->addr[i] - a->addr);
-        if (settings.checks) check_global(x, i, a);
-        else if (x->kind != ACC_READ && !a->all_init) mem_mark(a, x->addr[i] - a->addr, x->bytes);
     }
+    if (one) check_global(x, a, x->mask);
     if (settings.counters) count_global(n, x->addr, x->mask, x->bytes, x->kind != ACC_READ);
     return NEXT;
 }
@@ -322,6 +333,12 @@ int exec_atom(Warp *w, const Op *op, uint32_t mask) {
 int exec_cvta(Warp *w, const Op *op, uint32_t mask) {
     uint64_t base = op->space == S_SHARED ? SHARED_WINDOW : op->space == S_LOCAL ? LOCAL_WINDOW : 0;
     if (op->mode) base = 0 - base;
+    if (op->o[0].width == 64 && op->o[1].width == 64) {
+        uint64_t *d = at(w, op->o[0]);
+        const uint64_t *a = at(w, op->o[1]);
+        for (int i = 0; i < LANES; i++) d[i] = mask >> i & 1 ? a[i] + base : d[i];
+        return NEXT;
+    }
     for (int i = 0; i < LANES; i++) {
         if (!(mask >> i & 1)) continue;
         uint64_t v = lane_value(w, op->o[1], i) + base;

@@ -13,6 +13,7 @@
 #include "exec_block.h"
 #include "lanes.h"
 #include "race.h"
+#include <immintrin.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,15 +190,10 @@ int exec_stmatrix(Warp *w, const Op *op, uint32_t mask) {
 
 /* ---- mma ---- */
 
-/* One element of a packed register: e-th value of `per` values. */
-static float unpack(uint32_t v, int e, int kind) {
-    switch (kind) {
-    case MMA_BF16_F32: return f32_bits((e ? v >> 16 : v & 0xffff) << 16);
-    case MMA_F16_F32: case MMA_F16_F16: return (float)half_to(e ? v >> 16 : v & 0xffff);
-    case MMA_TF32: return f32_bits(v & 0xffffe000u);
-    case MMA_S8: return (float)(int8_t)(v >> (8 * e));
-    default: return (float)(uint8_t)(v >> (8 * e));
-    }
+/* One element of a packed register: e-th value of per_register(kind). */
+static inline __attribute__((always_inline)) float unpack(uint32_t v, int e, int kind) {
+    if (kind == MMA_TF32) return f32_bits(v & 0xffffe000u);
+    return kind == MMA_S8 ? (float)(int8_t)(v >> (8 * e)) : (float)(uint8_t)(v >> (8 * e));
 }
 
 /* Truncates to 24 bits below the largest exponent, as block summation in hardware does. */
@@ -215,50 +211,80 @@ static float block_sum(const float *v, int n, float acc) {
     return (float)(sum * unit);
 }
 
-/* d[16][8] = a[16][k] b[k][8] + c, in the chosen order. Rows of b are contiguous: 8 sums at once. */
-static void multiply(float a[16][32], float b[32][8], float c[16][8], int k) {
-    for (int r = 0; r < 16; r++) {
-        if (settings.mma == MMA_BLOCK) {
-            for (int n = 0; n < 8; n++)
-                for (int s = 0; s < k; s += 8) {
-                    float v[8];
-                    int m = k - s < 8 ? k - s : 8;
-                    for (int i = 0; i < m; i++) v[i] = a[r][s + i] * b[s + i][n];
-                    c[r][n] = block_sum(v, m, c[r][n]);
-                }
-            continue;
+/* c[16][8] += a[16][k] b[k][8] in the chosen order, eight rows at a time. */
+static void multiply_fma(float a[16][32], float b[32][8], float c[16][8], int k) {
+    int from = settings.mma == MMA_REVERSE ? k - 1 : 0, step = from ? -1 : 1;
+    for (int r = 0; r < 16; r += 8) {
+        __m256 acc[8];
+        for (int j = 0; j < 8; j++) acc[j] = _mm256_loadu_ps(c[r + j]);
+        for (int s = 0, i = from; s < k; s++, i += step) {
+            __m256 y = _mm256_loadu_ps(b[i]);
+            for (int j = 0; j < 8; j++)
+                acc[j] = _mm256_fmadd_ps(_mm256_set1_ps(a[r + j][i]), y, acc[j]);
         }
-        float acc[8];
-        memcpy(acc, c[r], sizeof acc);
-        for (int s = 0; s < k; s++) {
-            int i = settings.mma == MMA_REVERSE ? k - 1 - s : s;
-            float x = a[r][i];
-            for (int n = 0; n < 8; n++) acc[n] = fmaf(x, b[i][n], acc[n]);
-        }
-        memcpy(c[r], acc, sizeof acc);
+        for (int j = 0; j < 8; j++) _mm256_storeu_ps(c[r + j], acc[j]);
     }
 }
 
-/* Values per register by kind: 2 halves, 1 tf32, 4 bytes. */
-static int per_register(int kind) { return kind == MMA_TF32 ? 1 : kind >= MMA_S8 ? 4 : 2; }
+static void multiply_blocks(float a[16][32], float b[32][8], float c[16][8], int k) {
+    for (int r = 0; r < 16; r++)
+        for (int n = 0; n < 8; n++)
+            for (int s = 0; s < k; s += 8) {
+                float v[8];
+                int m = k - s < 8 ? k - s : 8;
+                for (int i = 0; i < m; i++) v[i] = a[r][s + i] * b[s + i][n];
+                c[r][n] = block_sum(v, m, c[r][n]);
+            }
+}
 
-static void load_a(const Warp *w, const Op *op, float a[16][32]) {
-    int per = per_register(op->mode), regs = (int)op->imm / (2 * per);
-    for (int q = 0; q < regs; q++) {
+/* Values per register: 1 tf32 or 4 bytes. */
+static inline int per_register(int kind) { return kind == MMA_TF32 ? 1 : 4; }
+
+static inline __attribute__((always_inline)) void
+load_kind(const Warp *w, const Op *op, float a[16][32], float b[32][8], const int kind) {
+    const int per = per_register(kind), na = (int)op->imm / (2 * per);
+    for (int q = 0; q < na; q++) {
         const uint32_t *v = at(w, op->o[op->ndst + q]);
         for (int i = 0; i < LANES; i++)
             for (int e = 0; e < per; e++)
-                a[i / 4 + q % 2 * 8][q / 2 * 4 * per + i % 4 * per + e] = unpack(v[i], e, op->mode);
+                a[i / 4 + q % 2 * 8][q / 2 * 4 * per + i % 4 * per + e] = unpack(v[i], e, kind);
     }
-}
-
-static void load_b(const Warp *w, const Op *op, float b[32][8]) {
-    int per = per_register(op->mode), na = (int)op->imm / (2 * per), regs = na / 2;
-    for (int q = 0; q < regs; q++) {
+    for (int q = 0; q < na / 2; q++) {
         const uint32_t *v = at(w, op->o[op->ndst + na + q]);
         for (int i = 0; i < LANES; i++)
             for (int e = 0; e < per; e++)
-                b[q * 4 * per + i % 4 * per + e][i / 4] = unpack(v[i], e, op->mode);
+                b[q * 4 * per + i % 4 * per + e][i / 4] = unpack(v[i], e, kind);
+    }
+}
+
+/* One register of halves: the 8x8 row-major matrix it holds, as floats. */
+static void halves(const uint32_t *v, bool bf, float *dst, int stride) {
+    for (int r = 0; r < 8; r++) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(v + 4 * r));
+        __m256i wide = _mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16);
+        _mm256_storeu_ps(dst + r * stride, bf ? _mm256_castsi256_ps(wide) : _mm256_cvtph_ps(x));
+    }
+}
+
+static void load_halves(const Warp *w, const Op *op, float a[16][32], float b[32][8]) {
+    int na = (int)op->imm / 4;
+    bool bf = op->mode == MMA_BF16_F32;
+    for (int q = 0; q < na; q++)
+        halves(at(w, op->o[op->ndst + q]), bf, &a[q % 2 * 8][q / 2 * 8], 32);
+    for (int q = 0; q < na / 2; q++) {
+        float t[8][8];
+        halves(at(w, op->o[op->ndst + na + q]), bf, t[0], 8);
+        for (int k = 0; k < 8; k++)
+            for (int n = 0; n < 8; n++) b[q * 8 + k][n] = t[n][k];
+    }
+}
+
+static void load(const Warp *w, const Op *op, float a[16][32], float b[32][8]) {
+    switch (op->mode) {
+    case MMA_TF32: load_kind(w, op, a, b, MMA_TF32); break;
+    case MMA_S8: load_kind(w, op, a, b, MMA_S8); break;
+    case MMA_U8: load_kind(w, op, a, b, MMA_U8); break;
+    default: load_halves(w, op, a, b); break;
     }
 }
 
@@ -278,8 +304,7 @@ int exec_mma(Warp *w, const Op *op, uint32_t mask) {
     int r = exec_whole_warp(w, op, mask);
     if (r != NEXT) return r;
     float a[16][32], b[32][8], c[16][8];
-    load_a(w, op, a);
-    load_b(w, op, b);
+    load(w, op, a, b);
     if (op->mode >= MMA_S8) {
         integer_mma(w, op, a, b);
         return NEXT;
@@ -297,7 +322,8 @@ int exec_mma(Warp *w, const Op *op, uint32_t mask) {
             }
         }
     }
-    multiply(a, b, c, (int)op->imm);
+    if (settings.mma == MMA_BLOCK) multiply_blocks(a, b, c, (int)op->imm);
+    else multiply_fma(a, b, c, (int)op->imm);
     for (int q = 0; q < words; q++) {
         uint32_t *v = at(w, op->o[q]);
         for (int i = 0; i < LANES; i++)

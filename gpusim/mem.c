@@ -89,6 +89,10 @@ uint8_t *mem_host(uint64_t addr, uint64_t bytes) {
 
 void mem_mark(Alloc *a, uint64_t off, uint64_t bytes) {
     if (a->all_init) return;
+    if (bytes <= 8 && off % 8 + bytes <= 8) {
+        a->init[off / 8] |= (uint8_t)(((1u << bytes) - 1) << off % 8);
+        return;
+    }
     if (bytes == a->size) a->all_init = true;
     while (bytes && off % 8) {
         a->init[off / 8] |= (uint8_t)(1 << off % 8);

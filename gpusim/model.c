@@ -40,7 +40,7 @@ static void l2_start(const Gpu *g) {
 
 void model_l2(uint64_t line, uint32_t mask, bool write) {
     if (!l2) return;
-    Line *set = &l2[line * 0x9e3779b97f4a7c15ull % sets * WAYS], *at = set;
+    Line *set = &l2[line % sets * WAYS], *at = set;
     for (int i = 0; i < WAYS; i++) {
         if (set[i].valid && set[i].line == line) { at = &set[i]; break; }
         if (set[i].used < at->used) at = &set[i];

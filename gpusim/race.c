@@ -215,6 +215,15 @@ static void global_word(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off,
                  .flags = (uint8_t)((g->flags & ~G_WR_STRONG) | (strong ? G_WR_STRONG : 0))};
 }
 
+/* Reads that the shadow already stands for: by many blocks, or by this very lane. */
+static inline bool known_read(const Warp *w, const GWord *g, uint32_t m, uint16_t who) {
+    const Cta *c = w->cta;
+    return g->rd_launch == c->l->id && (g->rmask & m) == m && g->wr_launch <= w->ordered_upto &&
+           !(g->flags & G_RD_STRONG) &&
+           (g->flags & G_RD_CTAS || (g->rd_who == who && g->rd_cta == c->linear &&
+                                     g->rd_tick == (uint16_t)c->tick));
+}
+
 static void after_host(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off, bool write) {
     for (int k = 0; k < (write ? 2 : 1); k++) {
         uint32_t node = k ? a->host_rd : a->host_wr;
@@ -238,7 +247,10 @@ void race_global(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off, uint32
         global_word(w, op, lane, a, off, byte_mask(off, bytes), kind);
         return;
     }
-    for (uint32_t i = 0; i < bytes; i += 4) global_word(w, op, lane, a, off + i, 15, kind);
+    uint16_t who = (uint16_t)(w->id * 32 + (uint32_t)lane);
+    for (uint32_t i = 0; i < bytes; i += 4)
+        if (kind != ACC_READ || !known_read(w, &a->shadow[(off + i) / 4], 15, who))
+            global_word(w, op, lane, a, off + i, 15, kind);
 }
 
 void race_host(uint32_t node, uint64_t addr, uint64_t bytes, bool write) {

@@ -17,7 +17,7 @@ static const Row rows[] = {
     ROW("order", "forward", ORDER, order),    ROW("mma", "fma", MMA, mma),
     ROW("perturb", "0", BOOL, perturb),       ROW("seed", "1", BIG, seed),
     ROW("ptx", "0", INT, ptx),                ROW("max_steps", "200000000", BIG, max_steps),
-    ROW("big", "16777216", BIG, big_alloc),   ROW("allow", "", TEXT, allow),
+    ROW("big", "1048576", BIG, big_alloc),   ROW("allow", "", TEXT, allow),
     ROW("exit", "0", INT, exit_code),         ROW("report", "", TEXT, report),
 };
 
