@@ -96,6 +96,8 @@ test:
 	@$(MAKE) --no-print-directory -s all tests
 	@tests/run.sh $(BUILD) $(T)
 check: test lint
+test-neon:
+	@tests/kernels/test_neon.sh
 deps:
 	@tools/deps.sh $(PKG)
 
@@ -190,5 +192,5 @@ clean:
 	rm -rf build
 
 .SECONDARY:
-.PHONY: all run test test-qwen-vocab check deps asan tsan fuzz bench lint help static tests fuzzers install clean
+.PHONY: all run test test-neon test-qwen-vocab check deps asan tsan fuzz bench lint help static tests fuzzers install clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

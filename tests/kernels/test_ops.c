@@ -1,0 +1,388 @@
+/* test_ops.c: whole ops of the CPU backend against plain double code, and the promise of design §1.4:
+ * the same row gives the same bits for 1 or 2 threads, through gemv or gemm, alone, in a chunk or in
+ * a batch. Runs on the tier that VL_CPU leaves; main() repeats itself for every tier present. */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels/cpu/ukernels.h"
+#include "kernels/ops_trace.h"
+#include "tests/test.h"
+
+static vl_rng rng;
+static const char *tier;
+
+static float *random_floats(size_t n) {
+    float *x = vl_calloc(n, sizeof *x);
+    vl_assert(x, "memory");
+    for (size_t i = 0; i < n; i++) x[i] = (float)vl_rng_normal(&rng);
+    return x;
+}
+static float *nans(size_t n) {
+    float *x = random_floats(n);
+    memset(x, 0xff, n * sizeof *x);
+    return x;
+}
+static vl_backend *open_cpu(int threads) {
+    vl_backend *b = NULL;
+    vl_err err = {0};
+    if (vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", threads}, &err)) {
+        printf("FAIL %s\n", err.msg);
+        exit(1);
+    }
+    return b;
+}
+
+/* A matrix of the given type with random values; *wide gets the same values as f32. */
+static vl_matrix random_matrix(int rows, int cols, vl_dtype dtype, float **wide) {
+    size_t n = (size_t)rows * (size_t)cols;
+    float *f = random_floats(n);
+    uint16_t *h = vl_calloc(n, sizeof *h);
+    vl_assert(h, "memory");
+    for (size_t i = 0; i < n && dtype != VL_F32; i++)
+        h[i] = dtype == VL_BF16 ? vl_f32_to_bf16(f[i]) : vl_f32_to_f16(f[i]);
+    *wide = vl_calloc(n, sizeof **wide);
+    vl_assert(*wide, "memory");
+    vl_widen(*wide, dtype == VL_F32 ? (void *)f : (void *)h, dtype, n);
+    const void *data = dtype == VL_F32 ? (void *)f : (void *)h;
+    free(dtype == VL_F32 ? (void *)h : (void *)f);
+    return (vl_matrix){"test", data, dtype, rows, cols, NULL};
+}
+
+/* max |a - b| / max |b| */
+static double off(const float *a, const double *b, size_t n) {
+    double worst = 0, big = 1e-30;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - b[i]);
+        if (!(d <= worst)) worst = isnan(d) ? INFINITY : d;
+        if (fabs(b[i]) > big) big = fabs(b[i]);
+    }
+    return worst / big;
+}
+static bool same(const float *a, const float *b, size_t n) { return !memcmp(a, b, n * sizeof *a); }
+
+/* ---- linear ------------------------------------------------------------------------------------ */
+
+static void linear_case(vl_backend *one, vl_backend *two, int T, int N, int K, vl_dtype dtype,
+                        vl_epilogue epi, bool with_bias) {
+    float *wide, *x = random_floats((size_t)T * (size_t)(K + 3)), *bias = random_floats((size_t)N);
+    vl_matrix w = random_matrix(N, K, dtype, &wide), v = w;
+    int ldx = K + 3, ldo = N + 2;
+    size_t n = (size_t)T * (size_t)ldo;
+    float *start = random_floats(n), *out = random_floats(n), *part = random_floats(n);
+    double *want = vl_calloc(n, sizeof *want);
+    vl_err err;
+    CHECK(one->ops->prepare(one, &w, VL_USE_LINEAR, &err) == 0, "%s", err.msg);
+    CHECK(two->ops->prepare(two, &v, VL_USE_LINEAR, &err) == 0, "%s", err.msg);
+    for (int t = 0; t < T; t++)
+        for (int j = 0; j < ldo; j++) {
+            size_t at = (size_t)t * (size_t)ldo + (size_t)j;
+            want[at] = (double)start[at];
+            if (j >= N) continue; /* between rows: untouched */
+            double s = with_bias ? (double)bias[j] : 0;
+            for (int k = 0; k < K; k++)
+                s += (double)x[(size_t)t * (size_t)ldx + (size_t)k] * (double)wide[(size_t)j * (size_t)K + (size_t)k];
+            if (epi == VL_EPI_GELU_TANH) s = s / (1 + exp(-1.5957691216057308 * (s + 0.044715 * s * s * s)));
+            if (epi == VL_EPI_GELU_ERF) s = 0.5 * s * erfc(-s * 0.7071067811865476);
+            want[at] = epi == VL_EPI_ADD ? want[at] + s : s;
+        }
+    memcpy(out, start, n * sizeof *out);
+    one->ops->linear(one, out, ldo, x, ldx, T, &w, with_bias ? bias : NULL, epi);
+    double e = off(out, want, n);
+    CHECK(e < 2e-6, "%s linear T %d N %d K %d %s epi %d: off by %.2g", tier, T, N, K, vl_dtype_name(dtype),
+          (int)epi, e);
+    static const int CHUNKS[] = {1, 2, 5, 6, 7, 64, 512};
+    for (int c = 0; c < 7; c++) { /* two threads, other chunks: the same bits */
+        memcpy(part, start, n * sizeof *part);
+        for (int t = 0; t < T; t += CHUNKS[c])
+            two->ops->linear(two, part + (size_t)t * (size_t)ldo, ldo, x + (size_t)t * (size_t)ldx, ldx,
+                             T - t < CHUNKS[c] ? T - t : CHUNKS[c], &v, with_bias ? bias : NULL, epi);
+        CHECK(same(out, part, n), "%s linear T %d N %d K %d %s: chunks of %d change bits", tier, T, N, K,
+              vl_dtype_name(dtype), CHUNKS[c]);
+    }
+    free((void *)(uintptr_t)w.data);
+    free(wide), free(x), free(bias), free(start), free(out), free(part), free(want);
+}
+
+static void test_linear(vl_backend *one, vl_backend *two) {
+    linear_case(one, two, 1, 1, 1, VL_BF16, VL_EPI_NONE, false);
+    linear_case(one, two, 13, 33, 65, VL_BF16, VL_EPI_NONE, true);
+    linear_case(one, two, 13, 33, 65, VL_F16, VL_EPI_GELU_TANH, true);
+    linear_case(one, two, 13, 95, 257, VL_F32, VL_EPI_ADD, false);
+    linear_case(one, two, 250, 64, 300, VL_BF16, VL_EPI_GELU_ERF, true);
+    linear_case(one, two, 30, 96, 1536, VL_BF16, VL_EPI_ADD, true);
+    linear_case(one, two, 7, 40, 6144, VL_BF16, VL_EPI_NONE, false);
+}
+
+/* A matrix in a file mapping: its pages may be given back while packing, gathers still work. */
+static void test_file_pages(vl_backend *b) {
+    enum { ROWS = 3000, COLS = 1031 };
+    float *wide, *x = random_floats(COLS), *first = nans(ROWS), *row = nans(COLS);
+    vl_matrix w = random_matrix(ROWS, COLS, VL_BF16, &wide);
+    size_t bytes = (size_t)ROWS * COLS * 2;
+    FILE *f = tmpfile();
+    CHECK(f && fwrite(w.data, 1, bytes, f) == bytes && fflush(f) == 0, "temporary file");
+    if (!f) return;
+    void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fileno(f), 0);
+    vl_err err;
+    free((void *)(uintptr_t)w.data);
+    w.data = map;
+    CHECK(b->ops->prepare(b, &w, VL_USE_LINEAR | VL_USE_GATHER | VL_USE_FILE_PAGES, &err) == 0, "%s", err.msg);
+    b->ops->linear(b, first, ROWS, x, COLS, 1, &w, NULL, VL_EPI_NONE);
+    double *want = vl_calloc(ROWS, sizeof *want);
+    for (int j = 0; j < ROWS; j++)
+        for (int k = 0; k < COLS; k++) want[j] += (double)x[k] * (double)wide[(size_t)j * COLS + (size_t)k];
+    CHECK(off(first, want, ROWS) < 2e-6, "%s packed in slices", tier);
+    int32_t id = 2999;
+    b->ops->embed(b, row, &w, &id, 1);
+    CHECK(same(row, wide + (size_t)id * COLS, COLS), "%s gather after packing", tier);
+    munmap(map, bytes);
+    fclose(f);
+    free(wide), free(x), free(first), free(row), free(want);
+}
+
+/* ---- attention ----------------------------------------------------------------------------------- */
+
+static void softmax_row(double *out, const float *q, const float *k, const float *v, size_t ld, int keys,
+                        int E, double scale) {
+    double *p = vl_calloc((size_t)keys, sizeof *p), top = -INFINITY, sum = 0;
+    for (int j = 0; j < keys; j++) {
+        for (int e = 0; e < E; e++) p[j] += (double)q[e] * (double)k[(size_t)j * ld + (size_t)e];
+        p[j] *= scale;
+        if (p[j] > top) top = p[j];
+    }
+    for (int j = 0; j < keys; j++) sum += p[j] = exp(p[j] - top);
+    for (int e = 0; e < E; e++) {
+        out[e] = 0;
+        for (int j = 0; j < keys; j++) out[e] += p[j] / sum * (double)v[(size_t)j * ld + (size_t)e];
+    }
+    free(p);
+}
+
+static void full_case(vl_backend *one, vl_backend *two, const int32_t *cu, int n, int H, int E) {
+    int P = cu[n];
+    size_t D = (size_t)H * (size_t)E, rows = (size_t)P;
+    float *qkv = random_floats(rows * 3 * D), *a = nans(rows * D), *b = nans(rows * D);
+    double *want = vl_calloc(rows * D, sizeof *want), scale = 1 / sqrt(E);
+    for (int s = 0; s < n; s++)
+        for (int p = cu[s]; p < cu[s + 1]; p++)
+            for (int h = 0; h < H; h++) {
+                const float *k = qkv + (size_t)cu[s] * 3 * D + D + (size_t)h * (size_t)E;
+                softmax_row(want + (size_t)p * D + (size_t)h * (size_t)E,
+                            qkv + (size_t)p * 3 * D + (size_t)h * (size_t)E, k, k + D, 3 * D,
+                            cu[s + 1] - cu[s], E, scale);
+            }
+    one->ops->attend_full(one, a, qkv, cu, n, P, H, E, (float)scale);
+    two->ops->attend_full(two, b, qkv, cu, n, P, H, E, (float)scale);
+    double e = off(a, want, rows * D);
+    CHECK(e < 3e-6, "%s attend_full P %d H %d E %d: off by %.2g", tier, P, H, E, e);
+    CHECK(same(a, b, rows * D), "%s attend_full P %d: threads change bits", tier, P);
+    for (int s = 0; s < n; s++) { /* a segment alone */
+        size_t len = (size_t)(cu[s + 1] - cu[s]), at = (size_t)cu[s];
+        int32_t own[2] = {0, (int32_t)len};
+        two->ops->attend_full(two, b + at * D, qkv + at * 3 * D, own, 1, (int)len, H, E, (float)scale);
+    }
+    CHECK(same(a, b, rows * D), "%s attend_full P %d: segments change bits", tier, P);
+    free(qkv), free(a), free(b), free(want);
+}
+
+/* Two sequences in scattered blocks; rows are appended in chunks and attend as they come. */
+static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, int H, int G, int E) {
+    enum { MAXB = 8 };
+    int T = len0 + len1;
+    size_t D = (size_t)H * (size_t)E, kv = (size_t)G * (size_t)E, rows = (size_t)T;
+    size_t pool = 2 * MAXB * (size_t)VL_KV_BLOCK * kv, half = (size_t)E / 2;
+    float *q = random_floats(rows * D), *k = random_floats(rows * kv), *v = random_floats(rows * kv);
+    float *cos_ = random_floats(rows * half), *sin_ = random_floats(rows * half);
+    float *qn = random_floats((size_t)E), *kn = random_floats((size_t)E);
+    float *kp = nans(pool), *vp = nans(pool), *out = nans(rows * D), *part = nans(rows * D), *rot = nans(rows * D);
+    double *want = vl_calloc(rows * D, sizeof *want), scale = 1 / sqrt(E);
+    int32_t *slot = vl_calloc(rows, 4), *seq = vl_calloc(rows, 4), *len = vl_calloc(rows, 4);
+    int32_t table[2 * MAXB];
+    for (int i = 0; i < 2 * MAXB; i++) table[i] = (i * 7 + 3) % (2 * MAXB); /* scattered, disjoint */
+    for (int t = 0; t < T; t++) {
+        seq[t] = t >= len0;
+        int i = t - (seq[t] ? len0 : 0);
+        len[t] = i + 1;
+        slot[t] = table[seq[t] * MAXB + i / VL_KV_BLOCK] * VL_KV_BLOCK + i % VL_KV_BLOCK;
+    }
+    memcpy(rot, q, rows * D * sizeof *q);
+    vl_rope_kv_args r = {.q = rot, .k = k, .v = v, .ldq = (int)D, .ldk = (int)kv, .ldv = (int)kv, .q_norm = qn,
+                         .k_norm = kn, .eps = 1e-6f, .cos = cos_, .sin = sin_, .k_pool = kp, .v_pool = vp,
+                         .kv_slot = slot, .T = T, .H = H, .G = G, .E = E};
+    one->ops->qk_norm_rope(one, &r);
+    /* norm, then rotate_half, in double, for one key row of each sequence */
+    for (int t = 0; t < T; t += len0 > 1 ? len0 - 1 : 1) {
+        const float *src = k + (size_t)t * kv, *got = kp + ((size_t)(slot[t] / VL_KV_BLOCK) * (size_t)G * VL_KV_BLOCK +
+                                                           (size_t)(slot[t] % VL_KV_BLOCK)) * (size_t)E;
+        double ss = 0, ref[256];
+        for (int e = 0; e < E; e++) ss += (double)src[e] * (double)src[e];
+        for (int e = 0; e < E; e++) ref[e] = (double)src[e] / sqrt(ss / E + 1e-6) * (double)kn[e];
+        double y[256];
+        for (int e = 0; e < E; e++) {
+            size_t f = (size_t)t * half + (size_t)e % half;
+            y[e] = ref[e] * (double)cos_[f] + (e < E / 2 ? -ref[e + E / 2] : ref[e - E / 2]) * (double)sin_[f];
+        }
+        CHECK(off(got, y, (size_t)E) < 1e-6, "%s qk_norm_rope row %d E %d", tier, t, E);
+    }
+    vl_causal_args a = {.out = out, .q = rot, .ldq = (int)D, .k_pool = kp, .v_pool = vp, .table = table,
+                        .max_blocks = MAXB, .row_seq = seq, .row_len = len, .T = T, .H = H, .G = G, .E = E,
+                        .scale = (float)scale};
+    one->ops->attend_causal(one, &a);
+    float *kl = random_floats(rows * (size_t)E), *vl = random_floats(rows * (size_t)E);
+    for (int t = 0; t < T; t++)
+        for (int h = 0; h < H; h++) {
+            int g = h / (H / G);
+            for (int j = 0; j < len[t]; j++) { /* gather the keys of this row */
+                int s = table[seq[t] * MAXB + j / VL_KV_BLOCK];
+                size_t at = (((size_t)s * (size_t)G + (size_t)g) * VL_KV_BLOCK + (size_t)(j % VL_KV_BLOCK)) * (size_t)E;
+                memcpy(kl + (size_t)j * (size_t)E, kp + at, (size_t)E * 4);
+                memcpy(vl + (size_t)j * (size_t)E, vp + at, (size_t)E * 4);
+            }
+            softmax_row(want + (size_t)t * D + (size_t)h * (size_t)E, rot + (size_t)t * D + (size_t)h * (size_t)E,
+                        kl, vl, (size_t)E, len[t], E, scale);
+        }
+    double e = off(out, want, rows * D);
+    CHECK(e < 3e-6, "%s attend_causal %d+%d H %d G %d E %d: off by %.2g", tier, len0, len1, H, G, E, e);
+    static const int CHUNKS[] = {1, 7, 64, 512};
+    for (int c = 0; c < 4; c++) { /* rows in chunks that straddle the sequences, on two threads */
+        memset(part, 0xff, rows * D * sizeof *part);
+        for (int t = 0; t < T; t += CHUNKS[c]) {
+            vl_causal_args s = a;
+            s.out = part + (size_t)t * D;
+            s.q = rot + (size_t)t * D;
+            s.row_seq = seq + t;
+            s.row_len = len + t;
+            s.T = T - t < CHUNKS[c] ? T - t : CHUNKS[c];
+            two->ops->attend_causal(two, &s);
+        }
+        CHECK(same(out, part, rows * D), "%s attend_causal: chunks of %d change bits", tier, CHUNKS[c]);
+    }
+    free(q), free(k), free(v), free(cos_), free(sin_), free(qn), free(kn), free(kp), free(vp), free(out);
+    free(part), free(rot), free(want), free(slot), free(seq), free(len), free(kl), free(vl);
+}
+
+static void test_attention(vl_backend *one, vl_backend *two) {
+    static const int HEADS[] = {24, 40, 64, 72, 80, 128};
+    for (int i = 0; i < 6; i++) {
+        full_case(one, two, (const int32_t[]){0, 70, 71, 230}, 3, 2, HEADS[i]);
+        causal_case(one, two, 70, 9, 6, 2, HEADS[i]);
+    }
+    causal_case(one, two, 130, 200, 16, 8, 128);
+    causal_case(one, two, 1, 1, 3, 1, 40);
+}
+
+/* ---- the small ops ------------------------------------------------------------------------------- */
+
+static void test_rows(vl_backend *b) {
+    float src[12], dst[12], logits[] = {1, 3, 3, -1, -7, 2, 5, 5};
+    for (int i = 0; i < 12; i++) src[i] = (float)(i + 1), dst[i] = 100;
+    b->ops->copy_rows(b, dst, (const int32_t[]){2, 0}, src, (const int32_t[]){1, 3}, 2, 3);
+    CHECK(dst[6] == 4 && dst[8] == 6 && dst[0] == 10 && dst[3] == 100, "%s copy_rows", tier);
+    b->ops->add_rows(b, dst, (const int32_t[]){1}, src, NULL, 1, 3);
+    CHECK(dst[3] == 101 && dst[5] == 103 && dst[6] == 4, "%s add_rows", tier);
+    int32_t ids[2];
+    b->ops->argmax(b, ids, logits, 2, 4);
+    CHECK(ids[0] == 1 && ids[1] == 2, "%s argmax %d %d", tier, ids[0], ids[1]);
+    float *wide, out[10], corner[] = {0.25f, 0.25f, 0.5f, 0};
+    vl_matrix table = random_matrix(4, 5, VL_BF16, &wide);
+    vl_err err;
+    CHECK(b->ops->prepare(b, &table, VL_USE_GATHER, &err) == 0, "%s", err.msg);
+    b->ops->pos_embed(b, out, &table, (const int32_t[]){3, 0, 1, 2}, corner, 1);
+    double w = 0.25 * (double)wide[15] + 0.25 * (double)wide[0] + 0.5 * (double)wide[5];
+    CHECK(fabs((double)out[0] - w) < 1e-6, "%s pos_embed", tier);
+    out[5] = 7;
+    b->ops->embed(b, out, &table, (const int32_t[]){2, -1}, 2);
+    CHECK(same(out, wide + 10, 5) && out[5] == 7, "%s embed leaves negative ids", tier);
+    free((void *)(uintptr_t)table.data);
+    free(wide);
+}
+
+/* ---- the decorators ------------------------------------------------------------------------------ */
+
+static int tapped;
+static void on_tap(void *user, const char *name, int layer, const float *x, int rows, int cols) {
+    tapped += *(int *)user + (strcmp(name, "x") == 0) + layer + (x[1] == 2) + rows + cols;
+}
+
+static void test_decorators(void) {
+    vl_backend *b = open_cpu(2), *c, *t, *p;
+    vl_err err = {0};
+    CHECK(!vl_ops_check_wrap(&c, b, &err) && !vl_ops_trace_wrap(&t, c, &err) && !vl_ops_tap_wrap(&p, t, &err),
+          "%s", err.msg);
+    CHECK(vl_backend_threads(p) == 2, "threads through decorators");
+    float x[64], w[4] = {1, 1, 1, 1}, y[64], *wide;
+    for (int i = 0; i < 64; i++) x[i] = (float)(i + 1);
+    int user = 1000;
+    p->ops->tap(p, "x", 3, x, 2, 2);
+    CHECK(tapped == 0, "a tap nobody listens to");
+    vl_ops_tap_set(p, on_tap, &user);
+    p->ops->tap(p, "x", 3, x, 2, 2);
+    CHECK(tapped == 1009, "tapped %d", tapped);
+    vl_matrix m = random_matrix(8, 4, VL_BF16, &wide);
+    m.name = "model.layers.12.mlp.weight";
+    CHECK(p->ops->prepare(p, &m, VL_USE_LINEAR, &err) == 0, "%s", err.msg);
+    vl_trace_reset(t);
+    p->ops->linear(p, y, 8, x, 4, 8, &m, NULL, VL_EPI_NONE);
+    m.name = "model.layers.3.mlp.weight";
+    p->ops->linear(p, y, 8, x, 4, 8, &m, NULL, VL_EPI_NONE);
+    p->ops->rmsnorm(p, y, x, w, 16, 4, 1e-6f);
+    CHECK(p->ops->sync(p, &err) == 0, "%s", err.msg);
+    const vl_trace_row *rows;
+    double wall, sum = 0;
+    size_t n = vl_trace_rows(t, &rows, &wall);
+    for (size_t i = 0; i < n; i++) sum += rows[i].seconds;
+    CHECK(n == 2 && sum <= wall, "%zu rows, %g of %g s", n, sum, wall);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(rows[i].op, "linear")) continue;
+        CHECK(rows[i].calls == 2 && rows[i].flops == 2 * 2.0 * 8 * 8 * 4 &&
+                  rows[i].bytes == 2.0 * (8 * 4 * 2 + 8 * 4 * 4 + 8 * 8 * 4),
+              "%g flops, %g bytes", rows[i].flops, rows[i].bytes);
+        CHECK(!strcmp(rows[i].what, "model.layers.#.mlp.weight"), "%s", rows[i].what);
+    }
+    w[2] = NAN; /* the check decorator names the culprit, once */
+    p->ops->rmsnorm(p, y, x, w, 2, 4, 1e-6f);
+    p->ops->swiglu(p, y, y, y, 2, 4);
+    CHECK(p->ops->sync(p, &err) && err.code == VL_E_NUMERIC && strstr(err.msg, "rmsnorm"), "%s", err.msg);
+    p->ops->close(p);
+    free((void *)(uintptr_t)m.data);
+    free(wide);
+}
+
+static void test_open(void) {
+    vl_backend *b;
+    vl_err err;
+    CHECK(vl_backend_open(&b, &(vl_backend_params){"abacus", "exact", 1}, &err) && err.code == VL_E_USAGE, "name");
+    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "int3", 1}, &err) && err.code == VL_E_UNSUPPORTED, "dtype");
+    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", -1}, &err) && err.code == VL_E_USAGE, "threads");
+    setenv("VL_KERNEL", "rope=nonsense", 1);
+    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && strstr(err.msg, "rope"), "forced");
+    setenv("VL_KERNEL", "rope=rope_scalar", 1);
+    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 0}, &err) == 0, "%s", err.msg);
+    CHECK(vl_backend_threads(b) >= 1, "threads");
+    b->ops->close(b);
+    unsetenv("VL_KERNEL");
+    setenv("VL_CPU", "mmx", 1);
+    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && err.code == VL_E_USAGE, "VL_CPU");
+    unsetenv("VL_CPU");
+}
+
+int main(void) {
+    const char *cap = getenv("VL_CPU"); /* set: only that tier */
+    for (int t = 0; t < VL_TIERS; t++) {
+        if (!vl_tier_present((vl_tier)t) || (cap && strcmp(cap, vl_tier_names[t]))) continue;
+        tier = vl_tier_names[t];
+        setenv("VL_CPU", tier, 1);
+        vl_rng_seed(&rng, 7);
+        vl_backend *one = open_cpu(1), *two = open_cpu(2);
+        test_linear(one, two);
+        test_file_pages(two);
+        test_attention(one, two);
+        test_rows(two);
+        one->ops->close(one);
+        two->ops->close(two);
+    }
+    unsetenv("VL_CPU");
+    test_decorators();
+    test_open();
+    return test_end();
+}
