@@ -4,6 +4,8 @@
  */
 #include "loader/image_decode.h"
 
+#include <stdlib.h>
+
 static uint32_t crc32_of(const uint8_t *p, size_t n) {
     uint32_t crc = 0xffffffffu;
     static const uint32_t NIBBLE[16] = { /* the reflected polynomial 0xedb88320, four bits a step */
@@ -19,10 +21,25 @@ static uint32_t crc32_of(const uint8_t *p, size_t n) {
     return ~crc;
 }
 
-static int on_chunk(vl_decode *d, const char type[4], const uint8_t *data, size_t n) {
+typedef struct png {
+    bool indexed;
+    size_t colours;            /* that the bit depth can name                     */
+    size_t palette, entries;   /* where the PLTE chunk begins (0: none); its size */
+} png;
+
+static int on_chunk(vl_decode *d, png *f, size_t at, const uint8_t *chunk, size_t n) {
+    const char *type = (const char *)chunk + 4;
+    const uint8_t *data = chunk + 8;
     if (memcmp(type, "IHDR", 4) == 0) {
-        if (n != 13) return vl_decode_broken(d, "PNG");
+        if (n != 13 || at != 8) return vl_decode_broken(d, "PNG");
+        f->indexed = data[9] == 3;
+        f->colours = data[8] < 8 ? (size_t)1 << data[8] : 256;
         return vl_decode_size(d, vl_get32(data, true), vl_get32(data + 4, true));
+    }
+    if (memcmp(type, "PLTE", 4) == 0) {
+        if (f->palette || n % 3) return vl_decode_broken(d, "PNG");
+        f->palette = at;
+        f->entries = n / 3;
     }
     if (memcmp(type, "eXIf", 4) == 0) vl_decode_exif(d, data, n);
     if (memcmp(type, "iCCP", 4) == 0) vl_decode_warn(d, "icc_ignored");
@@ -31,8 +48,31 @@ static int on_chunk(vl_decode *d, const char type[4], const uint8_t *data, size_
     return 0;
 }
 
+/* stb_image reads uninitialised colours where an index is beyond the palette: it gets a file whose
+ * palette is filled up with black. */
+static int decode_short_palette(vl_decode *d, const png *f) {
+    const uint8_t *file = d->bytes;
+    size_t len = d->len, more = 3 * (f->colours - f->entries);
+    size_t end = f->palette + 8 + 3 * f->entries;
+    uint32_t n = (uint32_t)(3 * f->colours);
+    uint8_t *copy = malloc(len + more);
+    if (!copy) return vl_decode_no_memory(d);
+    memcpy(copy, file, end);
+    memset(copy + end, 0, more);
+    memcpy(copy + end + more, file + end, len - end); /* the CRC is wrong now: nobody looks */
+    for (int i = 0; i < 4; i++) copy[f->palette + (size_t)i] = (uint8_t)(n >> (24 - 8 * i));
+    d->bytes = copy;
+    d->len = len + more;
+    int rc = vl_decode_stb(d, "PNG");
+    d->bytes = file;
+    d->len = len;
+    free(copy);
+    return rc;
+}
+
 int vl_decode_png(vl_decode *d) {
     size_t at = 8;
+    png f = {0};
     for (const char *type = "none"; memcmp(type, "IEND", 4) != 0;) {
         if (d->len - at < 12) return vl_decode_truncated(d, "PNG");
         const uint8_t *chunk = d->bytes + at;
@@ -42,8 +82,9 @@ int vl_decode_png(vl_decode *d) {
         if (crc32_of(chunk + 4, n + 4) != vl_get32(chunk + 8 + n, true))
             return vl_decode_broken(d, "PNG");
         type = (const char *)chunk + 4;
-        if (on_chunk(d, type, chunk + 8, n) < 0) return -1;
+        if (on_chunk(d, &f, at, chunk, n) < 0) return -1;
         at += 12 + n;
     }
-    return vl_decode_stb(d, "PNG");
+    bool fill = f.indexed && f.palette && f.entries < f.colours;
+    return fill ? decode_short_palette(d, &f) : vl_decode_stb(d, "PNG");
 }

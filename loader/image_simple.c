@@ -1,6 +1,6 @@
-/* image_simple.c: GIF, BMP, TGA and PNM: the header is checked against the length of the file, then
- * stb_image decodes. It reads zeros past the end of a file, so completeness is established here.
- * PNM (P5, P6) is decoded here: stb_image ignores its maximum value.
+/* image_simple.c: GIF, BMP, TGA and PNM. The header is checked against the length of the file,
+ * since stb_image reads zeros past the end; then stb_image decodes, except where it goes wrong: BMP
+ * with a palette (uninitialised colours) and PNM (it ignores the maximum value).
  */
 #include "loader/image_decode.h"
 
@@ -59,8 +59,9 @@ static void gif_walk(gif *g, const vl_decode *d) {
     }
 }
 
-/* What the frame does not draw, as Pillow: transparent, or the first colour around the frame. */
-static void gif_undrawn(vl_decode *d, const gif *g) {
+/* What the frame does not draw, as Pillow: transparent, or the first colour around the frame.
+ * False: its data ended before it was full. */
+static bool gif_undrawn(vl_decode *d, const gif *g) {
     uint8_t colour[4] = {0, 0, 0, g->transparent < 0 ? 255 : 0};
     size_t entry = 3 * (size_t)(g->transparent < 0 ? 0 : g->transparent);
     if (entry < g->table_bytes) memcpy(colour, d->bytes + g->table + entry, 3);
@@ -69,9 +70,10 @@ static void gif_undrawn(vl_decode *d, const gif *g) {
         for (int x = 0; x < d->width; x++, p += 4) {
             bool inside = x >= g->left && x < g->right && y >= g->top && y < g->bottom;
             if (inside && p[3]) continue;
+            if (inside && g->transparent < 0) return false;
             memcpy(p, colour, 4);
-            if (inside) p[3] = 0;
         }
+    return true;
 }
 
 int vl_decode_gif(vl_decode *d) {
@@ -90,8 +92,7 @@ int vl_decode_gif(vl_decode *d) {
     int rc = vl_decode_stb(d, "GIF");
     d->bytes = b;
     free(copy);
-    if (rc == 0) gif_undrawn(d, &g);
-    return rc;
+    return rc < 0 || gif_undrawn(d, &g) ? rc : vl_decode_truncated(d, "GIF");
 }
 
 /* ---- BMP ------------------------------------------------------------------------------------- */
@@ -111,31 +112,74 @@ static void drop_alpha(vl_decode *d) {
     for (size_t i = 0; i < n; i++) d->pixels[4 * i + 3] = 255;
 }
 
-int vl_decode_bmp(vl_decode *d) {
-    enum { BI_RGB = 0, BI_RLE8 = 1, BI_RLE4 = 2, BI_BITFIELDS = 3 };
+typedef struct bmp {
+    size_t header, pixels;     /* bytes of the second header; where the pixels begin */
+    uint32_t bits, compression, colours;
+    bool core, top_down;       /* core: the 12-byte header of OS/2                   */
+} bmp;
+enum { BI_RGB = 0, BI_RLE8 = 1, BI_RLE4 = 2, BI_BITFIELDS = 3 };
+
+static int bmp_header(bmp *m, vl_decode *d) {
     const uint8_t *b = d->bytes;
     if (d->len < 26) return vl_decode_truncated(d, "BMP");
-    uint32_t header = vl_get32(b + 14, false), pixels = vl_get32(b + 10, false);
-    bool core = header == 12;
-    if (!core && d->len < 54) return vl_decode_truncated(d, "BMP");
-    int64_t width = core ? (int64_t)vl_get16(b + 18, false) : (int32_t)vl_get32(b + 18, false);
-    int64_t height = core ? (int64_t)vl_get16(b + 20, false) : (int32_t)vl_get32(b + 22, false);
-    uint32_t bits = vl_get16(b + (core ? 24 : 28), false);
-    uint32_t compression = core ? BI_RGB : vl_get32(b + 30, false);
+    *m = (bmp){.header = vl_get32(b + 14, false), .pixels = vl_get32(b + 10, false)};
+    m->core = m->header == 12;
+    if (!m->core && d->len < 54) return vl_decode_truncated(d, "BMP");
+    int64_t width = m->core ? (int64_t)vl_get16(b + 18, false) : (int32_t)vl_get32(b + 18, false);
+    int64_t height = m->core ? (int64_t)vl_get16(b + 20, false) : (int32_t)vl_get32(b + 22, false);
+    m->bits = vl_get16(b + (m->core ? 24 : 28), false);
+    m->compression = m->core ? BI_RGB : vl_get32(b + 30, false);
+    m->colours = m->core ? 0 : vl_get32(b + 46, false);
+    m->top_down = height < 0;
     if (vl_decode_size(d, width, height < 0 ? -height : height) < 0) return -1;
-    if (compression == BI_RLE8 || compression == BI_RLE4)
+    if (m->compression == BI_RLE8 || m->compression == BI_RLE4)
         return vl_fail(d->err, VL_E_UNSUPPORTED, "%s: run-length encoded BMP is not supported; "
                        "convert it to JPEG or PNG", d->name);
-    if (compression != BI_RGB && compression != BI_BITFIELDS) return vl_decode_broken(d, "BMP");
-    bool masks = compression == BI_BITFIELDS;
+    bool masks = m->compression == BI_BITFIELDS;
+    if (m->compression != BI_RGB && !masks) return vl_decode_broken(d, "BMP");
     if (masks && d->len < 70) return vl_decode_truncated(d, "BMP");
-    size_t row = ((size_t)d->width * bits + 31) / 32 * 4;
-    if (pixels > d->len || row * (size_t)d->height > d->len - pixels + 3)
+    size_t bits = (size_t)d->width * m->bits, stride = (bits + 31) / 32 * 4;
+    if (m->pixels > d->len ||
+        stride * ((size_t)d->height - 1) + (bits + 7) / 8 > d->len - m->pixels)
         return vl_decode_truncated(d, "BMP");
+    return 0;
+}
+
+/* Palettes are read here: stb_image leaves the colours that a short one lacks uninitialised, and
+ * the last four of a core header's. */
+static int bmp_palette(vl_decode *d, const bmp *m) {
+    uint8_t palette[256][3] = {{0}};
+    size_t at = 14 + m->header, entry = m->core ? 3 : 4, n = (size_t)1 << m->bits;
+    if (m->colours && m->colours < n) n = m->colours;
+    if (at > m->pixels || at < 14) return vl_decode_broken(d, "BMP");
+    if (n > (m->pixels - at) / entry) n = (m->pixels - at) / entry;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < 3; k++) palette[i][k] = d->bytes[at + i * entry + 2 - k];
+    size_t w = (size_t)d->width, h = (size_t)d->height, stride = (w * m->bits + 31) / 32 * 4;
+    d->channels = 3;
+    d->pixels = malloc(3 * w * h);
+    if (!d->pixels) return vl_decode_no_memory(d);
+    uint8_t *p = d->pixels;
+    for (size_t y = 0; y < h; y++) {
+        const uint8_t *row = d->bytes + m->pixels + stride * (m->top_down ? y : h - 1 - y);
+        for (size_t x = 0; x < w; x++, p += 3) {
+            size_t bit = x * m->bits, shift = 8 - m->bits - bit % 8;
+            memcpy(p, palette[(row[bit / 8] >> shift) & ((1u << m->bits) - 1)], 3);
+        }
+    }
+    return 0;
+}
+
+int vl_decode_bmp(vl_decode *d) {
+    const uint8_t *b = d->bytes;
+    bmp m;
+    if (bmp_header(&m, d) < 0) return -1;
+    if (m.bits == 1 || m.bits == 4 || m.bits == 8) return bmp_palette(d, &m);
     if (vl_decode_stb(d, "BMP") < 0) return -1;
-    if (d->channels == 4 && !(masks && header >= 56 && vl_get32(b + 66, false))) drop_alpha(d);
-    bool green6 = masks && vl_get32(b + 58, false) == 0x7e0;
-    if (d->channels == 3 && bits == 16) rescale_16_bit(d, green6);
+    bool masks = m.compression == BI_BITFIELDS, green6 = masks && vl_get32(b + 58, false) == 0x7e0;
+    bool alpha = masks && m.header >= 56 && vl_get32(b + 66, false);
+    if (d->channels == 4 && !alpha) drop_alpha(d);
+    if (d->channels == 3 && m.bits == 16) rescale_16_bit(d, green6);
     return 0;
 }
 

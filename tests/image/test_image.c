@@ -141,6 +141,17 @@ static void test_gif_canvas(void) {
         }
 }
 
+/* Indices 1, 200 and 0 of a palette of two, 200 being nothing: black, not what lay on the stack. */
+static void test_png_short_palette(void) {
+    static const uint8_t PNG[] = {
+        137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 3, 0, 0, 0, 1, 8,
+        3, 0, 0, 0, 44, 62, 228, 134, 0, 0, 0, 6, 80, 76, 84, 69, 10, 20, 30, 40, 50, 60, 213,
+        27, 180, 233, 0, 0, 0, 12, 73, 68, 65, 84, 120, 156, 99, 96, 60, 193, 0, 0, 1, 151, 0,
+        202, 94, 29, 124, 242, 0, 0, 0, 0, 73, 69, 78, 68, 174, 66, 96, 130};
+    static const uint8_t WANT[] = {40, 50, 60, 0, 0, 0, 10, 20, 30};
+    expect_pixels(PNG, sizeof PNG, false, WANT, sizeof WANT, "short palette");
+}
+
 static void test_pnm_maximum(void) {
     static const uint8_t SEVEN[] = {0, 0, 0, 109, 109, 109, 255, 255, 255};
     static const uint8_t THOUSAND[] = {128, 0, 255}; /* 127.5 to even; more than the maximum */
@@ -297,6 +308,7 @@ int main(void) {
     test_goldens();
     test_alpha();
     test_gif_canvas();
+    test_png_short_palette();
     test_pnm_maximum();
     test_limits();
     test_bombs();
