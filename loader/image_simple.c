@@ -164,7 +164,7 @@ static int bmp_palette(vl_decode *d, const bmp *m) {
         const uint8_t *row = d->bytes + m->pixels + stride * (m->top_down ? y : h - 1 - y);
         for (size_t x = 0; x < w; x++, p += 3) {
             size_t bit = x * m->bits, shift = 8 - m->bits - bit % 8;
-            memcpy(p, palette[(row[bit / 8] >> shift) & ((1u << m->bits) - 1)], 3);
+            memcpy(p, palette[((uint32_t)row[bit / 8] >> shift) & ((1u << m->bits) - 1)], 3);
         }
     }
     return 0;
