@@ -26,6 +26,7 @@ typedef struct bench_case {
     int width, height;                /* 0: text only                                          */
     int text_tokens;                  /* question and template                                 */
     int tokens, rounds;
+    bool first;                       /* also count what a first request pays: no warm-up      */
 } bench_case;
 
 /* What one case measured. preprocess .. total have one sample a round, step one a token. */
@@ -40,6 +41,7 @@ typedef struct bench {
     vl_picture_params picture;
     const char *image;                /* a file instead of noise, or NULL                      */
     vl_model *m;
+    bool cold;                        /* no request has run since the model was opened         */
     model_shape shape;
     const num_mode *mode;
     json_t *root, *stages, *tips;

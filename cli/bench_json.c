@@ -104,7 +104,7 @@ static void shares(bench *b, double read, double flops) {
     json_array_foreach(b->stages, i, o) {
         double gflops = json_number_value(json_object_get(o, "gflops"));
         double gbs = json_number_value(json_object_get(o, "gbs"));
-        if (!(gflops > 0) || !(gbs > 0)) continue;
+        if (!(gflops > 0) || !(gbs > 0) || !(flops > 0) || !(read > 0)) continue;
         double a = 100 * gflops / flops, m = 100 * gbs / read;
         json_object_set_new(o, "roof_percent", json_real(a > m ? a : m));
         json_object_set_new(o, "roof", json_string(a > m ? "arithmetic" : "read"));

@@ -17,6 +17,7 @@ void bench_add(bench_samples *s, double v) {
 
 void bench_peaks(bench *b) {
     int threads = vl_model_get_info(b->m)->threads;
+    if (strcmp(vl_model_get_info(b->m)->backend, "cpu")) return; /* these are the processor's */
     bench_add(&b->read, vl_peak_read_gbs(threads));
     bench_add(&b->fp32, vl_peak_fma_gflops(threads));
     bench_add(&b->bf16, vl_peak_bf16_gflops(threads));
@@ -30,6 +31,7 @@ int bench_open(bench *b, int64_t threads) {
     if (threads) c.threads = threads;
     vl_model_free(b->m);
     b->m = NULL;
+    b->cold = true;
     int rc = cli_open_model(&c, &b->m);
     if (rc) return rc;
     const vl_model_info *info = vl_model_get_info(b->m);
@@ -182,8 +184,9 @@ int bench_run_case(bench *b, const bench_case *c, const vl_session_params *param
     if (!p.kv_tokens) p.kv_tokens = kv_tokens(b, c);
     fprintf(stderr, "%s: %d round%s\n", c->name, c->rounds, c->rounds == 1 ? "" : "s");
     int rc = vl_session_open(&s, b->m, &p, &err);
-    /* A warm-up packs weights and touches pages; after a long first case all of that is done. */
-    if (!rc && !b->read.n) rc = round_of(b, &brief, s, false, &err);
+    /* A warm-up packs the weights and touches their pages. */
+    if (!rc && b->cold && !c->first) rc = round_of(b, &brief, s, false, &err);
+    b->cold = false;
     double cpu = 0, wall = 0, joules = 0;
     for (int i = 0; !rc && i < c->rounds; i++) {
         bench_peaks(b);

@@ -102,6 +102,7 @@ static int page_cache(bench *b, const bench_case *base) {
     char dir[4096];
     int rc = 0;
     c.tokens = 2;
+    c.first = true;
     snprintf(dir, sizeof dir, "%s", vl_model_get_info(b->m)->dir);
     memset(open, 0, sizeof open);
     memset(first, 0, sizeof first);
@@ -114,7 +115,7 @@ static int page_cache(bench *b, const bench_case *base) {
         rc = bench_open(b, 0);
         bench_add(&open[warm], vl_now() - start);
         if (!rc) rc = bench_run_case(b, &c, NULL);
-        bench_add(&first[warm], vl_now() - start);
+        if (!rc) bench_add(&first[warm], open[warm].v[0] + b->last.first_token.v[0]);
         if (!rc) bench_add_row(b, "open", names[warm], bytes, 1, 0, 0, &open[warm]);
     }
     if (rc) return rc;

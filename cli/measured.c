@@ -28,11 +28,20 @@ double measured_predict(const measured_set *s, const model_shape *shape, const m
     return row->size / 1e6 * s->mc.e.preprocess_s_per_mp.v;
 }
 
-static int read_stage(const json_t *o, measured_set *s, vl_err *err) {
+/* Rows with fewer threads and those that are sums of stages say nothing about the machine's stages. */
+static bool wanted(const char *stage, double threads, double headline) {
+    static const char *const stages[] = {"preprocess", "encode", "prefill", "decode"};
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(stage, stages[i])) return threads == headline;
+    return false;
+}
+
+static int read_stage(const json_t *o, double headline, measured_set *s, vl_err *err) {
     const char *stage, *mode;
     measured_stage *v = &s->v[s->n];
-    double batch;
+    double batch, threads;
     if (vl_json_str(o, "stages", "stage", "", &stage, err) ||
+        vl_json_num(o, stage, "threads", 1, 4096, 1, &threads, err) ||
         vl_json_str(o, stage, "mode", "", &mode, err) ||
         vl_json_num(o, stage, "size", 0, 1e12, 0, &v->size, err) ||
         vl_json_num(o, stage, "batch", 1, 4096, 1, &batch, err) ||
@@ -44,7 +53,7 @@ static int read_stage(const json_t *o, measured_set *s, vl_err *err) {
     v->batch = batch;
     snprintf(v->stage, sizeof v->stage, "%s", stage);
     snprintf(v->mode, sizeof v->mode, "%s", mode);
-    if (v->seconds > 0) s->n++;
+    if (v->seconds > 0 && wanted(stage, threads, headline)) s->n++;
     return 0;
 }
 
@@ -128,8 +137,9 @@ int measured_load(measured_set *s, const char *path, const model_shape *shape,
     const char *date, *why = "vitreous bench on this machine";
     size_t i;
     json_t *o;
-    double gib, read, peak;
+    double gib, read, peak, headline;
     if (vl_json_str(s->root, path, "date", "", &date, err) ||
+        vl_json_num(json_object_get(s->root, "model"), path, "threads", 1, 4096, 1, &headline, err) ||
         vl_json_str(host, path, "name", "this machine", &s->mc.name, err) ||
         vl_json_num(host, path, "memory_gib", 0.01, 1e6, NAN, &gib, err) ||
         vl_json_num(peaks, path, "read_gbs", 0.01, 1e6, NAN, &read, err)) goto bad;
@@ -151,7 +161,7 @@ int measured_load(measured_set *s, const char *path, const model_shape *shape,
     for (int k = 0; k < machines->n; k++) /* what was not measured is as assumed for a CPU */
         if (!strcmp(machines->v[k].kind, "cpu")) s->mc.e = machines->v[k].e;
     json_array_foreach(json_object_get(s->root, "stages"), i, o)
-        if (s->n < MEASURED_MAX && read_stage(o, s, err)) goto bad;
+        if (s->n < MEASURED_MAX && read_stage(o, headline, s, err)) goto bad;
     list_modes(s);
     fit(s, shape, why, date);
     return 0;
