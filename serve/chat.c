@@ -272,6 +272,25 @@ static int read_prompt_images(chat *c, source *sources, api_error *e) {
 
 /* ---- output control ----------------------------------------------------------------------- */
 
+int tools_check(const json_t *tools, api_error *e) {
+    size_t i;
+    json_t *t;
+    if (!json_is_array(tools) || json_array_size(tools) > 64)
+        return api_fail(e, 400, "invalid_type", "tools", "tools must be an array of at most 64");
+    json_array_foreach((json_t *)(uintptr_t)tools, i, t) {
+        const json_t *f = json_object_get(t, "function"), *p = json_object_get(f, "parameters");
+        const char *name = json_string_value(json_object_get(f, "name"));
+        size_t n = name ? strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") : 0;
+        if (!n || n > 64 || name[n])
+            return api_fail(e, 400, "invalid_value", "tools",
+                            "tools[%zu].function.name must be 1 to 64 letters, digits, _ or -", i);
+        if (p && !json_is_object(p))
+            return api_fail(e, 400, "invalid_type", "tools",
+                            "tools[%zu].function.parameters must be an object", i);
+    }
+    return 0;
+}
+
 static int read_tools(chat *c, const char **only, bool *demanded, api_error *e) {
     json_t *tools = json_object_get(c->body, "tools"), *t;
     json_t *how = json_object_get(c->body, "tool_choice");
@@ -284,13 +303,7 @@ static int read_tools(chat *c, const char **only, bool *demanded, api_error *e) 
             return api_fail(e, 400, "invalid_value", "tool_choice", "tool_choice needs tools");
         return 0;
     }
-    if (!json_is_array(tools) || json_array_size(tools) > 64)
-        return api_fail(e, 400, "invalid_type", "tools", "tools must be an array of at most 64");
-    json_array_foreach(tools, i, t) {
-        const json_t *f = json_object_get(t, "function");
-        if (!json_is_string(json_object_get(f, "name")))
-            return api_fail(e, 400, "invalid_value", "tools", "tools[%zu].function.name is missing", i);
-    }
+    if (tools_check(tools, e)) return -1;
     const char *word = json_string_value(how);
     if (word && !strcmp(word, "none")) return 0;
     c->tools = tools;

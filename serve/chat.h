@@ -79,6 +79,9 @@ void chat_cancel(chat *c);
 json_t *chat_result(chat *c, api_error *e);
 void chat_free(chat *c);
 
+/* Are these functions in OpenAI form? */
+int tools_check(const json_t *tools, api_error *e);
+
 /* ---- answer.c ---- */
 /* Everything in the choice that may be shown now: text before a possible tool call. */
 size_t choice_ready(const chat *c, const choice *k);

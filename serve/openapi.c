@@ -34,6 +34,7 @@ static const char components[] =
     "\"string\",\"pattern\":\"^[A-Za-z0-9_-]{1,64}$\"},\"parameters\":{\"type\":\"object\"}}}}}}}";
 
 static json_t *request_schema(const route *t) {
+    if (strcmp(t->method, "POST")) return NULL;
     if (!strcmp(t->path, "/v1/chat/completions") || !strcmp(t->path, "/v1/jobs") ||
         !strcmp(t->path, "/v1/completions")) {
         bool text = !strcmp(t->path, "/v1/completions");
@@ -46,14 +47,14 @@ static json_t *request_schema(const route *t) {
          "\"min_pixels\":{\"type\":\"integer\",\"minimum\":1},"
          "\"max_pixels\":{\"type\":\"integer\",\"minimum\":1}}}"},
         {"/tokenize", "{\"type\":\"object\",\"required\":[\"content\"],\"properties\":{\"content\":"
-         "{\"$ref\":\"#/components/schemas/Text\"},\"special\":{\"type\":\"boolean\"}}}"},
+         "{\"$ref\":\"#/components/schemas/Text\"},\"special\":{\"type\":[\"boolean\",\"null\"]}}}"},
         {"/detokenize", "{\"type\":\"object\",\"required\":[\"tokens\"],\"properties\":{\"tokens\":"
-         "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":255}},"
-         "\"skip_special_tokens\":{\"type\":\"boolean\"}}}"},
+         "{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Token\"}},"
+         "\"skip_special_tokens\":{\"type\":[\"boolean\",\"null\"]}}}"},
         {"/apply-template", "{\"type\":\"object\",\"required\":[\"messages\"],\"properties\":"
          "{\"messages\":{\"$ref\":\"#/components/schemas/Messages\"},"
-         "\"tools\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Tool\"}},\"add_generation_prompt\":{\"type\":\"boolean\"},"
-         "\"add_vision_id\":{\"type\":\"boolean\"}}}"},
+         "\"tools\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Tool\"}},\"add_generation_prompt\":{\"type\":[\"boolean\",\"null\"]},"
+         "\"add_vision_id\":{\"type\":[\"boolean\",\"null\"]}}}"},
     };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (!strcmp(t->path, others[i].path)) return parse(others[i].schema);
@@ -106,6 +107,9 @@ void route_openapi(http_request *r) {
     json_t *o = json_pack("{s:s,s:{s:s,s:s,s:s},s:o,s:[{s:[]},{}]}", "openapi", "3.1.0", "info", "title",
         "vitreous", "version", VL_VERSION, "description", "Qwen3-VL as a service, OpenAI-compatible",
         "paths", paths, "security", "key");
-    json_object_set_new(o, "components", parse(components));
+    json_t *shared = parse(components);
+    json_object_set_new(json_object_get(shared, "schemas"), "Token", json_pack("{s:s,s:i,s:i}", "type",
+        "integer", "minimum", 0, "maximum", r->srv->info->vocab - 1));
+    json_object_set_new(o, "components", shared);
     http_json(r, 200, o);
 }

@@ -193,7 +193,8 @@ static void route_template(http_request *r) {
     json_t *m = json_object_get(r->json, "messages"), *t = json_object_get(r->json, "tools");
     bool generation = true, vision_id = false;
     if (field_bool(r->json, "add_generation_prompt", &generation, &e) ||
-        field_bool(r->json, "add_vision_id", &vision_id, &e)) {
+        field_bool(r->json, "add_vision_id", &vision_id, &e) ||
+        (t && !json_is_null(t) && tools_check(t, &e))) {
         http_error(r, &e);
         return;
     }

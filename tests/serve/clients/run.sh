@@ -35,7 +35,9 @@ part curl bash -c "curl -sf '$url/v1/chat/completions' -H 'Content-Type: applica
     -d '{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":4,\"stream\":true}' | grep -q '^data: \[DONE\]'"
 # Not every rule between fields fits a schema (top_logprobs needs logprobs, a data URL must hold a picture), so a
 # schema-valid request may be refused; every other check is on.
-part schemathesis "$(dirname "$python")/schemathesis" run "$url/openapi.json" --max-examples "${EXAMPLES:-40}" \
+schemathesis=$(cd "$(dirname "$python")" && pwd)/schemathesis
+cd "$work" || exit 2                                 # it leaves a folder where it runs
+part schemathesis "$schemathesis" run "$url/openapi.json" --max-examples "${EXAMPLES:-40}" \
     --request-timeout 30 --exclude-checks positive_data_acceptance
 kill -0 $pid 2>/dev/null || { failed=$((failed + 1)); echo "FAIL the server is gone"; tail -5 "$work/log"; }
 echo "$passed passed, $failed failed"
