@@ -15,7 +15,7 @@ import questions as Q
 import vocab as V
 
 KINDS = {"shapes": .44, "number": .09, "word": .17, "zh": .13, "chart": .17}
-TOKEN_CAP = 200
+TOKEN_CAP = 160
 
 
 class Coder:
@@ -48,28 +48,36 @@ LARGE = [(192, 256), (256, 192), (224, 224), (128, 256), (256, 128), (256, 256),
 HUGE = [(320, 320), (256, 320), (320, 256), (192, 320), (320, 192), (224, 288), (288, 224)]
 
 
-def choose_size(r, hard):
+def choose_size(r, level):
     """(height, width), and whether only short text fits. Few sizes: the CPU kernels are made per shape."""
     u = r.random()
-    if u < .70 - .58 * hard:
+    if u < .30 - .18 * level:
         return r.choice(STRIPS), True
-    if hard > .5 and u < .75 - .58 * hard:
+    if level > .6 and u < .17:
         return r.choice(LONG_STRIPS), True
-    if hard < .3:
+    if level < .5:
         return r.choice(SMALL), False
-    if hard < .7:
+    if level < .8:
         return r.choice(SMALL + MIDDLE), False
     u = r.random()
     return r.choice(MIDDLE if u < .55 else LARGE if u < .88 else HUGE), False
 
 
-def choose_kind(r, size, strip):
-    weights = dict(KINDS)
-    if strip:
-        weights["shapes"] = weights["chart"] = 0
+TEXTS = ("number", "word", "zh")
+
+
+def choose_kinds(r, size, strip):
+    """The kinds of one batch and their weights. Text and the rest are never mixed: their questions
+    differ in length, and rows are padded to the longest."""
+    text = strip or r.random() < sum(KINDS[k] for k in TEXTS) - .1
+    kinds = {k: v for k, v in KINDS.items() if (k in TEXTS) == text}
     if size[1] < 128 or size[0] < 128:
-        weights["chart"] = 0
-    return r.choices(list(weights), list(weights.values()))[0]
+        kinds.pop("chart", None)
+    return kinds
+
+
+def choose_kind(r, kinds):
+    return r.choices(list(kinds), list(kinds.values()))[0]
 
 
 def blocks_of(r, pic, coder, held, most, tasks=None):
@@ -176,16 +184,17 @@ def sheet_batch(seed, step, rank, hard, budget):
             "marks": collate_marks(pics, gh, gw), "ids": pics, "spans": []}
 
 
-def training_batch(seed, step, rank, hard, coder, budget):
+def training_batch(seed, step, rank, level, coder, budget):
     """The batch of one process at one step; a pure function of its arguments."""
     r = random.Random(f"{seed}/{step}/{rank}")
-    size, strip = choose_size(r, hard)
+    size, strip = choose_size(r, level)
     p = size[0] * size[1] // 256
-    b = max(4, min(48, int(budget / (p + 1.5 * (p / 4 + 100)))))
+    kinds = choose_kinds(r, size, strip)
+    b = max(4, min(48, int(budget / (p + 1.5 * (p / 4 + (60 if "word" in kinds else 130))))))
     pics, rows = [], []
     while len(pics) < b:
-        pic = P.make(r, choose_kind(r, size, strip), size, hard, seed)
-        blocks = blocks_of(r, pic, coder, False, r.choice([4, 5, 6, 7]))
+        pic = P.make(r, choose_kind(r, kinds), size, .5 + .5 * level, seed, level=level)
+        blocks = blocks_of(r, pic, coder, False, r.choice([4, 5, 6]) if pic.kind in ("shapes", "chart") else 3)
         if blocks:
             pics.append(pic)
             rows.append(blocks)
@@ -198,7 +207,7 @@ def held_out_batch(seed, k, coder, b=16):
     size = r.choice([(128, 128), (128, 192), (192, 192), (224, 160), (224, 224), (256, 256), (192, 320)])
     pics, rows = [], []
     while len(pics) < b:
-        pic = P.make(r, choose_kind(r, size, False), size, 1.0, seed + 999, held=True)
+        pic = P.make(r, choose_kind(r, KINDS), size, 1.0, seed + 999, held=True)
         blocks = blocks_of(r, pic, coder, True, 5)
         if blocks:
             pics.append(pic)

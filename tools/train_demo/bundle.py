@@ -117,7 +117,7 @@ def main(out):
     for old in out.iterdir():
         old.unlink()
     rows = []
-    r = P.new_rng("bundle")
+    r = P.new_rng("a dozen")
     for k, (kind, size) in enumerate(PLAN):
         asked = []
         while not asked:  # a picture may come out empty

@@ -22,6 +22,7 @@ HEADS = {"char": len(V.CHARS), "next": len(V.CHARS) + 1, "idx": 12, "shape": len
          "colour": len(V.COLOURS), "x1h": 11, "x1t": 10, "y1h": 11, "y1t": 10, "x2h": 11, "x2t": 10,
          "y2h": 11, "y2t": 10, "v10": 10, "v1": 10, "place": 9}
 FUSE = os.environ.get("FUSE", "1") == "1" and shutil.which("g++")
+SCALE = {"char": 2.0, "next": 1.0, "idx": .5, "x1t": .15, "y1t": .15, "x2t": .15, "y2t": .15}  # else .6
 TAPS = (3, 7)  # vision blocks whose patches the auxiliary heads read
 
 
@@ -272,7 +273,7 @@ def aux_loss(w, taps, marks):
             start += size
             rows = target != P.NONE
             if rows.any():
-                scale = {"char": 2.0, "next": 1.0, "idx": .5}.get(name, .6)
+                scale = SCALE.get(name, .6)
                 part = F.cross_entropy(logit[rows], target[rows], reduction="sum")
                 loss = loss + scale * part / max(8, len(target))
                 if name == "char":

@@ -57,6 +57,7 @@ class Obj:
 class Picture:
     kind: str  # shapes, word, number, zh, chart
     size: tuple  # height, width
+    level: float = 1.0  # how much there may be in it: 0 one thing .. 1 everything
     image: Image.Image = None
     objects: list = dataclasses.field(default_factory=list)
     text: str = ""
@@ -226,6 +227,7 @@ def draw_shapes(r, pic, hard, seed):
     n = r.randint(3, 9) if many else r.choice([1, 2, 2, 3, 3, 4, 4, 5])
     if min(h, w) < 96:
         n = min(n, 2)
+    n = min(n, 1 + int(pic.level * 8))
     kinds = r.sample(V.SHAPE_NAMES, r.choice([1, 2, 3])) if many else V.SHAPE_NAMES
     hues = r.sample(V.COLOUR_NAMES, r.choice([1, 2, 3, 5])) if r.random() < 0.4 else V.COLOUR_NAMES
     low = 24 if min(h, w) > 100 else 18
@@ -284,25 +286,24 @@ def draw_shapes(r, pic, hard, seed):
 
 # ----------------------------------------------------------------------------------------------- text
 
-def choose_text(r, kind, hard, held):
+def choose_text(r, kind, level, held):
     if kind == "number":
-        n = r.choice([1, 2, 3, 4, 5] if hard > .3 else [1, 2, 3])
+        n = r.choice([1, 2, 3, 4, 5][:1 + int(level * 5)])
         return str(r.randint(10 ** (n - 1) if n > 1 else 0, 10 ** n - 1))
     if kind == "zh":
-        return "".join(r.choice(V.ZH_CHARS) for _ in range(r.choice([1, 2, 2, 3, 4])))
+        return "".join(r.choice(V.ZH_CHARS) for _ in range(r.choice([1, 2, 2, 3, 4][:1 + int(level * 5)])))
     if held or r.random() < .5:
         word = r.choice(word_list(held))
     else:
         word = "".join(r.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(r.randint(2, 7)))
-    if hard < .25:
-        word = word[:5]
+    word = word[:1 + int(level * 9)]
     u = r.random()
     return word if u < .55 else word.upper() if u < .8 else word.capitalize()
 
 
 def draw_text(r, pic, hard, seed, held):
     h, w = pic.size
-    pic.text = choose_text(r, pic.kind, hard, held)
+    pic.text = choose_text(r, pic.kind, pic.level, held)
     im = background(r, h, w, hard, seed)
     if pic.kind == "zh":
         names = HELD_CJK if held else TRAIN_CJK if hard > .25 else EASY_CJK
@@ -437,9 +438,9 @@ def draw_sheet(r, pic, hard, seed):
 
 def draw_chart(r, pic, hard, seed, held):
     h, w = pic.size
-    n = r.randint(2, min(6, w // 30))
+    n = r.randint(2, min(6, w // 30, 2 + int(pic.level * 6)))
     labels = sorted(r.sample("ABCDEFGHIJKLMNOPQRSTUVWXYZ", n)) if r.random() < .5 else list("ABCDEF"[:n])
-    printed = r.random() < .65
+    printed = r.random() < .65 or pic.level < .4
     top = r.choice([10, 20, 50, 99]) if printed else 10
     values = [r.randint(1, top) for _ in range(n)]
     u = r.random()
@@ -521,13 +522,14 @@ def damage(r, pic, seed):
     pic.image = im
 
 
-def make(r, kind, size, hard=1.0, seed=0, held=False):
-    """One picture. r: random.Random; size: (height, width) of the result; hard: 0 easy .. 1 full."""
+def make(r, kind, size, hard=1.0, seed=0, held=False, level=1.0):
+    """One picture. r: random.Random; size: (height, width) of the result; hard, level: 0 easy .. 1 full
+    (how it looks, how much is in it)."""
     draw = size
     if not held and hard > .4 and r.random() < .15:
         s = r.uniform(.8, 1.5)
         draw = (min(448, int(size[0] * s)), min(448, int(size[1] * s)))
-    pic = Picture(kind, draw)
+    pic = Picture(kind, draw, level)
     if kind == "shapes":
         draw_shapes(r, pic, hard, seed)
     elif kind == "sheet":

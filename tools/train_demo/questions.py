@@ -8,9 +8,9 @@ import pictures as P
 import vocab as V
 
 # how often each question is drawn when it can be asked
-WEIGHT = {"caption": 2, "colour": 1.5, "shape": 1.5, "shape1": 1, "count": 2.5, "exist": 1.5, "left": 1.2,
+WEIGHT = {"caption": 1.5, "colour": 1.5, "shape": 1.5, "shape1": 1, "count": 2.5, "exist": 1.5, "left": 1.2,
           "above": 1.2, "isleft": .6, "isright": .6, "isabove": .6, "isbelow": .6, "place": 3, "at": 1.5,
-          "biggest": .6, "box": 4.5, "boxes": 1, "word": 3, "number": 3, "zh": 3, "value": 4, "tallest": 2,
+          "biggest": .6, "box": 3.5, "boxes": 1, "word": 3, "number": 3, "zh": 3, "value": 4, "tallest": 2,
           "shortest": 1, "bars": .6, "trend": 1, "chart": 1.2, "barcolour": .8}
 
 
