@@ -20,7 +20,9 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
-enum { MAX_SCANS = 500, ICC_PREFIX = 12 };
+/* Real files have up to about 20 scans. The second limit keeps a file of empty scans over a large
+ * picture to a second or two. */
+enum { MAX_SCANS = 100, MAX_SCANNED_PIXELS = 2000000000, ICC_PREFIX = 12 };
 
 typedef struct job {
     struct jpeg_decompress_struct lib;
@@ -49,7 +51,8 @@ static void no_output(j_common_ptr lib) { (void)lib; }
 
 static void on_progress(j_common_ptr lib) {
     job *j = lib->client_data;
-    if (j->lib.input_scan_number <= MAX_SCANS) return;
+    int64_t scans = j->lib.input_scan_number, pixels = (int64_t)j->d->width * j->d->height;
+    if (scans <= MAX_SCANS && scans * pixels <= MAX_SCANNED_PIXELS) return;
     j->too_many_scans = true;
     longjmp(j->failed, 1);
 }
@@ -131,8 +134,8 @@ static int explain(job *j) {
     default: break;
     }
     if (j->too_many_scans)
-        return vl_fail(d->err, VL_E_LIMIT, "%s: this JPEG file has more than %d scans", d->name,
-                       MAX_SCANS);
+        return vl_fail(d->err, VL_E_LIMIT, "%s: this JPEG file has too many scans (%d over %d x %d "
+                       "pixels)", d->name, j->lib.input_scan_number, d->width, d->height);
     return j->truncated ? vl_decode_truncated(d, "JPEG") : vl_decode_broken(d, "JPEG");
 }
 

@@ -28,6 +28,7 @@
  * Easy to get wrong: the data need not be aligned. Old writers did not pad the header, and a U8
  * tensor of odd size shifts all that follow, so read elements with memcpy or test the pointer.
  * A file that shrinks while it is mapped raises SIGBUS on access; that is the caller's to guard.
+ * It needs POSIX (open, mmap): with -std=c17 compile with -D_DEFAULT_SOURCE as well.
  */
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H

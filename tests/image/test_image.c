@@ -209,6 +209,20 @@ static void test_bombs(void) {
     expect_error("P5 0 4 255\n    ", 15, NULL, VL_E_INPUT, "empty");
 }
 
+/* The last scan of a progressive file repeated: each costs a walk over the whole picture. */
+static void test_scan_bomb(void) {
+    const sample *s = find("jpeg-progressive.jpg");
+    size_t scan = s->len - 2, n, len = s->len;
+    while (scan > 2 && !(s->bytes[scan] == 0xff && s->bytes[scan + 1] == 0xda)) scan--;
+    n = s->len - 2 - scan;
+    uint8_t *bomb = malloc(s->len + 150 * n);
+    memcpy(bomb, s->bytes, s->len - 2);
+    for (int i = 0; i < 150; i++, len += n) memcpy(bomb + len - 2, s->bytes + scan, n);
+    memcpy(bomb + len - 2, "\xff\xd9", 2);
+    expect_error(bomb, len, NULL, VL_E_LIMIT, "too many scans");
+    free(bomb);
+}
+
 static void test_refusals(void) {
     static const struct { const char *bytes; size_t len; const char *name; } KINDS[] = {
         {"\0\0\0\x18" "ftypheic\0\0\0\0", 16, "HEIC"},
@@ -312,6 +326,7 @@ int main(void) {
     test_pnm_maximum();
     test_limits();
     test_bombs();
+    test_scan_bomb();
     test_refusals();
     test_allow_truncated();
     for (int i = 0; i < n_samples; i++) {
