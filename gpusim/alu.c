@@ -120,6 +120,17 @@ int alu_setp(Warp *w, const Op *op, uint32_t mask) {
     return NEXT;
 }
 
+int alu_set(Warp *w, const Op *op, uint32_t mask) {
+    uint32_t r = op->cmp(at(w, op->o[1]), at(w, op->o[2])), *d = at(w, op->o[0]);
+    if (op->mode) {
+        uint32_t c = pred_of(w, op->o[3]);
+        r = op->mode == 'a' ? r & c : op->mode == 'o' ? r | c : r ^ c;
+    }
+    for (int i = 0; i < LANES; i++)
+        if (mask >> i & 1) d[i] = r >> i & 1 ? (uint32_t)op->imm : 0;
+    return NEXT;
+}
+
 /* Lane arrays of 4 (width 16, 32) or 8 bytes (width 64). */
 int alu_selp(Warp *w, const Op *op, uint32_t mask) {
     uint32_t p = pred_of(w, op->o[3]);

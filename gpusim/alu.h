@@ -22,6 +22,8 @@ int alu_approx(const char *opcode);
 int alu_perturbed(Warp *w, const Op *op, uint32_t mask);
 
 int alu_setp(Warp *w, const Op *op, uint32_t mask);
+/* set: op->imm where the comparison (and op->mode with a predicate) holds, else 0. */
+int alu_set(Warp *w, const Op *op, uint32_t mask);
 int alu_selp(Warp *w, const Op *op, uint32_t mask);
 int alu_pred(Warp *w, const Op *op, uint32_t mask);
 int alu_pack(Warp *w, const Op *op, uint32_t mask);

@@ -150,7 +150,7 @@ struct Warp {
     OpCount *count;
     Split split[LANES];
     int nsplit;
-    uint32_t pc, mask, live, started;
+    uint32_t pc, mask, live, started, carry;
     uint32_t id, sync;         /* sync: number of bar.warp.sync so far */
     uint64_t steps, quantum;
     uint32_t known[MAX_WARPS]; /* tick up to which each other warp's actions are ordered before us */

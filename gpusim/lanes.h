@@ -5,6 +5,7 @@
  * product and sum of two halves are exact in double, sums that are not are rounded to odd. */
 #ifndef LANES_H
 #define LANES_H
+#include "gpusim.h"
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
@@ -244,11 +245,53 @@ static inline uint32_t half_rz(float a) {
     return fabs(half_to(h)) > fabs((double)a) ? h - 1 : h;
 }
 static inline uint32_t tf32_rn(uint32_t a) { return (a + 0xfff + (a >> 13 & 1)) & 0xffffe000u; }
-static inline float toward_zero_f64(double a) {
-    float f = (float)a;
-    if (a != a || isinf(a) || fabs((double)f) <= fabs(a)) return f;
+/* double (exact, or rounded to odd) -> float toward zero, down, up. */
+static inline float directed_rz(double x) {
+    float f = (float)x;
+    if (x != x || isinf(x) || fabs((double)f) <= fabs(x)) return f;
     return f32_bits(bits_f32(f) - 1);
 }
+static inline float directed_rm(double x) {
+    float f = (float)x;
+    return (double)f > x ? nextafterf(f, -INFINITY) : f;
+}
+static inline float directed_rp(double x) {
+    float f = (float)x;
+    return (double)f < x ? nextafterf(f, INFINITY) : f;
+}
+/* An integer as double, rounded to odd when it has more than 53 bits. */
+static inline double wide_u64(uint64_t a) {
+    return wide_add((double)(uint32_t)(a >> 32) * 4294967296.0, (double)(uint32_t)a);
+}
+static inline double wide_s64(int64_t a) {
+    return wide_add((double)(a >> 32) * 4294967296.0, (double)(uint32_t)a);
+}
+#define wide_u8(a) ((double)(a))
+#define wide_s8(a) ((double)(a))
+#define wide_u16(a) ((double)(a))
+#define wide_s16(a) ((double)(a))
+#define wide_u32(a) ((double)(a))
+#define wide_s32(a) ((double)(a))
+
+/* Sums with the carry of lane i: `use` takes it in, `set` keeps the new one. */
+static inline uint64_t carry_add(Warp *w, int i, uint64_t a, uint64_t b, int use, int set,
+                                 size_t bytes) {
+    unsigned __int128 s = (unsigned __int128)a + b + (use ? w->carry >> i & 1 : 0);
+    uint32_t out = (uint32_t)(s >> (8 * bytes)) & 1;
+    if (set) w->carry = (w->carry & ~(1u << i)) | out << i;
+    return (uint64_t)s;
+}
+static inline uint64_t carry_sub(Warp *w, int i, uint64_t a, uint64_t b, int use, int set,
+                                 size_t bytes) {
+    __int128 s = (__int128)a - b - (use ? w->carry >> i & 1 : 0);
+    (void)bytes;
+    if (set) w->carry = (w->carry & ~(1u << i)) | (uint32_t)(s < 0) << i;
+    return (uint64_t)s;
+}
+#define high_u32(a, b) (uint32_t)((uint64_t)(a) * (b) >> 32)
+#define high_s32(a, b) (uint32_t)((int64_t)(int32_t)(a) * (int32_t)(b) >> 32)
+#define high_u64(a, b) (uint64_t)((unsigned __int128)(a) * (b) >> 64)
+#define high_s64(a, b) (uint64_t)((__int128)(int64_t)(a) * (int64_t)(b) >> 64)
 static inline uint64_t pair_make(float lo, float hi) {
     return (uint64_t)bits_f32(hi) << 32 | bits_f32(lo);
 }

@@ -235,6 +235,38 @@ static void decode_setp(Build *b, Inst *in) {
     }
 }
 
+/* set.lt.u32.f32 d, a, b: all ones (or 1.0) where true. */
+static void decode_set(Build *b, Inst *in) {
+    static const struct { const char *type; int64_t one; } types[] = {
+        {"u32", 0xffffffff}, {"s32", 0xffffffff}, {"f32", 0x3f800000}, {"f16", 0x3c00},
+        {"bf16", 0x3f80}};
+    char form[96] = "setp";
+    size_t n = 4;
+    const char *type = in->part[in->nparts - 2];
+    for (int i = 1; i < in->nparts; i++) {
+        const char *p = in->part[i];
+        if (!strcmp(p, "and") || !strcmp(p, "or") || !strcmp(p, "xor")) in->op.mode = (uint8_t)*p;
+        else if (i != in->nparts - 2) n += (size_t)snprintf(form + n, sizeof form - n, ".%s", p);
+    }
+    const AluForm *f = alu_find(form);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (!strcmp(type, types[i].type)) in->op.imm = types[i].one;
+    if (!f || !f->cmp || !in->op.imm) build_fail(b, "unknown instruction '%s'", in->opcode);
+    in->op.fn = alu_set;
+    in->op.cmp = f->cmp;
+    in->op.cls = C_INT;
+    in->op.ndst = 1;
+    add(b, in, dest(b, in, 32, 0));
+    for (int i = 1; i <= 2; i++) {
+        comma(b);
+        add(b, in, source(b, in, f->width[i]));
+    }
+    if (in->op.mode) {
+        comma(b);
+        add(b, in, predicate(b, in, false));
+    }
+}
+
 static void decode_selp(Build *b, Inst *in) {
     int width = atoi(in->part[1] + 1);
     in->op.fn = alu_selp;
@@ -692,7 +724,7 @@ static void decode_pdl(Build *b, Inst *in) {
 }
 
 static const struct { const char *name; void (*decode)(Build *b, Inst *in); } decoders[] = {
-    {"setp", decode_setp}, {"selp", decode_selp}, {"mov", decode_mov}, {"ld", decode_ld},
+    {"setp", decode_setp}, {"set", decode_set}, {"selp", decode_selp}, {"mov", decode_mov}, {"ld", decode_ld},
     {"ldu", decode_ld}, {"st", decode_st}, {"atom", decode_atom}, {"red", decode_atom},
     {"cvta", decode_cvta}, {"isspacep", decode_isspacep}, {"cp", decode_cp},
     {"ldmatrix", decode_matrix}, {"stmatrix", decode_matrix}, {"mma", decode_mma},

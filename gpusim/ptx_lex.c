@@ -42,7 +42,8 @@ void lex_next(Lexer *x) {
         if (*p) p++;
     } else if (word_char(p)) {
         t->kind = T_WORD;
-        for (p++; word_char(p); p++) continue;
+        bool directive = *p == '.';            /* `.reg.b32 x` is `.reg .b32 x` */
+        for (p++; word_char(p) && !(directive && *p == '.'); p++) continue;
     } else {
         t->kind = T_PUNCT;
         p++;

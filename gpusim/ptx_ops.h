@@ -69,6 +69,22 @@ WIDE(u16, u32, 16) WIDE(s16, s32, 16) WIDE(u32, u64, 32) WIDE(s32, s64, 32)
 #undef WIDE
 A2(C_INT, mul_hi_u64, u64, u64, u64, ((unsigned __int128)a * b) >> 64)
 A2(C_INT, mul_hi_s64, s64, s64, s64, ((__int128)a * b) >> 64)
+/* The carry of a lane lives in the warp (w, i: the running warp and lane). */
+#define CARRY(T, U) \
+    A2(C_INT, add_cc_##T, U, U, U, carry_add(w, i, a, b, 0, 1, sizeof a)) \
+    A2(C_INT, addc_##T, U, U, U, carry_add(w, i, a, b, 1, 0, sizeof a)) \
+    A2(C_INT, addc_cc_##T, U, U, U, carry_add(w, i, a, b, 1, 1, sizeof a)) \
+    A2(C_INT, sub_cc_##T, U, U, U, carry_sub(w, i, a, b, 0, 1, sizeof a)) \
+    A2(C_INT, subc_##T, U, U, U, carry_sub(w, i, a, b, 1, 0, sizeof a)) \
+    A2(C_INT, subc_cc_##T, U, U, U, carry_sub(w, i, a, b, 1, 1, sizeof a)) \
+    A3(C_INT, mad_lo_cc_##T, U, U, U, U, carry_add(w, i, a * b, c, 0, 1, sizeof a)) \
+    A3(C_INT, madc_lo_##T, U, U, U, U, carry_add(w, i, a * b, c, 1, 0, sizeof a)) \
+    A3(C_INT, madc_lo_cc_##T, U, U, U, U, carry_add(w, i, a * b, c, 1, 1, sizeof a)) \
+    A3(C_INT, mad_hi_cc_##T, U, U, U, U, carry_add(w, i, high_##T(a, b), c, 0, 1, sizeof a)) \
+    A3(C_INT, madc_hi_##T, U, U, U, U, carry_add(w, i, high_##T(a, b), c, 1, 0, sizeof a)) \
+    A3(C_INT, madc_hi_cc_##T, U, U, U, U, carry_add(w, i, high_##T(a, b), c, 1, 1, sizeof a))
+CARRY(u32, u32) CARRY(s32, u32) CARRY(u64, u64) CARRY(s64, u64)
+#undef CARRY
 A2(C_INT, add_sat_s32, s32, s32, s32, clamp_s32((int64_t)a + b))
 A2(C_INT, sub_sat_s32, s32, s32, s32, clamp_s32((int64_t)a - b))
 A3(C_INT, sad_u32, u32, u32, u32, u32, c + (a > b ? a - b : b - a))
@@ -91,6 +107,12 @@ F2(C_FP32, sub, a - b) F2(C_FP32, sub_rn, a - b) F2(C_FP32, sub_sat, saturate(a 
 F2(C_FP32, mul, a * b) F2(C_FP32, mul_rn, a * b) F2(C_FP32, mul_sat, saturate(a * b))
 F3(C_FP32, fma_rn, fmaf(a, b, c)) F3(C_FP32, fma_rn_sat, saturate(fmaf(a, b, c)))
 F3(C_FP32, mad_rn, fmaf(a, b, c))
+#define DIRECTED(R) \
+    F2(C_FP32, add_##R, directed_##R(wide_add(a, b))) F2(C_FP32, sub_##R, directed_##R(wide_add(a, -b))) \
+    F2(C_FP32, mul_##R, directed_##R((double)a * (double)b)) \
+    F3(C_FP32, fma_##R, directed_##R(wide_fma(a, b, c)))
+DIRECTED(rz) DIRECTED(rm) DIRECTED(rp)
+#undef DIRECTED
 F2(C_MUFU, div_rn, a / b) F2(C_MUFU, div_full, a / b) F2(C_MUFU, div_approx, a / b)
 F1(C_MUFU, rcp_rn, 1.0f / a) F1(C_MUFU, rcp_approx, 1.0f / a)
 F1(C_MUFU, sqrt_rn, sqrtf(a)) F1(C_MUFU, sqrt_approx, sqrtf(a))
@@ -116,7 +138,7 @@ A2(C_FP64, sub_f64, f64, f64, f64, a - b) A2(C_FP64, mul_f64, f64, f64, f64, a *
 A2(C_FP64, mul_rn_f64, f64, f64, f64, a * b) A2(C_FP64, sub_rn_f64, f64, f64, f64, a - b)
 A3(C_FP64, fma_rn_f64, f64, f64, f64, f64, fma(a, b, c))
 A2(C_FP64, div_rn_f64, f64, f64, f64, a / b) A1(C_FP64, rcp_rn_f64, f64, f64, 1.0 / a)
-A1(C_FP64, sqrt_rn_f64, f64, f64, sqrt(a))
+A1(C_FP64, sqrt_rn_f64, f64, f64, sqrt(a)) A1(C_FP64, rcp_approx_ftz_f64, f64, f64, 1.0 / a)
 A2(C_FP64, min_f64, f64, f64, f64, min_f64(a, b)) A2(C_FP64, max_f64, f64, f64, f64, max_f64(a, b))
 A1(C_FP64, abs_f64, f64, f64, fabs(a)) A1(C_FP64, neg_f64, f64, f64, -a)
 A2(C_FP64, copysign_f64, f64, f64, f64, copysign(b, a))
@@ -161,8 +183,11 @@ A1(C_MUFU, ex2_approx_ftz_bf16x2, u32, u32, bf16_pair(a, 0, 0, PAIR_EX2))
     A1(C_CVT, cvt_u16_##S, u16, S, a) A1(C_CVT, cvt_s16_##S, s16, S, a) \
     A1(C_CVT, cvt_u32_##S, u32, S, a) A1(C_CVT, cvt_s32_##S, s32, S, a) \
     A1(C_CVT, cvt_u64_##S, u64, S, a) A1(C_CVT, cvt_s64_##S, s64, S, a) \
-    A1(C_CVT, cvt_rn_f16_##S, f16, S, (double)a) A1(C_CVT, cvt_rn_f32_##S, f32, S, (float)a) \
-    A1(C_CVT, cvt_rn_f64_##S, f64, S, (double)a)
+    A1(C_CVT, cvt_rn_f16_##S, f16, S, wide_##S(a)) A1(C_CVT, cvt_rn_f32_##S, f32, S, (float)a) \
+    A1(C_CVT, cvt_rn_f64_##S, f64, S, (double)a) A1(C_CVT, cvt_rn_bf16_##S, bf16, S, wide_##S(a)) \
+    A1(C_CVT, cvt_rz_f32_##S, f32, S, directed_rz(wide_##S(a))) \
+    A1(C_CVT, cvt_rm_f32_##S, f32, S, directed_rm(wide_##S(a))) \
+    A1(C_CVT, cvt_rp_f32_##S, f32, S, directed_rp(wide_##S(a)))
 CVT_I(u8) CVT_I(s8) CVT_I(u16) CVT_I(s16) CVT_I(u32) CVT_I(s32) CVT_I(u64) CVT_I(s64)
 #undef CVT_I
 #define CVT_SAT(D, S) A1(C_CVT, cvt_sat_##D##_##S, D, S, saturate_##D(a))
@@ -196,7 +221,8 @@ A1(C_CVT, cvt_sat_f32_f32, f32, f32, saturate(a))
 A1(C_CVT, cvt_ftz_sat_f32_f32, f32z, f32z, saturate(a))
 A1(C_CVT, cvt_f64_f32, f64, f32, (double)a) A1(C_CVT, cvt_ftz_f64_f32, f64, f32z, (double)a)
 A1(C_CVT, cvt_rn_f32_f64, f32, f64, (float)a)
-A1(C_CVT, cvt_rz_f32_f64, f32, f64, toward_zero_f64(a))
+A1(C_CVT, cvt_rn_ftz_f32_f64, f32z, f64, (float)a) A1(C_CVT, cvt_rz_f32_f64, f32, f64, directed_rz(a))
+A1(C_CVT, cvt_rm_f32_f64, f32, f64, directed_rm(a)) A1(C_CVT, cvt_rp_f32_f64, f32, f64, directed_rp(a))
 A1(C_CVT, cvt_f32_f16, f32, f16, (float)a) A1(C_CVT, cvt_ftz_f32_f16, f32, f16, (float)a)
 A1(C_CVT, cvt_f64_f16, f64, f16, (double)a) A1(C_CVT, cvt_f32_bf16, f32, bf16, (float)a)
 A1(C_CVT, cvt_rn_f16_f32, f16, f32, (double)a) A1(C_CVT, cvt_rz_f16_f32, u16, f32, half_rz(a))

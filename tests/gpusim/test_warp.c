@@ -29,6 +29,16 @@ EXPECT(swapped) { LANE(d->a[i] << 32 | d->a[i] >> 32); }
 EXPECT(chosen) { LANE(i % 3 == 0 ? d->a[i] : d->b[i]); }
 EXPECT(spaces) { LANE(1 + 2 * 0 + 4 * 1 + 8 * 1); }
 
+/* ---- carries: 128-bit sums and products by 32- and 64-bit chains ---- */
+typedef unsigned __int128 u128;
+static u128 wide(const Data *d, int i) { return (u128)d->a[i] << 64 | d->b[i]; }
+EXPECT(sum128) { LANE((wide(d, i) + wide(d, i) * 2 + 0) >> 64 ^ (uint64_t)(wide(d, i) * 3)); }
+EXPECT(diff128) { u128 x; LANE((x = wide(d, i) - ((u128)d->b[i] << 64 | d->a[i]), x >> 64 ^ (uint64_t)x)); }
+EXPECT(high64) { LANE((u128)d->a[i] * d->b[i] >> 64); }
+EXPECT(low64) { LANE(d->a[i] * d->b[i]); }
+EXPECT(is_less) { LANE((uint32_t)d->a[i] < (uint32_t)d->b[i] ? 0xffffffffu : 0); }
+EXPECT(is_less_float) { LANE((uint32_t)d->a[i] < (uint32_t)d->b[i] && i >= 7 ? 0x3f800000u : 0); }
+
 /* ---- across lanes ---- */
 EXPECT(bfly3) { LANE((uint32_t)d->a[i ^ 3]); }
 EXPECT(up1) { LANE((uint32_t)d->a[i ? i - 1 : 0] + (i ? 1ull << 32 : 0)); }
@@ -161,6 +171,20 @@ static const Case cases[] = {
      "mov.b64 {r2, r3}, x0;\nmov.b64 {r4, r5}, x1;\nst.shared.v4.b32 [r1], {r2, r3, r4, r5};\n"
      "ld.shared.v2.u64 {x2, x3}, [r1];\nmov.b64 {r6, r7}, x2;\nadd.u32 r6, r6, r7;\n"
      "mov.b64 {r7, r8}, x3;\nadd.u32 r6, r6, r7;\nadd.u32 r6, r6, r8;\ncvt.u64.u32 x9, r6;\n", sum4},
+    {"add.cc addc", "add.cc.u64 x2, x1, x1;\naddc.u64 x3, x0, x0;\nadd.cc.u64 x2, x2, x1;\n"
+     "addc.cc.u64 x3, x3, x0;\nxor.b64 x9, x2, x3;\n", sum128},
+    {"sub.cc subc", "sub.cc.s64 x2, x1, x0;\nsubc.s64 x3, x0, x1;\nxor.b64 x9, x2, x3;\n", diff128},
+    {"mad.hi.cc", "mov.b64 {r0, r1}, x0;\nmov.b64 {r2, r3}, x1;\nmul.hi.u32 r4, r0, r2;\n"
+     "mad.lo.cc.u32 r4, r0, r3, r4;\nmadc.hi.u32 r5, r0, r3, 0;\nmad.lo.cc.u32 r4, r1, r2, r4;\n"
+     "madc.hi.cc.u32 r5, r1, r2, r5;\naddc.u32 r6, 0, 0;\nmad.lo.cc.u32 r5, r1, r3, r5;\n"
+     "madc.hi.u32 r6, r1, r3, r6;\nmov.b64 x9, {r5, r6};\n", high64},
+    {"madc.lo", "mov.b64 {r0, r1}, x0;\nmov.b64 {r2, r3}, x1;\nmul.lo.u32 r4, r0, r2;\n"
+     "mul.hi.u32 r5, r0, r2;\nadd.cc.u32 r8, 0, 0;\nmadc.lo.u32 r5, r0, r3, r5;\nmad.lo.u32 r5, r1, r2, r5;\n"
+     "mov.b64 x9, {r4, r5};\n", low64},
+    {"set.u32", "cvt.u32.u64 r0, x0;\ncvt.u32.u64 r1, x1;\nset.lt.u32.u32 r2, r0, r1;\n"
+     "cvt.u64.u32 x9, r2;\n", is_less},
+    {"set.and.f32", "cvt.u32.u64 r0, x0;\ncvt.u32.u64 r1, x1;\nsetp.ge.u32 p1, r9, 7;\n"
+     "set.lt.and.f32.u32 r2, r0, r1, p1;\ncvt.u64.u32 x9, r2;\n", is_less_float},
     {"selp", "rem.u32 r0, r9, 3;\nsetp.eq.u32 p1, r0, 0;\nselp.b64 x9, x0, x1, p1;\n", chosen},
     {"guards", "rem.u32 r0, r9, 3;\nsetp.eq.u32 p1, r0, 0;\n@p1 mov.u64 x9, x0;\n@!p1 mov.u64 x9, x1;\n",
      chosen},
