@@ -134,34 +134,57 @@ int vl_decode_no_memory(vl_decode *d) {
                    d->width, d->height);
 }
 
-/* The tag Orientation of IFD0, 1 where there is none, 0 where the data make no sense. */
+/* The tag Orientation of IFD0, 0 where there is none, -1 where the data make no sense. */
 static int exif_orientation(const uint8_t *e, size_t len) {
     if (len >= 6 && memcmp(e, "Exif\0\0", 6) == 0) e += 6, len -= 6;
-    if (len < 8) return 0;
+    if (len < 8) return -1;
     bool big = memcmp(e, "MM\0*", 4) == 0;
-    if (!big && memcmp(e, "II*\0", 4) != 0) return 0;
+    if (!big && memcmp(e, "II*\0", 4) != 0) return -1;
     uint32_t at = vl_get32(e + 4, big);
-    if (at > len || len - at < 2) return 0;
+    if (at > len || len - at < 2) return -1;
     uint32_t entries = vl_get16(e + at, big);
     const uint8_t *p = e + at + 2;
     for (uint32_t i = 0; i < entries; i++, p += 12) {
-        if (e + len - p < 12) return 0;
+        if (e + len - p < 12) return -1;
         if (vl_get16(p, big) != 0x0112) continue;
         uint32_t type = vl_get16(p + 2, big), value;
-        if (vl_get32(p + 4, big) != 1) return 0;
+        if (vl_get32(p + 4, big) != 1) return -1;
         if (type == 1) value = p[8];                         /* BYTE  */
         else if (type == 3) value = vl_get16(p + 8, big);    /* SHORT */
         else if (type == 4) value = vl_get32(p + 8, big);    /* LONG  */
-        else return 0;
-        return value >= 1 && value <= 8 ? (int)value : 0;
+        else return -1;
+        return value >= 1 && value <= 8 ? (int)value : -1;
     }
-    return 1;
+    return 0;
 }
 
 void vl_decode_exif(vl_decode *d, const uint8_t *exif, size_t len) {
-    int found = exif_orientation(exif, len);
-    d->orientation = found ? found : 1;
-    if (!found) vl_decode_warn(d, "exif_malformed");
+    d->exif_orientation = exif_orientation(exif, len);
+    if (d->exif_orientation < 0) {
+        vl_decode_warn(d, "exif_malformed");
+        d->exif_orientation = 1;
+    }
+}
+
+/* As Pillow: the first tiff:Orientation="N" or tiff:Orientation>N, without reading the XML. */
+void vl_decode_xmp(vl_decode *d, const uint8_t *xmp, size_t len) {
+    static const char TAG[] = "tiff:Orientation";
+    const uint8_t *end = xmp + len, *p = xmp;
+    while ((p = memmem(p, (size_t)(end - p), TAG, sizeof TAG - 1)) != NULL) {
+        p += sizeof TAG - 1;
+        const uint8_t *digit = p;
+        if (end - p > 2 && p[0] == '=' && p[1] == '"') digit = p + 2;
+        else if (end - p > 1 && p[0] == '>') digit = p + 1;
+        if (digit == p || *digit < '0' || *digit > '9') continue;
+        d->xmp_orientation = *digit >= '1' && *digit <= '8' ? *digit - '0' : 1;
+        return;
+    }
+}
+
+/* 1..8 */
+static int orientation_of(const vl_decode *d) {
+    if (d->exif_orientation) return d->exif_orientation;
+    return d->xmp_orientation ? d->xmp_orientation : 1;
 }
 
 /* ---- to RGB, the right way up ---------------------------------------------------------------- */
@@ -199,7 +222,7 @@ static int orient(vl_decode *d) {
         [4] = {0, 1, 1, 0, 0, -1}, [5] = {0, 0, 0, 1, 1, 0},  [6] = {0, 1, 0, -1, 1, 0},
         [7] = {1, 1, 0, -1, -1, 0}, [8] = {1, 0, 0, 1, -1, 0},
     };
-    int o = d->orientation;
+    int o = orientation_of(d);
     if (o == 1) return 0;
     ptrdiff_t w = d->width, h = d->height;
     ptrdiff_t right = 3 * (TURN[o].right_x + TURN[o].right_y * w);
@@ -225,7 +248,7 @@ int vl_image_decode(vl_image *out, const void *bytes, size_t len, const char *na
     const vl_picture_params *p = params ? params : &DEFAULTS;
     vl_decode d = {
         .bytes = bytes, .len = len, .name = name ? name : "picture", .err = err,
-        .allow_truncated = p->allow_truncated, .orientation = 1,
+        .allow_truncated = p->allow_truncated,
         .max_pixels = p->max_decoded_pixels > 0 ? p->max_decoded_pixels : 50000000,
         .max_side = p->max_side > 0 ? p->max_side : 16384,
     };
@@ -246,7 +269,7 @@ int vl_image_decode(vl_image *out, const void *bytes, size_t len, const char *na
         return -1;
     }
     *out = (vl_image){.width = d.width, .height = d.height, .rgb = d.pixels, .format = m->name,
-                      .orientation = d.orientation, .n_warnings = d.n_warnings};
+                      .orientation = orientation_of(&d), .n_warnings = d.n_warnings};
     memcpy(out->warnings, d.warnings, sizeof out->warnings);
     return 0;
 }

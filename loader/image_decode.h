@@ -18,7 +18,8 @@ typedef struct vl_decode {
     int width, height;
     int channels;              /* 1: grey, 2: grey + alpha, 3: RGB, 4: RGBA           */
     uint8_t *pixels;           /* malloc'd; image.c frees it, after failures too      */
-    int orientation;
+    int exif_orientation;      /* 1..8, 0: no such tag        */
+    int xmp_orientation;       /* counts where EXIF has none   */
     int n_warnings;
     const char *warnings[8];
     vl_err *err;
@@ -45,9 +46,10 @@ void vl_decode_warn(vl_decode *d, const char *warning);
 int vl_decode_broken(vl_decode *d, const char *format);
 int vl_decode_truncated(vl_decode *d, const char *format);
 int vl_decode_no_memory(vl_decode *d);
-/* Reads the orientation out of EXIF data (a TIFF header, or "Exif\0\0" and one); warns and leaves
- * 1 where they are malformed. */
+/* Reads the orientation out of EXIF data (a TIFF header, or "Exif\0\0" and one), with a warning
+ * and 1 where they are malformed; and out of an XMP packet. */
 void vl_decode_exif(vl_decode *d, const uint8_t *exif, size_t len);
+void vl_decode_xmp(vl_decode *d, const uint8_t *xmp, size_t len);
 
 /* Bytes at p, either order. */
 static inline uint32_t vl_get16(const uint8_t *p, bool big) {

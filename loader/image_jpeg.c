@@ -57,15 +57,18 @@ static void on_progress(j_common_ptr lib) {
     longjmp(j->failed, 1);
 }
 
-/* EXIF orientation from the first APP1 that holds EXIF; a profile in APP2 is only reported. */
+/* Orientation from the first APP1 that holds EXIF, and from XMP; a profile is only reported. */
 static void read_markers(job *j) {
     bool seen = false;
     for (jpeg_saved_marker_ptr m = j->lib.marker_list; m; m = m->next) {
+        static const char XMP[] = "http://ns.adobe.com/xap/1.0/"; /* and its NUL */
+        bool xmp = m->data_length >= sizeof XMP && memcmp(m->data, XMP, sizeof XMP) == 0;
         bool exif = m->data_length >= 6 && memcmp(m->data, "Exif\0\0", 6) == 0;
         if (m->marker == JPEG_APP0 + 1 && exif && !seen) {
             seen = true;
             vl_decode_exif(j->d, m->data, m->data_length);
         }
+        if (m->marker == JPEG_APP0 + 1 && xmp) vl_decode_xmp(j->d, m->data, m->data_length);
         if (m->marker == JPEG_APP0 + 2 && m->data_length >= ICC_PREFIX &&
             memcmp(m->data, "ICC_PROFILE", ICC_PREFIX) == 0)
             vl_decode_warn(j->d, "icc_ignored");

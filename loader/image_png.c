@@ -42,6 +42,8 @@ static int on_chunk(vl_decode *d, png *f, size_t at, const uint8_t *chunk, size_
         f->entries = n / 3;
     }
     if (memcmp(type, "eXIf", 4) == 0) vl_decode_exif(d, data, n);
+    if (memcmp(type, "iTXt", 4) == 0 && n > 18 && memcmp(data, "XML:com.adobe.xmp", 18) == 0)
+        vl_decode_xmp(d, data, n);
     if (memcmp(type, "iCCP", 4) == 0) vl_decode_warn(d, "icc_ignored");
     if (memcmp(type, "acTL", 4) == 0 && n == 8 && vl_get32(data, true) > 1)
         vl_decode_warn(d, "animated:first_frame_used");

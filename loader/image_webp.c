@@ -15,6 +15,10 @@ static void read_container(vl_decode *d, const WebPDemuxer *demux, bool *alpha) 
         vl_decode_exif(d, it.chunk.bytes, it.chunk.size);
         WebPDemuxReleaseChunkIterator(&it);
     }
+    if (WebPDemuxGetChunk(demux, "XMP ", 1, &it)) {
+        vl_decode_xmp(d, it.chunk.bytes, it.chunk.size);
+        WebPDemuxReleaseChunkIterator(&it);
+    }
     uint32_t flags = WebPDemuxGetI(demux, WEBP_FF_FORMAT_FLAGS);
     *alpha = flags & ALPHA_FLAG;
     if (flags & ICCP_FLAG) vl_decode_warn(d, "icc_ignored");

@@ -159,6 +159,30 @@ static void test_pnm_maximum(void) {
     expect_pixels("P6 1 1 1000\n\1\364\0\0\7\320", 18, false, THOUSAND, 3, "maximum 1000");
 }
 
+/* XMP in front of a JPEG without EXIF turns it; one with EXIF is turned by that. */
+static void test_xmp(void) {
+    static const char XMP[] = "\xff\xe1\0\x3dhttp://ns.adobe.com/xap/1.0/\0"
+                              "<a tiff:Orientation=\"6\" xxxx/>";
+    static const struct { const char *name; int orientation; } CASES[] = {
+        {"jpeg-444.jpg", 6}, {"jpeg-exif3.jpg", 3}, {"jpeg-exif1.jpg", 1},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        const sample *s = find(CASES[i].name);
+        size_t n = sizeof XMP - 1;
+        uint8_t *file = malloc(s->len + n);
+        vl_image im;
+        vl_err err = {0};
+        memcpy(file, s->bytes, 2);
+        memcpy(file + 2, XMP, n);
+        memcpy(file + 2 + n, s->bytes + 2, s->len - 2);
+        int rc = vl_image_decode(&im, file, s->len + n, s->name, NULL, &err);
+        CHECK(rc == 0 && im.orientation == CASES[i].orientation, "%s: %d %s", s->name,
+              im.orientation, err.msg);
+        vl_image_clear(&im);
+        free(file);
+    }
+}
+
 /* ---- limits and refusals --------------------------------------------------------------------- */
 
 static void expect_error(const void *bytes, size_t len, const vl_picture_params *params, int code,
@@ -324,6 +348,7 @@ int main(void) {
     test_gif_canvas();
     test_png_short_palette();
     test_pnm_maximum();
+    test_xmp();
     test_limits();
     test_bombs();
     test_scan_bomb();
