@@ -167,7 +167,7 @@ $(BUILD)/vitreous-static: $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
 	$(Q)$(CC) $(SAN) -static-libgcc $^ $(BUILD)/no_tls.o -o $@ -Wl,-Bstatic $(SERVE_LIBS) $(LIB_LIBS) -lz -lgomp \
 	  -Wl,-Bdynamic $(SYS_LIBS)
 
--include serve/Makefile.inc cli/Makefile.inc gpusim/Makefile.inc
+-include serve/Makefile.inc cli/Makefile.inc gpusim/Makefile.inc kernels/cuda/Makefile.inc
 
 # A test of the server may use its parts; every other test sees the library only.
 $(BUILD)/tests/serve/%: $(BUILD)/tests/serve/%.o $(SERVE_OBJ) $(LIBA)

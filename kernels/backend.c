@@ -61,7 +61,6 @@ int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     vl_backend_params q = *p;
     *out = NULL;
     if (!q.name) q.name = "auto";
-    if (!q.dtype) q.dtype = "exact";
     if (q.threads < 0 || q.threads > THREADS_MAX)
         return vl_fail(err, VL_E_USAGE, "threads %d: expected 0 (all) to %d", q.threads, THREADS_MAX);
     if (q.threads == 0) q.threads = usable_threads();
@@ -69,7 +68,7 @@ int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     if (!strcmp(q.name, "auto") && HAVE_CUDA && vl_cuda_open(out, &q, NULL) == 0) return 0;
     if (strcmp(q.name, "auto") && strcmp(q.name, "cpu"))
         return vl_fail(err, VL_E_USAGE, "backend \"%s\": expected auto, cpu or cuda", q.name);
-    if (strcmp(q.dtype, "exact"))
+    if (q.dtype && strcmp(q.dtype, "exact"))
         return vl_fail(err, VL_E_UNSUPPORTED, "dtype \"%s\" is not available on the CPU backend; use exact",
                        q.dtype);
     return vl_cpu_open(out, &q, err);

@@ -128,6 +128,7 @@ typedef struct vl_ops {
 struct vl_backend {
     const vl_ops *ops;
     int threads;           /* host threads that compute; 0: none of its own (a device)     */
+    const char *dtype;     /* what it computes in: "exact", "bf16", ...                     */
 };
 
 /* Who receives taps. Kept beside the backend by the decorator that model/session puts on top. */
@@ -137,7 +138,7 @@ typedef void (*vl_tap_fn)(void *user, const char *name, int layer, const float *
 /* ---- opening (kernels/backend.c) -------------------------------------------------------------- */
 typedef struct vl_backend_params {
     const char *name;      /* "auto", "cpu", "cuda"                                        */
-    const char *dtype;     /* "exact", "bf16", "int8", "int4"                              */
+    const char *dtype;     /* "exact", "bf16", "int8", "int4"; NULL: what the backend does best */
     int threads;           /* 0: as many as the process may use (affinity, cgroup quota)   */
 } vl_backend_params;
 int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err);

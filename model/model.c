@@ -78,8 +78,7 @@ static void default_eos(vl_model *m) {
 }
 
 static int open_parts(vl_model *m, const vl_model_params *params, vl_err *err) {
-    vl_backend_params bp = {params->backend ? params->backend : "auto",
-                            params->dtype ? params->dtype : "exact", params->threads};
+    vl_backend_params bp = {params->backend ? params->backend : "auto", params->dtype, params->threads};
     vl_backend *inner = NULL;
     if (vl_config_load(&m->config, m->dir, err) || vl_preprocess_config_load(&m->preprocess, m->dir, err) ||
         check_preprocess(m, err) || vl_tokenizer_open(&m->tokenizer, m->dir, err) ||
@@ -97,6 +96,7 @@ static int open_parts(vl_model *m, const vl_model_params *params, vl_err *err) {
     m->inv_freq = vl_calloc((size_t)m->config.text.E / 2, sizeof(float));
     if (!m->inv_freq) return vl_fail(err, VL_E_NOMEM, "no memory");
     vl_rope_inv_freq(m->config.text.theta, m->config.text.E, m->inv_freq);
+    snprintf(m->dtype, sizeof m->dtype, "%s", m->backend->dtype);
     return 0;
 }
 
@@ -114,7 +114,6 @@ int vl_model_open(vl_model **out, const char *dir, const vl_model_params *params
         return vl_fail(err, VL_E_USAGE, "the model path is too long");
     }
     base_name(m->name, sizeof m->name, dir);
-    snprintf(m->dtype, sizeof m->dtype, "%s", params->dtype ? params->dtype : "exact");
     if (open_parts(m, params, err)) {
         vl_model_free(m);
         return -1;

@@ -40,7 +40,7 @@ for f in $sources; do
                 sed "s|^|$f:|; s|$| (the model is written against kernels/ops.h)|" ;;
     esac
     case $f in
-        kernels/backend.c|kernels/cpu/*|tests/*) ;;
+        kernels/backend.c|kernels/cpu/*|kernels/cuda/*|tests/*) ;;
         *) grep -nE '^ *#\s*(if|ifdef|ifndef|elif).*(CUDA|OPENMP|AVX|NEON|x86_64|aarch64|BACKEND)' "$f" |
                sed "s|^|$f:|; s|$| (backend or ISA condition outside kernels/backend.c, kernels/cpu)|" ;;
     esac

@@ -257,7 +257,7 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         return -1;
     }
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, p->threads};
+    b->base = (vl_backend){&CPU_OPS, p->threads, "exact"};
     *out = &b->base;
     return 0;
 }

@@ -1,0 +1,155 @@
+/* device.c: opens device, context, stream and module; memory and launches. */
+#include "kernels/cuda/backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { OLDEST = 75, MIB = 20 };
+
+static const char *const KERNEL_NAME[CUDA_KERNEL_COUNT] = {
+#define X(name) "vl_" #name,
+    CUDA_KERNELS(X)
+#undef X
+};
+
+bool cuda_ok(cuda_backend *b, CUresult e, const char *what) {
+    if (b->fault.code) return false;
+    return cuda_check(&b->d, e, what, &b->fault) == 0;
+}
+
+bool cuda_enter(cuda_backend *b) {
+    pthread_mutex_lock(&b->lock);
+    if (cuda_ok(b, b->d.CtxSetCurrent(b->context), "making the GPU context current")) return true;
+    pthread_mutex_unlock(&b->lock);
+    return false;
+}
+
+void cuda_leave(cuda_backend *b) { pthread_mutex_unlock(&b->lock); }
+
+void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads, void **args) {
+    vl_assert(gx <= INT32_MAX && gy <= 65535 && gz <= 65535, "%s: grid %zu x %d x %d", KERNEL_NAME[k],
+              gx, gy, gz);
+    if (!gx || !gy || !gz || b->fault.code) return;
+    cuda_ok(b, b->d.Launch(b->kernel[k], (unsigned)gx, (unsigned)gy, (unsigned)gz, (unsigned)threads,
+                           1, 1, 0, b->stream, args, NULL), KERNEL_NAME[k]);
+}
+
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+/* Device memory, contents undefined; NULL and a message with what is free, if there is not enough. */
+void *cuda_memory(cuda_backend *b, size_t bytes, vl_err *err) {
+    CUdeviceptr p = 0;
+    size_t left = 0, total = 0;
+    CUresult e = b->d.MemAlloc(&p, bytes ? bytes : 1);
+    if (e == CU_OK) return (void *)(uintptr_t)p;
+    b->d.MemGetInfo(&left, &total);
+    if (e == CU_OUT_OF_MEMORY)
+        vl_fail(err, VL_E_NOMEM, "%s has %zu of %zu MiB free, %zu MiB more are needed; end other "
+                "programs on it, or use --backend cpu", b->name, left >> MIB, total >> MIB,
+                (bytes + (1u << MIB) - 1) >> MIB);
+    else
+        cuda_check(&b->d, e, "device memory", err);
+    return NULL;
+}
+
+bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes) {
+    if (b->fault.code) return false;
+    if (bytes <= buffer->bytes) return true;
+    if (!cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU")) return false;
+    if (buffer->p) b->d.MemFree((uintptr_t)buffer->p);
+    buffer->p = cuda_memory(b, bytes, &b->fault);
+    buffer->bytes = buffer->p ? bytes : 0;
+    return buffer->p;
+}
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+static int open_context(cuda_backend *b, vl_err *err) {
+    const cuda_driver *d = &b->d;
+    int n = 0, major = 0, minor = 0;
+    CUresult e = d->Init(0);
+    if (e == CU_OK) e = d->DeviceGetCount(&n);
+    if (e != CU_OK || n == 0) {
+        vl_err why = {0};
+        cuda_check(d, e, "starting the driver", &why);
+        return vl_fail(err, VL_E_BACKEND, "the CUDA driver is there, but no GPU that it can use%s%.120s",
+                       why.code ? ": " : "", why.msg);
+    }
+    if (cuda_check(d, d->DeviceGet(&b->device, 0), "opening GPU 0", err) ||
+        cuda_check(d, d->DeviceGetName(b->name, sizeof b->name, b->device), "naming GPU 0", err) ||
+        cuda_check(d, d->DeviceGetAttribute(&major, CU_CC_MAJOR, b->device), "asking GPU 0", err) ||
+        cuda_check(d, d->DeviceGetAttribute(&minor, CU_CC_MINOR, b->device), "asking GPU 0", err))
+        return -1;
+    if (major * 10 + minor < OLDEST)
+        return vl_fail(err, VL_E_BACKEND, "%s has compute capability %d.%d; 7.5 (T4) or later is needed",
+                       b->name, major, minor);
+    if (cuda_check(d, d->PrimaryCtxRetain(&b->context, b->device), "opening a context", err)) return -1;
+    return cuda_check(d, d->CtxSetCurrent(b->context), "opening a context", err) ||
+           cuda_check(d, d->StreamCreate(&b->stream, CU_NON_BLOCKING), "opening a stream", err) ? -1 : 0;
+}
+
+static int open_module(cuda_backend *b, vl_err *err) {
+    const cuda_driver *d = &b->d;
+    if (cuda_check(d, d->ModuleLoad(&b->module, cuda_image, 0, NULL, NULL), "loading the kernels", err))
+        return -1;
+    for (int i = 0; i < CUDA_KERNEL_COUNT; i++)
+        if (cuda_check(d, d->ModuleGetFunction(&b->kernel[i], b->module, KERNEL_NAME[i]),
+                       KERNEL_NAME[i], err))
+            return -1;
+    return 0;
+}
+
+static int open_stages(cuda_backend *b, vl_err *err) {
+    const cuda_driver *d = &b->d;
+    for (int i = 0; i < CUDA_STAGES; i++) {
+        cuda_stage *s = &b->stage[i];
+        if (cuda_check(d, d->MemHostAlloc(&s->pinned, CUDA_STAGE_BYTES, 0), "pinned memory", err) ||
+            cuda_check(d, d->EventCreate(&s->done, 0), "an event", err))
+            return -1;
+        if (!(s->device = cuda_memory(b, CUDA_STAGE_BYTES, err))) return -1;
+    }
+    return 0;
+}
+
+/* Which code runs on this device. */
+static int ask_arch(cuda_backend *b, vl_err *err) {
+    CUdeviceptr p = (uintptr_t)b->stage[0].device;
+    int *arch = b->stage[0].pinned;
+    cuda_launch(b, K_arch, 1, 1, 1, 32, CUDA_ARGS(&p));
+    if (b->fault.code) return vl_fail(err, b->fault.code, "%s", b->fault.msg);
+    if (cuda_check(&b->d, b->d.CopyToHost(arch, p, sizeof *arch, b->stream), "asking the GPU", err) ||
+        cuda_check(&b->d, b->d.StreamSynchronize(b->stream), "asking the GPU", err))
+        return -1;
+    b->arch = *arch;
+    return 0;
+}
+
+int cuda_device_open(cuda_backend *b, vl_err *err) {
+    if (cuda_image_bytes == 0)
+        return vl_fail(err, VL_E_BACKEND, "this build has no GPU kernels: nvcc was not there; install "
+                       "the CUDA toolkit (12.8 or later), put nvcc on the PATH and run make again");
+    if (cuda_driver_open(&b->d, err) || open_context(b, err) || open_module(b, err) ||
+        open_stages(b, err) || ask_arch(b, err))
+        return -1;
+    return 0;
+}
+
+void cuda_device_close(cuda_backend *b) {
+    const cuda_driver *d = &b->d;
+    if (b->context) {
+        d->CtxSetCurrent(b->context);
+        if (b->stream) d->StreamSynchronize(b->stream);
+        for (int i = 0; i < CUDA_STAGES; i++) {
+            if (b->stage[i].pinned) d->MemFreeHost(b->stage[i].pinned);
+            if (b->stage[i].device) d->MemFree((uintptr_t)b->stage[i].device);
+            if (b->stage[i].done) d->EventDestroy(b->stage[i].done);
+        }
+        if (b->scratch.p) d->MemFree((uintptr_t)b->scratch.p);
+        if (b->packed.p) d->MemFree((uintptr_t)b->packed.p);
+        cuda_weights_free(b);
+        if (b->module) d->ModuleUnload(b->module);
+        if (b->stream) d->StreamDestroy(b->stream);
+        d->PrimaryCtxRelease(b->device);
+    }
+    cuda_driver_close(&b->d);
+}

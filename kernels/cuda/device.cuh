@@ -1,0 +1,106 @@
+/* device.cuh: what every kernel file shares: number formats, fragment layouts, reductions, copies.
+ *
+ * Fragment order. Matrices that meet mma.sync.m16n8k16 are stored the way its lanes want them, so
+ * that a warp loads a tile with one coalesced access, and shared memory has no bank conflicts:
+ *   weights      W [N, K]: tiles of 16 outputs x 16 inputs, 512 bytes: 16 bytes for each lane
+ *   activations  x [T, K]: tiles of  8 rows    x 16 inputs, 256 bytes:  8 bytes for each lane
+ * K is padded with zeros to a multiple of 32, N to 16, T to 8. Products are taken as W x^T: outputs
+ * are the rows of an accumulator, tokens its columns.
+ *
+ * The sum of an output is the same everywhere: chunks of CHUNK inputs, each one chain of mma from
+ * zero, added in order. So an output's bits depend neither on T nor on the kernel.
+ *
+ * Easy to get wrong: lane = 4 * (row of the fragment) + (pair of k); register r of A holds row + 8
+ * for odd r and k + 8 for r >= 2. */
+#ifndef VL_DEVICE_CUH
+#define VL_DEVICE_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <math_constants.h>
+#include <stdint.h>
+
+typedef uint16_t bf16_bits;
+
+enum { CHUNK_TILES = 16, KEYS = 64, SPLIT_BLOCKS = 4 }; /* 256 inputs; a KV block; 256 keys */
+
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define DEVICE static __device__ __forceinline__
+
+/* ---- numbers ---------------------------------------------------------------------------------- */
+
+DEVICE float low(uint32_t pair) { return __uint_as_float(pair << 16); }
+DEVICE float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+DEVICE float from_bf16(bf16_bits h) { return __uint_as_float((uint32_t)h << 16); }
+
+/* Two floats to bf16, nearest even; a in the low half. */
+DEVICE uint32_t pair_bf16(float a, float b) {
+    __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
+    return *reinterpret_cast<uint32_t *>(&v);
+}
+DEVICE bf16_bits to_bf16(float a) { return __bfloat16_as_ushort(__float2bfloat16_rn(a)); }
+
+DEVICE float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* ---- fragment order --------------------------------------------------------------------------- */
+
+__host__ __device__ constexpr int k_tiles(int K) { return (K + 31) / 32 * 2; }
+
+/* Where element (n, k) of a weight matrix lies, in elements. */
+DEVICE size_t weight_at(int n, int k, int kt) {
+    size_t tile = (size_t)(n / 16) * (size_t)kt + (size_t)(k / 16);
+    int lane = n % 8 * 4 + k % 8 / 2, reg = n % 16 / 8 + k % 16 / 8 * 2;
+    return tile * 256 + (size_t)(lane * 8 + reg * 2 + k % 2);
+}
+
+/* ---- reductions in a fixed order ---------------------------------------------------------------- */
+
+DEVICE float warp_sum(float v) {
+    for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
+    return v;
+}
+
+/* Sum over a block of 8 warps; `red` [8]; every thread gets it. */
+DEVICE float block_sum(float v, float *red) {
+    v = warp_sum(v);
+    __syncthreads(); /* red may still be read from the sum before */
+    if (threadIdx.x % 32 == 0) red[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = red[threadIdx.x % 8];
+    for (int o = 4; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
+    return v;
+}
+
+/* ---- tensor cores and asynchronous copies (sm_80 on) -------------------------------------------- */
+
+#if __CUDA_ARCH__ >= 800
+DEVICE void mma(float *c, const uint32_t *a, const uint32_t *b) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE uint32_t shared_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+DEVICE void ldmatrix(uint32_t *r, const void *p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_at(p)) : "memory");
+}
+DEVICE void ldmatrix_trans(uint32_t *r, const void *p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_at(p)) : "memory");
+}
+/* 16 bytes global -> shared; ok false: zeros, and nothing is read. */
+DEVICE void copy16(void *dst, const void *src, bool ok) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(shared_at(dst)), "l"(src), "r"(ok ? 16 : 0) : "memory");
+}
+DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> DEVICE void copies_wait() {
+    asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+}
+#endif
+#endif

@@ -1,0 +1,300 @@
+/* ops_cuda.c: the CUDA instance of the op table: which kernel, which grid.
+ *
+ * Easy to get wrong: a pointer inside the table is a device address and is only ever passed on; an
+ * input packed for one linear may be used by the next only if nothing was written in between. */
+#include <stdlib.h>
+
+#include "kernels/cuda/backend.h"
+
+static int up(int a, int b) { return (a + b - 1) / b; }
+static void *tiles_of(const vl_matrix *w) {
+    vl_assert(w->impl, "%s was not prepared", w->name);
+    return ((cuda_weight *)w->impl)->tiles;
+}
+
+/* Between enter and leave: one op that is no linear, so that what linear packed is stale. */
+static bool enter(cuda_backend *b) {
+    if (!cuda_enter(b)) return false;
+    b->packed_x = NULL;
+    return true;
+}
+
+/* One launch as an op of its own. */
+static void op(vl_backend *base, cuda_kernel k, size_t gx, int gy, int threads, void **args) {
+    cuda_backend *b = cuda_of(base);
+    if (!enter(b)) return;
+    cuda_launch(b, k, gx, gy, 1, threads, args);
+    cuda_leave(b);
+}
+
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+static void *cuda_alloc(vl_backend *base, size_t bytes) {
+    cuda_backend *b = cuda_of(base);
+    if (!enter(b)) return NULL;
+    void *p = cuda_memory(b, bytes, NULL);
+    if (p && bytes) cuda_ok(b, b->d.Fill((uintptr_t)p, 0, bytes, b->stream), "clearing memory");
+    cuda_leave(b);
+    return p;
+}
+
+static void cuda_release(vl_backend *base, void *p) {
+    cuda_backend *b = cuda_of(base);
+    if (!p || !enter(b)) return;
+    cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
+    cuda_ok(b, b->d.MemFree((uintptr_t)p), "freeing memory");
+    cuda_leave(b);
+}
+
+/* From pageable memory, which the driver has read when the call returns. */
+static void cuda_put(vl_backend *base, void *dst, const void *src, size_t bytes) {
+    cuda_backend *b = cuda_of(base);
+    if (!bytes || !enter(b)) return;
+    cuda_ok(b, b->d.CopyToDevice((uintptr_t)dst, src, bytes, b->stream), "copying to the GPU");
+    cuda_leave(b);
+}
+
+/* After a failure the destination is zeros: sync() tells. */
+static void cuda_get(vl_backend *base, void *dst, const void *src, size_t bytes) {
+    cuda_backend *b = cuda_of(base);
+    bool ok = false;
+    if (!bytes) return;
+    if (cuda_enter(b)) {
+        ok = cuda_ok(b, b->d.CopyToHost(dst, (uintptr_t)src, bytes, b->stream), "copying from the GPU") &&
+             cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
+        cuda_leave(b);
+    }
+    if (!ok) memset(dst, 0, bytes);
+}
+
+static int cuda_sync(vl_backend *base, vl_err *err) {
+    cuda_backend *b = cuda_of(base);
+    if (cuda_enter(b)) {
+        cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
+        cuda_leave(b);
+    }
+    return b->fault.code ? vl_fail(err, b->fault.code, "%s", b->fault.msg) : 0;
+}
+
+static void cuda_tap(vl_backend *b, const char *name, int layer, const float *x, int rows, int cols) {
+    (void)b, (void)name, (void)layer, (void)x, (void)rows, (void)cols;
+}
+
+/* ---- row-wise ops ----------------------------------------------------------------------------- */
+
+enum { THREADS = 256, ATTEND_THREADS = 128 };
+
+static void cuda_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
+    void *tiles = tiles_of(table);
+    int D = table->cols;
+    op(b, K_embed, (size_t)T, 1, THREADS, CUDA_ARGS(&out, &tiles, &ids, &D));
+}
+
+static void cuda_pos_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,
+                           const float *weight, int P) {
+    void *tiles = tiles_of(table);
+    int D = table->cols;
+    op(b, K_pos_embed, (size_t)P, 1, THREADS, CUDA_ARGS(&out, &tiles, &idx, &weight, &D));
+}
+
+static void cuda_layernorm(vl_backend *b, float *out, const float *x, const float *w,
+                           const float *bias, int T, int D, float eps) {
+    op(b, K_layernorm, (size_t)T, 1, THREADS, CUDA_ARGS(&out, &x, &w, &bias, &D, &eps));
+}
+
+static void cuda_rmsnorm(vl_backend *b, float *out, const float *x, const float *w, int T, int D,
+                         float eps) {
+    op(b, K_rmsnorm, (size_t)T, 1, THREADS, CUDA_ARGS(&out, &x, &w, &D, &eps));
+}
+
+static void cuda_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *args) {
+    vl_rope_kv_args a = *args;
+    vl_assert(a.E > 0 && a.E % 2 == 0, "head width %d is odd", a.E);
+    op(b, K_qk_norm_rope, (size_t)a.T, up(a.H + 2 * a.G, 4), ATTEND_THREADS,
+       CUDA_ARGS(&a.q, &a.k, &a.v, &a.ldq, &a.ldk, &a.ldv, &a.q_norm, &a.k_norm, &a.eps, &a.cos,
+                 &a.sin, &a.k_pool, &a.v_pool, &a.kv_slot, &a.H, &a.G, &a.E));
+}
+
+static void cuda_rope_vision(vl_backend *b, float *qkv, const float *cos, const float *sin, int P,
+                             int H, int E) {
+    vl_assert(E > 0 && E % 2 == 0, "head width %d is odd", E);
+    op(b, K_rope_vision, (size_t)P, 1, THREADS, CUDA_ARGS(&qkv, &cos, &sin, &H, &E));
+}
+
+static void cuda_swiglu(vl_backend *b, float *out, const float *gate, const float *value, int T,
+                        int F) {
+    size_t n = (size_t)T * (size_t)F;
+    op(b, K_swiglu, (n + THREADS - 1) / THREADS, 1, THREADS, CUDA_ARGS(&out, &gate, &value, &n));
+}
+
+static void move_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
+                      const int32_t *src_idx, int n, int D, int add) {
+    op(b, K_move_rows, (size_t)n, 1, THREADS, CUDA_ARGS(&dst, &dst_idx, &src, &src_idx, &D, &add));
+}
+static void cuda_copy_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
+                           const int32_t *src_idx, int n, int D) {
+    move_rows(b, dst, dst_idx, src, src_idx, n, D, 0);
+}
+static void cuda_add_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
+                          const int32_t *src_idx, int n, int D) {
+    move_rows(b, dst, dst_idx, src, src_idx, n, D, 1);
+}
+
+static void cuda_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, int V) {
+    op(b, K_argmax, (size_t)T, 1, THREADS, CUDA_ARGS(&ids, &logits, &V));
+}
+
+/* ---- linear ----------------------------------------------------------------------------------- */
+
+enum { FEW_ROWS = 16, BF16_UNITS = 800 };
+
+/* x in fragment order, unless it still is there from the linear before. */
+static bool pack_rows(cuda_backend *b, const float *x, int ldx, int T, int K) {
+    if (b->packed_x == x && b->packed_ld == ldx && b->packed_T == T && b->packed_K == K) return true;
+    size_t total = (size_t)up(T, 8) * (size_t)cuda_k_tiles(K) * 32;
+    b->packed_x = NULL;
+    if (!cuda_reserve(b, &b->packed, total * 8)) return false;
+    cuda_launch(b, K_pack_rows, (total + THREADS - 1) / THREADS, 1, 1, THREADS,
+                CUDA_ARGS(&b->packed.p, &x, &ldx, &T, &K, &total));
+    b->packed_x = x, b->packed_ld = ldx, b->packed_T = T, b->packed_K = K;
+    return true;
+}
+
+/* Does [T, ld] at a reach into [T, ld] at b? */
+static bool overlaps(const float *a, int lda, const float *b, int ldb, int T) {
+    size_t t = (size_t)T;
+    return a < b + t * (size_t)ldb && b < a + t * (size_t)lda;
+}
+
+static void cuda_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,
+                        const vl_matrix *w, const float *bias, vl_epilogue epilogue) {
+    cuda_backend *b = cuda_of(base);
+    void *tiles = tiles_of(w);
+    int N = w->rows, K = w->cols, epi = (int)epilogue;
+    vl_assert(ldo >= N && ldx >= K, "%s: ldo %d, ldx %d", w->name, ldo, ldx);
+    if (T <= 0 || !cuda_enter(b)) return;
+    if (b->arch >= BF16_UNITS && T > FEW_ROWS) {
+        if (pack_rows(b, x, ldx, T, K))
+            cuda_launch(b, K_linear_many, (size_t)up(N, 128), up(T, 128), 1, THREADS,
+                        CUDA_ARGS(&out, &ldo, &b->packed.p, &T, &tiles, &N, &K, &bias, &epi));
+    } else {
+        bool even = K % 32 == 0 && ldx % 2 == 0 && (uintptr_t)x % 8 == 0;
+        cuda_launch(b, even ? K_linear_few : K_linear_few_odd, (size_t)up(N, 16), up(T, 8), 1, THREADS,
+                    CUDA_ARGS(&out, &ldo, &x, &ldx, &T, &tiles, &N, &K, &bias, &epi));
+    }
+    if (b->packed_x && overlaps(out, ldo, b->packed_x, b->packed_ld, T > b->packed_T ? T : b->packed_T))
+        b->packed_x = NULL;
+    cuda_leave(b);
+}
+
+/* ---- attention -------------------------------------------------------------------------------- */
+
+enum { TILE_ROWS = 64, SPLIT_BLOCKS = 4, PLAIN_MAX = 256 };
+
+/* As struct attend_args of attention.cuh. */
+typedef struct attend_args {
+    float *out;
+    const float *q;
+    const void *k_pool, *v_pool;
+    const int32_t *table, *row_seq, *row_len;
+    float *part;
+    int ldq, max_blocks, T, H, G, E, tokens, splits;
+    float scale;
+} attend_args;
+
+/* Flash attention on tensor cores where it fits, else the plain kernel. `part`: scratch of
+ * `part_bytes` from which a decode step may split its keys. */
+static void attend(cuda_backend *b, attend_args a, bool decode) {
+    int heads = a.H / a.G;
+    bool flash = b->arch >= BF16_UNITS && a.E % 8 == 0 && a.E <= 128 && heads <= TILE_ROWS;
+    cuda_kernel k = a.E <= 64 ? K_attend_64 : a.E <= 80 ? K_attend_80 : K_attend_128;
+    vl_assert(a.E <= PLAIN_MAX, "head width %d: at most %d", a.E, PLAIN_MAX);
+    if (!flash) {
+        cuda_launch(b, K_attend_plain, (size_t)a.T, a.H, 1, ATTEND_THREADS, CUDA_ARGS(&a));
+        return;
+    }
+    a.tokens = decode ? 1 : TILE_ROWS / heads;
+    a.splits = decode ? up(a.max_blocks, SPLIT_BLOCKS) : 0;
+    if (decode) {
+        size_t rows = (size_t)a.T * (size_t)a.H * (size_t)a.splits;
+        if (!cuda_reserve(b, &b->scratch, rows * (size_t)(a.E + 2) * sizeof(float))) return;
+        a.part = b->scratch.p;
+    }
+    cuda_launch(b, k, (size_t)up(a.T, a.tokens), a.G, decode ? a.splits : 1, ATTEND_THREADS,
+                CUDA_ARGS(&a));
+    if (decode) cuda_launch(b, K_attend_combine, (size_t)a.T, a.H, 1, ATTEND_THREADS, CUDA_ARGS(&a));
+}
+
+static void cuda_attend_causal(vl_backend *base, const vl_causal_args *c) {
+    cuda_backend *b = cuda_of(base);
+    vl_assert(c->G > 0 && c->H % c->G == 0 && c->E > 0 && c->E % 2 == 0, "H %d, G %d, E %d", c->H,
+              c->G, c->E);
+    if (c->T <= 0 || !enter(b)) return;
+    attend_args a = {c->out, c->q, c->k_pool, c->v_pool, c->table, c->row_seq, c->row_len, NULL,
+                     c->ldq, c->max_blocks, c->T, c->H, c->G, c->E, 0, 0, c->scale};
+    attend(b, a, c->T <= FEW_ROWS);
+    cuda_leave(b);
+}
+
+/* Keys and values become KV blocks in the scratch memory; then every row sees its whole segment. */
+static void cuda_attend_full(vl_backend *base, float *out, const float *qkv, const int32_t *cu, int n,
+                             int P, int H, int E, float scale) {
+    cuda_backend *b = cuda_of(base);
+    vl_assert(n >= 0 && E > 0 && E % 2 == 0, "n %d, E %d", n, E);
+    if (n == 0 || P <= 0 || !enter(b)) return;
+    int max_blocks = up(P, VL_KV_BLOCK), heads = H;
+    size_t pool = (size_t)(P / VL_KV_BLOCK + n) * (size_t)H * VL_KV_BLOCK * (size_t)E;
+    vl_arena arena = {0};
+    void *k = NULL, *v = NULL;
+    int32_t *table = NULL, *row_seq = NULL, *row_len = NULL;
+    for (int pass = 0; pass < 2; pass++) {
+        k = vl_carve(&arena, pool, 2);
+        v = vl_carve(&arena, pool, 2);
+        table = vl_carve(&arena, (size_t)n * (size_t)max_blocks, sizeof *table);
+        row_seq = vl_carve(&arena, (size_t)P, sizeof *row_seq);
+        row_len = vl_carve(&arena, (size_t)P, sizeof *row_len);
+        if (pass == 0 && !cuda_reserve(b, &b->scratch, arena.used)) break;
+        arena = (vl_arena){b->scratch.p, 0};
+    }
+    cuda_launch(b, K_segment_blocks, (size_t)P, 1, 1, THREADS,
+                CUDA_ARGS(&k, &v, &table, &row_seq, &row_len, &qkv, &cu, &n, &max_blocks, &heads, &E));
+    attend_args a = {out, qkv, k, v, table, row_seq, row_len, NULL, 3 * H * E, max_blocks, P, H, H, E,
+                     0, 0, scale};
+    attend(b, a, false);
+    cuda_leave(b);
+}
+
+/* ---- the table -------------------------------------------------------------------------------- */
+
+static void cuda_close(vl_backend *base) {
+    cuda_backend *b = cuda_of(base);
+    cuda_device_close(b);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+static const vl_ops CUDA_OPS = {
+    .name = "cuda", .alloc = cuda_alloc, .release = cuda_release, .put = cuda_put, .get = cuda_get,
+    .prepare = cuda_prepare, .sync = cuda_sync, .kv_elem = 2, .embed = cuda_embed,
+    .linear = cuda_linear, .layernorm = cuda_layernorm, .rmsnorm = cuda_rmsnorm,
+    .qk_norm_rope = cuda_qk_norm_rope, .rope_vision = cuda_rope_vision,
+    .attend_full = cuda_attend_full, .attend_causal = cuda_attend_causal, .swiglu = cuda_swiglu,
+    .copy_rows = cuda_copy_rows, .add_rows = cuda_add_rows, .pos_embed = cuda_pos_embed,
+    .argmax = cuda_argmax, .tap = cuda_tap, .close = cuda_close,
+};
+
+int vl_cuda_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
+    if (p->dtype && strcmp(p->dtype, "bf16"))
+        return vl_fail(err, VL_E_UNSUPPORTED, "dtype \"%s\" is not available on the GPU, which computes "
+                       "in bf16; use --dtype bf16, or --backend cpu", p->dtype);
+    cuda_backend *b = vl_calloc(1, sizeof *b);
+    if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CUDA backend");
+    pthread_mutex_init(&b->lock, NULL);
+    if (cuda_device_open(b, err)) {
+        cuda_close(&b->base);
+        return -1;
+    }
+    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16"};
+    *out = &b->base;
+    return 0;
+}
