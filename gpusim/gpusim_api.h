@@ -43,8 +43,14 @@ const char *gpusim_class_name(int cls);
 /* The lane-wise forms ('.' written as '_'), their source count and widths (destination first; 1: a
  * predicate). NULL after the last. */
 const char *gpusim_form_at(int i, int *nsrc, const unsigned char **width);
-/* Runs fn(arg) in stream order (also inside captures): for libcublas.so.13. */
-int gpusim_submit(void *stream, const char *name, void (*fn)(void *arg), void *arg, uint64_t bytes);
+/* For libcublas.so.13: runs fn on a copy of arg in stream order (also when captured in a graph) and
+ * counts flops and bytes moved under `name`. Returns a CUresult. */
+typedef struct { const char *name; void (*fn)(void *arg); double flops, traffic; } gpusim_work;
+int gpusim_submit(void *stream, const gpusim_work *work, const void *arg, uint64_t arg_bytes);
+/* Inside such a fn: host view of device memory, checked like a kernel's access; NULL if invalid. */
+void *gpusim_memory(uint64_t addr, uint64_t bytes, int write);
+/* Compute capability of the device, e.g. 80. */
+int gpusim_capability(void);
 /* Changes a setting at run time: "order", "mma", "perturb", "seed", "checks", "profile". */
 int gpusim_set(const char *name, const char *value);
 #endif

@@ -94,6 +94,20 @@ static CUresult fill(Cmd *c, struct Stream *s) {
     return CU_OK;
 }
 
+static uint32_t running;
+
+uint32_t command_running(void) { return running; }
+
+/* cuBLAS work, or the join of two branches of a graph (no function). */
+static CUresult run_host(Cmd *c, struct Stream *s) {
+    if (!c->fn) return CU_OK;
+    running = c->id;
+    c->fn(c->staged);
+    running = 0;
+    s->time_us += model_host_work(c->name, c->flops, c->traffic);
+    return CU_OK;
+}
+
 CUresult command_run(Cmd *c, struct Stream *s) {
     switch (c->kind) {
     case CMD_KERNEL: return run_kernel(c, s);
@@ -101,9 +115,7 @@ CUresult command_run(Cmd *c, struct Stream *s) {
     case CMD_TO_HOST: return to_host(c, s);
     case CMD_ON_DEVICE: return on_device(c, s);
     case CMD_FILL: return fill(c, s);
-    case CMD_HOST:
-        if (c->fn) c->fn(c->arg);
-        return CU_OK;
+    case CMD_HOST: return run_host(c, s);
     default: return CU_OK;
     }
 }

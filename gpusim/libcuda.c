@@ -67,6 +67,8 @@ const Gpu *gpu_now(void) {
     return g ? g : gpu_find("A100");
 }
 
+__attribute__((visibility("default"))) int gpusim_capability(void) { return gpu_now()->cc; }
+
 API cuInit(unsigned flags) {
     if (flags) return CU_INVALID_VALUE;
     initialised = true;

@@ -5,6 +5,7 @@
 #include "gpusim_api.h"
 #include "mem.h"
 #include "model.h"
+#include "race.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -302,10 +303,31 @@ API cuGraphDestroy(CUgraph g) {
 
 #define EXPORT __attribute__((visibility("default")))
 
-EXPORT int gpusim_submit(void *h, const char *name, void (*fn)(void *), void *arg, uint64_t bytes) {
+EXPORT int gpusim_submit(void *h, const gpusim_work *work, const void *arg, uint64_t bytes) {
     LOCK;
     ENTER_STREAM(s, h);
-    return stream_add(s, &(Cmd){.kind = CMD_HOST, .fn = fn, .arg = arg, .bytes = bytes}, name);
+    Cmd c = {.kind = CMD_HOST, .fn = work->fn, .flops = work->flops, .traffic = work->traffic,
+             .staged = malloc(bytes), .bytes = bytes};
+    if (!c.staged) return CU_OUT_OF_MEMORY;
+    memcpy(c.staged, arg, bytes);
+    return stream_add(s, &c, work->name);
+}
+
+EXPORT void *gpusim_memory(uint64_t addr, uint64_t bytes, int write) {
+    uint8_t *p = write ? mem_fill_host(addr, bytes) : mem_host(addr, bytes);
+    const Node *n = order_get(command_running());
+    if (!n) return NULL;
+    if (!p) {
+        check_host("out-of-bounds", n->what, "%s: %llu bytes at 0x%llx are not in one allocation",
+                   n->what, (unsigned long long)bytes, (unsigned long long)addr);
+        return NULL;
+    }
+    const Alloc *a = mem_find(addr);
+    if (!write && settings.checks && mem_uninitialised(a, addr - a->addr, bytes) >= 0)
+        check_host("uninitialised-global", n->what, "%s reads %s+%llu, which nothing wrote", n->what,
+                   a->name, (unsigned long long)(addr - a->addr));
+    race_host(command_running(), addr, bytes, write);
+    return p;
 }
 
 EXPORT int gpusim_set(const char *name, const char *value) {

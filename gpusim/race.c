@@ -258,9 +258,10 @@ void race_host(uint32_t node, uint64_t addr, uint64_t bytes, bool write) {
     if (!settings.checks || !a || !a->shadow) return;
     uint64_t off = addr - a->addr;
     uint32_t *last = write ? &a->host_wr : &a->host_rd;
+    uint64_t *lo = write ? &a->wr_lo : &a->rd_lo, *hi = write ? &a->wr_hi : &a->rd_hi;
+    if (*last != node || off < *lo) *lo = off;
+    if (*last != node || off + bytes > *hi) *hi = off + bytes;
     *last = node;
-    *(write ? &a->wr_lo : &a->rd_lo) = off;
-    *(write ? &a->wr_hi : &a->rd_hi) = off + bytes;
     for (uint64_t i = off / 4; a->touched && i < (off + bytes + 3) / 4; i++) {
         const GWord *g = &a->shadow[i];
         uint32_t bad = g->wmask && !order_before(g->wr_launch, node) ? g->wr_launch

@@ -26,8 +26,8 @@ typedef struct Cmd {
     uint8_t *staged;             /* owned copy of pageable host memory */
     uint64_t hash;               /* of pinned host memory when enqueued */
     uint8_t value;
-    void (*fn)(void *);
-    void *arg;
+    void (*fn)(void *);          /* host function on `staged` */
+    double flops, traffic;       /* what it stands for */
     const char *name;
     Mark *mark;
     struct Cmd *next;
@@ -96,9 +96,10 @@ struct Graph *graph_copy(const struct Graph *g);
 CUresult graph_launch(struct Graph *g, struct Stream *s);
 void graph_free(struct Graph *g);
 
-/* launch.c: runs one command now. */
+/* launch.c: runs one command now; `running` is the node of the host function that does. */
 CUresult command_run(Cmd *c, struct Stream *s);
 void command_drop(Cmd *c);
+uint32_t command_running(void);
 bool host_pinned(uint64_t addr, uint64_t bytes);
 uint64_t host_hash(const void *p, uint64_t bytes);
 #endif
