@@ -280,6 +280,9 @@ int tools_check(const json_t *tools, api_error *e) {
     json_array_foreach((json_t *)(uintptr_t)tools, i, t) {
         const json_t *f = json_object_get(t, "function"), *p = json_object_get(f, "parameters");
         const char *name = json_string_value(json_object_get(f, "name"));
+        const char *type = json_string_value(json_object_get(t, "type"));
+        if (!type || strcmp(type, "function"))
+            return api_fail(e, 400, "invalid_value", "tools", "tools[%zu].type must be \"function\"", i);
         size_t n = name ? strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") : 0;
         if (!n || n > 64 || name[n])
             return api_fail(e, 400, "invalid_value", "tools",

@@ -249,7 +249,7 @@ static int note_speed(void *user, const vl_event *ev) {
 }
 
 /* One small picture and a few tokens: pages weights in and gives the first speed estimates. */
-static int warm_up(scheduler *s, vl_err *err) {
+static int warm_up(scheduler *s, scheduler_state *speed, vl_err *err) {
     static const char text[] = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
                                "Hello<|im_end|>\n<|im_start|>assistant\n";
     enum { SIDE = 128 };
@@ -260,7 +260,7 @@ static int warm_up(scheduler *s, vl_err *err) {
     int rc = -1;
     if (vl_picture_load(&pic, s->srv->model, ppm, sizeof ppm, "warm-up", NULL, err) == 0 &&
         vl_prompt_text(&prompt, s->srv->model, text, sizeof text - 1, true, &pic, 1, err) == 0)
-        rc = vl_generate(s->session, prompt, &greedy, note_speed, &s->state, err);
+        rc = vl_generate(s->session, prompt, &greedy, note_speed, speed, err);
     vl_prompt_free(prompt);
     vl_picture_free(pic);
     return rc;
@@ -275,9 +275,11 @@ static void fail_all(scheduler *s, const char *what, const vl_err *err) {
 static void *engine_main(void *arg) {
     scheduler *s = arg;
     vl_err err = {0};
-    bool warm = warm_up(s, &err) == 0;
+    scheduler_state speed = {0};
+    bool warm = warm_up(s, &speed, &err) == 0;
     pthread_mutex_lock(&s->lock);
-    if (warm) s->state.ready = true;
+    s->state = speed;
+    if (warm) s->state.ready = !s->stop;
     else fail_all(s, "warm-up failed", &err);
     for (;;) {
         admit(s);
