@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh: the server against clients that others wrote: the openai package, schemathesis on /openapi.json,
-# curl, and Chromium on the page. Installs the Python packages into build/clients-venv; needs chromium.
+# curl, and Chromium on the page; and the Kubernetes manifests against their schemas. Installs the Python packages into build/clients-venv; needs chromium.
 # usage: make test-serve-clients   (CLIENTS_PYTHON: a Python that has openai, schemathesis and playwright)
 set -u
 cd "$(dirname "$0")/../../.." || exit 2
@@ -8,7 +8,7 @@ build=${VL_BUILD:-build/release}
 python=${CLIENTS_PYTHON:-}
 if [ -z "$python" ]; then
     python=build/clients-venv/bin/python
-    [ -x "$python" ] || { python3 -m venv build/clients-venv && build/clients-venv/bin/pip -q install openai schemathesis playwright; } || exit 1
+    [ -x "$python" ] || { python3 -m venv build/clients-venv && build/clients-venv/bin/pip -q install openai schemathesis playwright kubernetes-validate; } || exit 1
 fi
 work=$(mktemp -d)
 pid=
@@ -35,6 +35,7 @@ part curl bash -c "curl -sf '$url/v1/chat/completions' -H 'Content-Type: applica
     -d '{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":4,\"stream\":true}' | grep -q '^data: \[DONE\]'"
 # Not every rule between fields fits a schema (top_logprobs needs logprobs, a data URL must hold a picture), so a
 # schema-valid request may be refused; every other check is on.
+part manifests "$(dirname "$python")/kubernetes-validate" --strict deploy/kubernetes/vitreous.yml
 schemathesis=$(cd "$(dirname "$python")" && pwd)/schemathesis
 cd "$work" || exit 2                                 # it leaves a folder where it runs
 part schemathesis "$schemathesis" run "$url/openapi.json" --max-examples "${EXAMPLES:-40}" \
