@@ -1,13 +1,16 @@
 /* attention.c: softmax(q k^T * scale) v with an online softmax, so memory is O(rows) and no
- * [P, P] matrix exists. Queries are lanes, 32 of them; keys come in blocks:
+ * [P, P] matrix exists. Keys come in blocks of 64. Many queries (a picture, a prompt): queries are
+ * lanes, 32 to a panel:
  *
  *   S^T [keys][32] = K block [keys, E] x Q^T panel [E][32]       the gemm_f32 tile, rows = keys
- *   p, m, l        = softmax step, lane by lane                  the softmax slot
- *   O^T [E][32]   += V^T [E, keys]    x P^T [keys][32]           the gemm_f32 tile, rows = E
+ *   p, m, l, fix   = softmax step, lane by lane                  the softmax slot
+ *   O^T [E][32]    = O^T * fix + V^T [E, keys] x P^T [keys][32]  the gemm_f32 tile, rows = E
  *
  * V needs no transposing: row e of V^T at key k is v[k * ldv + e], which is the packed-tile form
- * with lda = ldv. K is packed into tiles [E][mr] once per block and used by all query panels of
- * the item.
+ * with lda = ldv. K is packed into tiles [E][mr] once per block and used by all query panels.
+ * Few queries (decode): lanes would be empty, so keys are lanes for q k^T (K packed as a panel
+ * [E][32 keys], the gemv slot) and columns are lanes for p v (the mix_values slot). Every sum has the
+ * same terms in the same order in both forms, so they give the same bits.
  *
  * Each lane meets its keys in the same blocks (64 counted from the start of its segment or
  * sequence) and in the same order, whoever shares the panel: a row's bits do not depend on it.
@@ -21,37 +24,42 @@
 
 enum {
     KEYS = VL_KV_BLOCK,            /* keys of a block                                         */
-    PANELS = 4                     /* query panels that share a packed key block              */
+    PANELS = 4,                    /* query panels that share a packed key block              */
+    FEW = 8                        /* up to so many queries, keys are the lanes               */
 };
 
 /* One thread's share of an attention op: a group of up to PANELS panels of queries. */
 typedef struct group {
     const vl_ukernels *k;
-    int E, panels;
-    float *q;                      /* [PANELS][E][32] Q^T                                      */
-    float *o;                      /* [PANELS][E][32] O^T                                      */
-    float *keys;                   /* [KEYS / mr + 1][E][mr] packed K block                    */
+    int E, lanes;                  /* queries in the group                                    */
+    float *q;                      /* many: [PANELS][E][32] Q^T       few: [lanes][E]          */
+    float *o;                      /* many: [PANELS][E][32] O^T       few: [lanes][E]          */
+    float *keys;                   /* many: [KEYS / mr + 1][E][mr]    few: [2][E][32]          */
+    float *values;                 /* [KEYS][E], when the rows of v are far apart             */
     float *s;                      /* [KEYS][32] scores, then probabilities                    */
-    float *m, *l;                  /* [PANELS][32]                                             */
+    float *m, *l, *fix;            /* [PANELS][32]                                             */
 } group;
 
 static size_t group_floats(int E) {
-    size_t e = (size_t)E;
-    return 2 * PANELS * e * VL_NR + (KEYS + VL_MAX_MR) * e + (KEYS + VL_MAX_MR) * VL_NR +
-           2 * PANELS * VL_NR + VL_MAX_MR * VL_NR + 64;
+    size_t e = (size_t)E, n = 2 * PANELS * e * VL_NR + (KEYS + VL_MAX_MR) * e + KEYS * e +
+                              (KEYS + VL_MAX_MR) * VL_NR + 3 * PANELS * VL_NR;
+    return (n + 15) & ~(size_t)15;
 }
 
 /* Carves thread `thread`'s group out of the scratch and empties its running state. */
-static group group_at(float *scratch, int thread, const vl_ukernels *k, int E) {
-    size_t e = (size_t)E, each = (group_floats(E) + 15) & ~(size_t)15;
-    group g = {.k = k, .E = E};
-    g.q = scratch + (size_t)thread * each;
+static group group_at(float *scratch, int thread, const vl_ukernels *k, int E, int lanes) {
+    size_t e = (size_t)E, panels = (size_t)(lanes + VL_NR - 1) / VL_NR;
+    group g = {.k = k, .E = E, .lanes = lanes};
+    g.q = scratch + (size_t)thread * group_floats(E);
     g.o = g.q + PANELS * e * VL_NR;
     g.s = g.o + PANELS * e * VL_NR;
     g.m = g.s + (KEYS + VL_MAX_MR) * VL_NR;
     g.l = g.m + PANELS * VL_NR;
-    g.keys = g.l + PANELS * VL_NR;
-    memset(g.q, 0, 2 * PANELS * e * VL_NR * sizeof(float));
+    g.fix = g.l + PANELS * VL_NR;
+    g.keys = g.fix + PANELS * VL_NR;
+    g.values = g.keys + (KEYS + VL_MAX_MR) * e;
+    memset(g.q, 0, panels * e * VL_NR * sizeof(float));
+    memset(g.o, 0, panels * e * VL_NR * sizeof(float));
     for (int i = 0; i < PANELS * VL_NR; i++) {
         g.m[i] = -INFINITY;
         g.l[i] = 0;
@@ -59,17 +67,30 @@ static group group_at(float *scratch, int thread, const vl_ukernels *k, int E) {
     return g;
 }
 
-static void put_query(group *g, int lane, const float *q) {
-    float *dst = g->q + (size_t)(lane / VL_NR) * (size_t)g->E * VL_NR + lane % VL_NR;
-    for (int e = 0; e < g->E; e++) dst[e * VL_NR] = q[e];
+/* Element 0 of a query's row or lane in q or o, and the step to the next element. */
+static size_t place(const group *g, int lane, size_t *step) {
+    *step = g->lanes <= FEW ? 1 : VL_NR;
+    return g->lanes <= FEW ? (size_t)lane * (size_t)g->E
+                           : (size_t)(lane / VL_NR) * (size_t)g->E * VL_NR + (size_t)(lane % VL_NR);
 }
-
+static void put_query(group *g, int lane, const float *q) {
+    size_t step, at = place(g, lane, &step);
+    for (size_t e = 0; e < (size_t)g->E; e++) g->q[at + e * step] = q[e];
+}
 static void get_output(const group *g, int lane, float *out) {
-    const float *src = g->o + (size_t)(lane / VL_NR) * (size_t)g->E * VL_NR + lane % VL_NR;
-    for (int e = 0; e < g->E; e++) out[e] = src[e * VL_NR] / g->l[lane];
+    size_t step, at = place(g, lane, &step);
+    for (size_t e = 0; e < (size_t)g->E; e++) out[e] = g->o[at + e * step] / g->l[lane];
 }
 
 static int least(int a, int b) { return a < b ? a : b; }
+
+/* The largest of n counts, at most `cap`. */
+static int most_of(const int32_t *valid, int n, int cap) {
+    int most = 0;
+    for (int i = 0; i < n; i++)
+        if (valid[i] > most) most = valid[i];
+    return least(most, cap);
+}
 
 /* acc [rows][32] (+)= a [n][lda, rows] x panel [n][32], n split as the sums' order asks. */
 static void tiles_times_panel(const group *g, float *acc, const float *a, size_t lda,
@@ -84,26 +105,53 @@ static void tiles_times_panel(const group *g, float *acc, const float *a, size_t
 }
 
 /* Every panel of the group meets n keys: k, v rows of E with leading dimension ld. valid
- * [panels * 32]: how many of these keys each lane sees. */
-static void meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
-                      const int32_t *valid, float scale) {
+ * [lanes]: how many of these keys each query sees. */
+static void many_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
+                           const int32_t *valid, float scale) {
     int E = g->E, mr = g->k->tile[VL_SLOT_gemm_f32];
     size_t tile = (size_t)E * (size_t)mr;
     for (int r = 0; r < n; r += mr)
         g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ld, ld,
                         least(n - r, mr), E, mr);
-    for (int i = 0; i < g->panels; i++) {
-        int most = 0;
-        for (int lane = 0; lane < VL_NR; lane++)
-            if (valid[i * VL_NR + lane] > most) most = valid[i * VL_NR + lane];
-        if (most == 0) continue;
-        most = least(most, n);
-        float *q = g->q + (size_t)i * (size_t)E * VL_NR, *o = g->o + (size_t)i * (size_t)E * VL_NR;
-        tiles_times_panel(g, g->s, g->keys, (size_t)mr, tile, q, E, most, false);
-        g->k->softmax(g->s, most, valid + i * VL_NR, scale, g->m + i * VL_NR, g->l + i * VL_NR, o,
-                      E);
-        tiles_times_panel(g, o, v, ld, (size_t)mr, g->s, most, E, true);
+    if (ld != (size_t)E) { /* rows a power of two apart would share a few sets of the cache */
+        for (int j = 0; j < n; j++)
+            memcpy(g->values + (size_t)j * (size_t)E, v + (size_t)j * ld, (size_t)E * sizeof *v);
+        v = g->values;
     }
+    for (int at = 0; at < g->lanes; at += VL_NR) {
+        int lanes = least(g->lanes - at, VL_NR), most = most_of(valid + at, lanes, n);
+        if (most == 0) continue;
+        float *q = g->q + (size_t)at * (size_t)E, *o = g->o + (size_t)at * (size_t)E;
+        tiles_times_panel(g, g->s, g->keys, (size_t)mr, tile, q, E, most, false);
+        g->k->softmax(g->s, most, lanes, valid + at, scale, g->m + at, g->l + at, g->fix + at);
+        g->k->scale_lanes(o, g->fix + at, E);
+        tiles_times_panel(g, o, v, (size_t)E, (size_t)mr, g->s, most, E, true);
+    }
+}
+
+static void few_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
+                          const int32_t *valid, float scale) {
+    int E = g->E, most = most_of(valid, g->lanes, n);
+    float scores[VL_GEMV_ROWS * VL_NR];
+    for (int j = 0; j < most; j += VL_NR) {
+        int keys = least(most - j, VL_NR);
+        g->k->pack_rows(g->keys, k + (size_t)j * ld, ld, keys, E, VL_NR);
+        for (int i = 0; i < g->lanes; i += VL_GEMV_ROWS) {
+            int rows = least(g->lanes - i, VL_GEMV_ROWS);
+            g->k->gemv_f32(scores, g->q + (size_t)i * (size_t)E, (size_t)E, g->keys, E, rows);
+            for (int c = 0; c < keys; c++)
+                for (int r = 0; r < rows; r++) g->s[(j + c) * VL_NR + i + r] = scores[r * VL_NR + c];
+        }
+    }
+    g->k->softmax(g->s, most, g->lanes, valid, scale, g->m, g->l, g->fix);
+    for (int i = 0; i < g->lanes; i++)
+        g->k->mix_values(g->o + (size_t)i * (size_t)E, g->fix[i], g->s + i, v, ld, most, E);
+}
+
+static void meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
+                      const int32_t *valid, float scale) {
+    if (g->lanes <= FEW) few_meet_keys(g, k, v, ld, n, valid, scale);
+    else many_meet_keys(g, k, v, ld, n, valid, scale);
 }
 
 /* ---- full attention inside segments (vision) -------------------------------------------------- */
@@ -127,8 +175,7 @@ static void full_item(void *arg, int item, int thread) {
     int rows = least(len - row0, GROUP_ROWS);
     size_t ld = 3 * (size_t)j->H * (size_t)E, plane = (size_t)j->H * (size_t)E;
     const float *q = j->qkv + (size_t)begin * ld + (size_t)head * (size_t)E;
-    group g = group_at(j->scratch, thread, &j->b->k, E);
-    g.panels = (rows + VL_NR - 1) / VL_NR;
+    group g = group_at(j->scratch, thread, &j->b->k, E, rows);
     int32_t valid[GROUP_ROWS];
     for (int i = 0; i < rows; i++) put_query(&g, i, q + (size_t)(row0 + i) * ld);
     for (int at = 0; at < len; at += KEYS) {
@@ -151,7 +198,7 @@ void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32
         if (groups > j.most) j.most = groups;
     }
     pthread_mutex_lock(&b->lock);
-    j.scratch = cpu_scratch(b, (group_floats(E) + 16) * (size_t)b->base.threads * sizeof(float));
+    j.scratch = cpu_scratch(b, group_floats(E) * (size_t)b->base.threads * sizeof(float));
     cpu_team_run(b->team, n * H * j.most, full_item, &j);
     pthread_mutex_unlock(&b->lock);
 }
@@ -169,8 +216,7 @@ typedef struct causal_job {
 static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) {
     const vl_causal_args *a = j->a;
     int E = a->E, heads = a->H / a->G, lanes = (r1 - r0) * heads, longest = 0;
-    group g = group_at(j->scratch, thread, &j->b->k, E);
-    g.panels = (lanes + VL_NR - 1) / VL_NR;
+    group g = group_at(j->scratch, thread, &j->b->k, E, lanes);
     for (int i = 0; i < lanes; i++) {
         int row = r0 + i / heads, head = kv * heads + i % heads;
         put_query(&g, i, a->q + (size_t)row * (size_t)a->ldq + (size_t)head * (size_t)E);
@@ -213,7 +259,7 @@ void cpu_attend_causal(vl_backend *base, const vl_causal_args *a) {
     pthread_mutex_lock(&b->lock);
     causal_job j = {b, a, NULL, 0, GROUP_ROWS / heads};
     j.parts = (a->T + j.rows_per_part - 1) / j.rows_per_part;
-    j.scratch = cpu_scratch(b, (group_floats(a->E) + 16) * (size_t)b->base.threads * sizeof(float));
+    j.scratch = cpu_scratch(b, group_floats(a->E) * (size_t)b->base.threads * sizeof(float));
     cpu_team_run(b->team, j.parts * a->G, causal_item, &j);
     pthread_mutex_unlock(&b->lock);
 }

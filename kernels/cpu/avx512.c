@@ -7,4 +7,5 @@
 #define TIER_FN(x) x##_avx512
 #define vfma(a, b, c) ((vf)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define vmax(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
+#define vscale(a, n) ((vf)_mm512_scalef_ps((__m512)(a), (__m512)(n)))
 #include "kernels/cpu/simd.inc"

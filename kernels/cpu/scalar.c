@@ -125,20 +125,34 @@ void swiglu_scalar(float *out, const float *gate, const float *up, int n) {
     }
 }
 
-void softmax_scalar(float *s, int keys, const int32_t *valid, float scale, float *m, float *l,
-                    float *o, int E) {
-    for (int q = 0; q < VL_NR; q++) {
+void softmax_scalar(float *s, int keys, int lanes, const int32_t *valid, float scale, float *m,
+                    float *l, float *fix) {
+    for (int q = 0; q < lanes; q++) {
         int n = valid[q] < keys ? valid[q] : keys;
         float top = m[q];
         for (int j = 0; j < n; j++) top = fmaxf(top, s[j * VL_NR + q] * scale);
-        double fix = n > 0 ? exp((double)m[q] - (double)top) : 1.0, sum = 0;
+        double f = n > 0 ? exp((double)m[q] - (double)top) : 1.0, sum = 0;
         for (int j = 0; j < keys; j++) {
             float *p = &s[j * VL_NR + q];
             *p = j < n ? (float)exp((double)(*p * scale) - (double)top) : 0.0f;
             sum += (double)*p;
         }
         m[q] = top;
-        l[q] = (float)((double)l[q] * fix + sum);
-        for (int e = 0; e < E; e++) o[e * VL_NR + q] = (float)((double)o[e * VL_NR + q] * fix);
+        l[q] = (float)((double)l[q] * f + sum);
+        fix[q] = (float)f;
+    }
+}
+
+void scale_lanes_scalar(float *o, const float *fix, int E) {
+    for (int i = 0; i < E * VL_NR; i++) o[i] *= fix[i % VL_NR];
+}
+
+void mix_values_scalar(float *o, float fix, const float *p, const float *v, size_t ldv, int keys,
+                       int E) {
+    for (int e = 0; e < E; e++) {
+        double sum = 0;
+        for (int k = 0; k < keys; k++)
+            sum += (double)p[k * VL_NR] * (double)v[(size_t)k * ldv + (size_t)e];
+        o[e] = o[e] * fix + (float)sum;
     }
 }

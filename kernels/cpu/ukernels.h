@@ -55,13 +55,20 @@ typedef void vl_uk_rmsnorm(float *out, const float *x, const float *w, int D, fl
 typedef void vl_uk_rope(float *x, const float *cos, const float *sin, int E);
 /* out [n] = silu(gate) * up; out may be gate */
 typedef void vl_uk_swiglu(float *out, const float *gate, const float *up, int n);
-/* One online-softmax step for 32 queries (lanes) over `keys` keys.
+/* One online-softmax step for `lanes` <= 32 queries (lanes) over `keys` keys.
  *   s [keys][32]  in: q.k, out: p = exp(s * scale - m)      m, l [32]  running maximum and sum
  *   valid [32]    lane i sees the first valid[i] keys (others get p = 0)
- *   o [E][32]     the running output, scaled by exp(m_old - m_new)
- * l is summed key by key. A lane that has seen no key keeps m = -inf, l = 0. */
-typedef void vl_uk_softmax(float *s, int keys, const int32_t *valid, float scale, float *m,
-                           float *l, float *o, int E);
+ *   fix [32]      out: exp(m_old - m_new), what the running output must be scaled by
+ * l is summed key by key. A lane that has seen no key keeps m = -inf, l = 0, with fix = 1. Lanes from
+ * `lanes` up to the next vector may be computed as well; all arrays have 32. */
+typedef void vl_uk_softmax(float *s, int keys, int lanes, const int32_t *valid, float scale, float *m,
+                           float *l, float *fix);
+/* o [E][32] *= fix [32] */
+typedef void vl_uk_scale_lanes(float *o, const float *fix, int E);
+/* o [E] = o * fix + sum over keys of p[k * 32] * v [keys, E] (ldv): one query's share of a block. The
+ * sum starts from 0 and is then added, as a gemm with add does it. */
+typedef void vl_uk_mix_values(float *o, float fix, const float *p, const float *v, size_t ldv, int keys,
+                              int E);
 
 /* ---- slots ------------------------------------------------------------------------------------ */
 #define VL_SLOTS(S)              \
@@ -76,7 +83,9 @@ typedef void vl_uk_softmax(float *s, int keys, const int32_t *valid, float scale
     S(rmsnorm, vl_uk_rmsnorm)    \
     S(rope, vl_uk_rope)          \
     S(swiglu, vl_uk_swiglu)      \
-    S(softmax, vl_uk_softmax)
+    S(softmax, vl_uk_softmax)    \
+    S(scale_lanes, vl_uk_scale_lanes) \
+    S(mix_values, vl_uk_mix_values)
 
 typedef enum vl_slot {
 #define SLOT(slot, type) VL_SLOT_##slot,

@@ -326,42 +326,42 @@ static void check_norm(const vl_candidate *cand, const vl_candidate *ref) {
 
 /* ---- softmax ------------------------------------------------------------------------------------- */
 
-static void softmax_case(const vl_candidate *cand, const vl_candidate *ref, int keys, int E, bool fresh,
+static void softmax_case(const vl_candidate *cand, const vl_candidate *ref, int keys, int lanes, bool fresh,
                          bool ragged) {
-    size_t ns = (size_t)keys * VL_NR, no = (size_t)E * VL_NR;
-    float *s = guard_words(ns), *m = guard_words(VL_NR), *l = guard_words(VL_NR), *o = guard_words(no);
+    size_t ns = (size_t)keys * VL_NR;
+    float *s = guard_words(ns), *m = guard_words(VL_NR), *l = guard_words(VL_NR), *f = guard_words(VL_NR);
     int32_t *valid = guard_words(VL_NR);
-    float ws[64 * VL_NR], wm[VL_NR], wl[VL_NR], wo[130 * VL_NR], raw[64 * VL_NR], old[130 * VL_NR];
-    double tol[130 * VL_NR], range[VL_NR];
+    float ws[64 * VL_NR], wm[VL_NR], wl[VL_NR], wf[VL_NR], raw[64 * VL_NR], m0[VL_NR];
+    double tol[64 * VL_NR] = {0}, range[VL_NR];
     fill(s, ns, NORMAL, &rng);
-    fill(o, no, NORMAL, &rng);
     for (int q = 0; q < VL_NR; q++) {
         valid[q] = ragged ? (q * 5) % (keys + 2) : keys;
         m[q] = fresh ? -INFINITY : (float)vl_rng_normal(&rng);
         l[q] = fresh ? 0 : 1 + (float)vl_rng_uniform(&rng);
-        if (fresh) for (int e = 0; e < E; e++) o[e * VL_NR + q] = 0;
-        if (!(fresh && ragged)) continue;
-        if (q % 4 == 0) for (int j = 0; j < keys; j++) s[j * VL_NR + q] *= 300; /* far apart */
+        if (fresh && ragged && q % 4 == 0)
+            for (int j = 0; j < keys; j++) s[j * VL_NR + q] *= 300; /* far apart */
     }
-    float scale = 0.37f, m0[VL_NR];
+    float scale = 0.37f;
     memcpy(ws, s, ns * 4), memcpy(raw, s, ns * 4), memcpy(wm, m, sizeof wm), memcpy(wl, l, sizeof wl);
-    memcpy(wo, o, no * 4), memcpy(old, o, no * 4), memcpy(m0, m, sizeof m0);
-    ((vl_uk_softmax *)ref->fn)(ws, keys, valid, scale, wm, wl, wo, E);
-    ((vl_uk_softmax *)cand->fn)(s, keys, valid, scale, m, l, o, E);
+    memcpy(m0, m, sizeof m0);
+    ((vl_uk_softmax *)ref->fn)(ws, keys, lanes, valid, scale, wm, wl, wf);
+    ((vl_uk_softmax *)cand->fn)(s, keys, lanes, valid, scale, m, l, f);
+    for (size_t i = 0; i < ns; i++) /* lanes that were not asked for do not count */
+        if ((int)(i % VL_NR) >= lanes) s[i] = ws[i];
     /* s * scale and the difference to m are rounded; exp adds 1.5 ulp */
-    for (int q = 0; q < VL_NR; q++)
+    for (int q = 0; q < lanes; q++)
         range[q] = (isinf(wm[q]) ? 0 : fabs((double)wm[q])) + (isinf(m0[q]) ? 0 : fabs((double)m0[q]));
     for (size_t i = 0; i < ns; i++)
-        tol[i] = EPS * (4 + 2 * fabs((double)(raw[i] * scale)) + range[i % VL_NR]) * (double)ws[i] + 2 * DENORM;
+        tol[i] = (int)(i % VL_NR) >= lanes ? 1 : EPS * (4 + 2 * fabs((double)(raw[i] * scale)) + range[i % VL_NR]) *
+                 (double)ws[i] + 2 * DENORM;
     near_all(s, ws, tol, ns, "p");
-    for (int q = 0; q < VL_NR; q++) tol[q] = isinf(wm[q]) ? 0 : EPS * fabs((double)wm[q]) + DENORM;
-    near_all(m, wm, tol, VL_NR, "m");
-    for (int q = 0; q < VL_NR; q++)
+    for (int q = 0; q < lanes; q++) tol[q] = isinf(wm[q]) ? 0 : EPS * fabs((double)wm[q]) + DENORM;
+    near_all(m, wm, tol, (size_t)lanes, "m");
+    for (int q = 0; q < lanes; q++)
         tol[q] = EPS * (6 + 3 * range[q] + sqrt(keys) * 2) * fabs((double)wl[q]) * (1 + range[q]) + DENORM;
-    near_all(l, wl, tol, VL_NR, "l");
-    for (size_t i = 0; i < no; i++)
-        tol[i] = EPS * (6 + 3 * range[i % VL_NR]) * fabs((double)old[i]) + DENORM;
-    near_all(o, wo, tol, no, "o");
+    near_all(l, wl, tol, (size_t)lanes, "l");
+    for (int q = 0; q < lanes; q++) tol[q] = EPS * (6 + 3 * range[q]) * (double)wf[q] + DENORM;
+    near_all(f, wf, tol, (size_t)lanes, "fix");
     guards_end();
 }
 
@@ -369,14 +369,14 @@ static void softmax_case(const vl_candidate *cand, const vl_candidate *ref, int 
 static void check_exp(const vl_candidate *cand) {
     double most = 0;
     for (int block = 0; block < 4096; block++) {
-        float s[VL_NR], m[VL_NR], l[VL_NR], o[VL_NR], x[VL_NR];
+        float s[VL_NR], m[VL_NR], l[VL_NR], f[VL_NR], x[VL_NR];
         int32_t valid[VL_NR];
         for (int q = 0; q < VL_NR; q++) {
             x[q] = s[q] = (float)(-104.0 * (block * VL_NR + q) / (4096.0 * VL_NR));
-            m[q] = l[q] = o[q] = 0;
+            m[q] = l[q] = 0;
             valid[q] = 1;
         }
-        ((vl_uk_softmax *)cand->fn)(s, 1, valid, 1.0f, m, l, o, 1);
+        ((vl_uk_softmax *)cand->fn)(s, 1, VL_NR, valid, 1.0f, m, l, f);
         for (int q = 0; q < VL_NR; q++) {
             double want = exp((double)x[q]), ulp = fmax(ldexp(1, ilogb(want) - 23), DENORM);
             most = fmax(most, fabs((double)s[q] - want) / ulp);
@@ -387,17 +387,63 @@ static void check_exp(const vl_candidate *cand) {
 }
 
 static void check_softmax(const vl_candidate *cand, const vl_candidate *ref) {
-    static const int KEYS[] = {1, 2, 3, 7, 16, 33, 63, 64}, ES[] = {1, 24, 64, 72, 128};
+    static const int KEYS[] = {1, 2, 3, 7, 16, 33, 63, 64}, LANES[] = {1, 2, 8, 17, 32};
     for (int i = 0; i < 8; i++)
-        for (int e = 0; e < 5; e++)
-            for (int v = 0; v < 4; v++) softmax_case(cand, ref, KEYS[i], ES[e], v & 1, v & 2);
+        for (int n = 0; n < 5; n++)
+            for (int v = 0; v < 4; v++) softmax_case(cand, ref, KEYS[i], LANES[n], v & 1, v & 2);
     check_exp(cand);
     if (!bench) return;
-    static float s[64 * VL_NR], m[VL_NR], l[VL_NR], o[64 * VL_NR];
+    static float s[64 * VL_NR], m[VL_NR], l[VL_NR], f[VL_NR];
     int32_t valid[VL_NR];
     for (int q = 0; q < VL_NR; q++) valid[q] = 64;
-    bench_row("64 keys x 32, E 64", TIME(((vl_uk_softmax *)cand->fn)(s, 64, valid, 0.1f, m, l, o, 64)),
+    bench_row("64 keys x 32", TIME(((vl_uk_softmax *)cand->fn)(s, 64, 32, valid, 0.1f, m, l, f)),
               64 * VL_NR * 12, sizeof s * 2);
+}
+
+/* ---- the running output of attention --------------------------------------------------------------- */
+
+static void check_scale_lanes(const vl_candidate *cand, const vl_candidate *ref) {
+    for (int i = 0; i < TAIL_COUNT; i++) {
+        size_t n = (size_t)TAILS[i] * VL_NR;
+        float *o = guard_words(n), *fix = guard_words(VL_NR), *want = guard_words(n);
+        fill(o, n, NORMAL, &rng);
+        for (int q = 0; q < VL_NR; q++) fix[q] = i % 3 && q < 16 ? 1 : (float)vl_rng_uniform(&rng);
+        memcpy(want, o, n * 4);
+        ((vl_uk_scale_lanes *)ref->fn)(want, fix, TAILS[i]);
+        ((vl_uk_scale_lanes *)cand->fn)(o, fix, TAILS[i]);
+        CHECK(!memcmp(o, want, n * 4), "%s E %d", running, TAILS[i]); /* one product: exact */
+        guards_end();
+    }
+    static float o[128 * VL_NR], fix[VL_NR];
+    if (bench) bench_row("128 x 32", TIME(((vl_uk_scale_lanes *)cand->fn)(o, fix, 128)), 128 * VL_NR, sizeof o * 2);
+}
+
+static void check_mix_values(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KEYS[] = {1, 2, 33, 64};
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int j = 0; j < 4; j++) {
+            int E = TAILS[i], keys = KEYS[j];
+            size_t ldv = (size_t)E + (j % 2 ? 5 : 0), nv = (size_t)(keys - 1) * ldv + (size_t)E;
+            float *o = guard_words((size_t)E), *p = guard_words((size_t)(keys - 1) * VL_NR + 1), *v = guard_words(nv);
+            float want[128], mag[128];
+            double tol[128];
+            fill(o, (size_t)E, NORMAL, &rng), fill(v, nv, (kind)((i + j) % KINDS), &rng);
+            fill(p, (size_t)(keys - 1) * VL_NR + 1, NORMAL, &rng);
+            memcpy(want, o, (size_t)E * 4);
+            for (int e = 0; e < E; e++) {
+                mag[e] = fabsf(o[e]);
+                for (int k = 0; k < keys; k++) mag[e] += fabsf(p[k * VL_NR] * v[(size_t)k * ldv + (size_t)e]);
+                tol[e] = EPS * (2 * sqrt(keys) + 4) * (double)mag[e] + DENORM * (keys + 1);
+            }
+            ((vl_uk_mix_values *)ref->fn)(want, 0.7f, p, v, ldv, keys, E);
+            ((vl_uk_mix_values *)cand->fn)(o, 0.7f, p, v, ldv, keys, E);
+            near_all(o, want, tol, (size_t)E, "mix");
+            guards_end();
+        }
+    static float o[128], p[64 * VL_NR], v[64 * 128];
+    if (bench)
+        bench_row("64 keys, E 128", TIME(((vl_uk_mix_values *)cand->fn)(o, 1, p, v, 128, 64, 128)), 2 * 64 * 128,
+                  sizeof v);
 }
 
 /* ---- every line ------------------------------------------------------------------------------------ */
@@ -409,6 +455,7 @@ static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candid
     [VL_SLOT_epilogue] = check_epilogue, [VL_SLOT_layernorm] = check_norm,
     [VL_SLOT_rmsnorm] = check_norm, [VL_SLOT_rope] = check_rope,
     [VL_SLOT_swiglu] = check_swiglu, [VL_SLOT_softmax] = check_softmax,
+    [VL_SLOT_scale_lanes] = check_scale_lanes, [VL_SLOT_mix_values] = check_mix_values,
 };
 
 static const vl_candidate *scalar_of(vl_slot slot) {
