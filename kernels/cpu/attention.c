@@ -24,7 +24,7 @@
 
 enum {
     KEYS = VL_KV_BLOCK,            /* keys of a block                                         */
-    PANELS = 4,                    /* query panels that share a packed key block              */
+    PANELS = 8,                    /* query panels that share a packed key block              */
     FEW = 8                        /* up to so many queries, keys are the lanes               */
 };
 
@@ -36,13 +36,14 @@ typedef struct group {
     float *o;                      /* many: [PANELS][E][32] O^T       few: [lanes][E]          */
     float *keys;                   /* many: [KEYS / mr + 1][E][mr]    few: [2][E][32]          */
     float *values;                 /* [KEYS][E], when the rows of v are far apart             */
+    float *rows;                   /* [32][E] queries or outputs of one panel                 */
     float *s;                      /* [KEYS][32] scores, then probabilities                    */
     float *m, *l, *fix;            /* [PANELS][32]                                             */
 } group;
 
 static size_t group_floats(int E) {
     size_t e = (size_t)E, n = 2 * PANELS * e * VL_NR + (KEYS + VL_MAX_MR) * e + KEYS * e +
-                              (KEYS + VL_MAX_MR) * VL_NR + 3 * PANELS * VL_NR;
+                              VL_NR * e + (KEYS + VL_MAX_MR) * VL_NR + 3 * PANELS * VL_NR;
     return (n + 15) & ~(size_t)15;
 }
 
@@ -58,7 +59,7 @@ static group group_at(float *scratch, int thread, const vl_ukernels *k, int E, i
     g.fix = g.l + PANELS * VL_NR;
     g.keys = g.fix + PANELS * VL_NR;
     g.values = g.keys + (KEYS + VL_MAX_MR) * e;
-    memset(g.q, 0, panels * e * VL_NR * sizeof(float));
+    g.rows = g.values + KEYS * e;
     memset(g.o, 0, panels * e * VL_NR * sizeof(float));
     for (int i = 0; i < PANELS * VL_NR; i++) {
         g.m[i] = -INFINITY;
@@ -67,22 +68,42 @@ static group group_at(float *scratch, int thread, const vl_ukernels *k, int E, i
     return g;
 }
 
-/* Element 0 of a query's row or lane in q or o, and the step to the next element. */
-static size_t place(const group *g, int lane, size_t *step) {
-    *step = g->lanes <= FEW ? 1 : VL_NR;
-    return g->lanes <= FEW ? (size_t)lane * (size_t)g->E
-                           : (size_t)(lane / VL_NR) * (size_t)g->E * VL_NR + (size_t)(lane % VL_NR);
-}
-static void put_query(group *g, int lane, const float *q) {
-    size_t step, at = place(g, lane, &step);
-    for (size_t e = 0; e < (size_t)g->E; e++) g->q[at + e * step] = q[e];
-}
-static void get_output(const group *g, int lane, float *out) {
-    size_t step, at = place(g, lane, &step);
-    for (size_t e = 0; e < (size_t)g->E; e++) out[e] = g->o[at + e * step] / g->l[lane];
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* The queries' rows are gathered in g->rows [lanes of one panel][E]; `many` then transposes them. */
+typedef const float *query_fn(const void *arg, int lane);
+typedef float *output_fn(const void *arg, int lane);
+
+static void put_queries(group *g, query_fn *row, const void *arg) {
+    size_t E = (size_t)g->E, bytes = E * sizeof(float);
+    if (g->lanes <= FEW) {
+        for (int i = 0; i < g->lanes; i++) memcpy(g->q + (size_t)i * E, row(arg, i), bytes);
+        return;
+    }
+    for (int at = 0; at < g->lanes; at += VL_NR) {
+        int n = least(g->lanes - at, VL_NR);
+        for (int i = 0; i < n; i++) memcpy(g->rows + (size_t)i * E, row(arg, at + i), bytes);
+        g->k->pack_rows(g->q + (size_t)at * E, g->rows, E, n, g->E, VL_NR);
+    }
 }
 
-static int least(int a, int b) { return a < b ? a : b; }
+/* out = o / l, as o * (1 / l) in both forms. */
+static void get_outputs(group *g, output_fn *row, const void *arg) {
+    size_t E = (size_t)g->E, bytes = E * sizeof(float);
+    for (int i = 0; i < g->lanes; i++) g->fix[i] = 1.0f / g->l[i];
+    for (int at = 0; at < g->lanes; at += VL_NR) {
+        int n = least(g->lanes - at, VL_NR);
+        const float *rows = g->o;
+        if (g->lanes <= FEW) {
+            for (size_t i = 0; i < (size_t)n * E; i++) g->o[i] *= g->fix[i / E];
+        } else {
+            g->k->scale_lanes(g->o + (size_t)at * E, g->fix + at, g->E);
+            g->k->pack_rows(g->rows, g->o + (size_t)at * E, VL_NR, g->E, VL_NR, g->E);
+            rows = g->rows;
+        }
+        for (int i = 0; i < n; i++) memcpy(row(arg, at + i), rows + (size_t)i * E, bytes);
+    }
+}
 
 /* The largest of n counts, at most `cap`. */
 static int most_of(const int32_t *valid, int n, int cap) {
@@ -167,25 +188,35 @@ typedef struct full_job {
 
 enum { GROUP_ROWS = PANELS * VL_NR };
 
+/* Where the rows of one item start: q and out, and the distance between rows. */
+typedef struct full_rows { const float *q; float *out; size_t ldq, ldo; } full_rows;
+static const float *full_query(const void *arg, int lane) {
+    const full_rows *r = arg;
+    return r->q + (size_t)lane * r->ldq;
+}
+static float *full_output(const void *arg, int lane) {
+    const full_rows *r = arg;
+    return r->out + (size_t)lane * r->ldo;
+}
+
 static void full_item(void *arg, int item, int thread) {
     const full_job *j = arg;
     int part = item % j->most, head = item / j->most % j->H, seg = item / j->most / j->H;
     int begin = j->cu[seg], len = j->cu[seg + 1] - begin, row0 = part * GROUP_ROWS, E = j->E;
     if (row0 >= len) return;
-    int rows = least(len - row0, GROUP_ROWS);
-    size_t ld = 3 * (size_t)j->H * (size_t)E, plane = (size_t)j->H * (size_t)E;
-    const float *q = j->qkv + (size_t)begin * ld + (size_t)head * (size_t)E;
-    group g = group_at(j->scratch, thread, &j->b->k, E, rows);
-    int32_t valid[GROUP_ROWS];
-    for (int i = 0; i < rows; i++) put_query(&g, i, q + (size_t)(row0 + i) * ld);
+    size_t plane = (size_t)j->H * (size_t)E, ld = 3 * plane, column = (size_t)head * (size_t)E;
+    const float *q = j->qkv + (size_t)begin * ld + column;
+    full_rows r = {q + (size_t)row0 * ld, j->out + (size_t)(begin + row0) * plane + column, ld, plane};
+    group g = group_at(j->scratch, thread, &j->b->k, E, least(len - row0, GROUP_ROWS));
+    put_queries(&g, full_query, &r);
     for (int at = 0; at < len; at += KEYS) {
         int n = least(len - at, KEYS);
+        int32_t valid[GROUP_ROWS];
         for (int i = 0; i < GROUP_ROWS; i++) valid[i] = n;
         const float *k = q + (size_t)at * ld + plane;
         meet_keys(&g, k, k + plane, ld, n, valid, j->scale);
     }
-    for (int i = 0; i < rows; i++)
-        get_output(&g, i, j->out + (size_t)(begin + row0 + i) * plane + (size_t)head * (size_t)E);
+    get_outputs(&g, full_output, &r);
 }
 
 void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32_t *cu, int n, int P,
@@ -213,29 +244,39 @@ typedef struct causal_job {
 } causal_job;
 
 /* Rows [r0, r1) of one sequence and the query heads of key head kv. Lane = row * heads + head. */
+typedef struct causal_rows { const vl_causal_args *a; int r0, kv, heads; } causal_rows;
+static const float *causal_query(const void *arg, int lane) {
+    const causal_rows *r = arg;
+    return r->a->q + (size_t)(r->r0 + lane / r->heads) * (size_t)r->a->ldq +
+           (size_t)(r->kv * r->heads + lane % r->heads) * (size_t)r->a->E;
+}
+static float *causal_output(const void *arg, int lane) {
+    const causal_rows *r = arg;
+    return r->a->out + ((size_t)(r->r0 + lane / r->heads) * (size_t)r->a->H +
+                        (size_t)(r->kv * r->heads + lane % r->heads)) * (size_t)r->a->E;
+}
+
 static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) {
     const vl_causal_args *a = j->a;
-    int E = a->E, heads = a->H / a->G, lanes = (r1 - r0) * heads, longest = 0;
-    group g = group_at(j->scratch, thread, &j->b->k, E, lanes);
-    for (int i = 0; i < lanes; i++) {
-        int row = r0 + i / heads, head = kv * heads + i % heads;
-        put_query(&g, i, a->q + (size_t)row * (size_t)a->ldq + (size_t)head * (size_t)E);
-        if (a->row_len[row] > longest) longest = a->row_len[row];
-    }
+    int heads = a->H / a->G, lanes = (r1 - r0) * heads, longest = 0;
+    causal_rows r = {a, r0, kv, heads};
+    group g = group_at(j->scratch, thread, &j->b->k, a->E, lanes);
+    put_queries(&g, causal_query, &r);
+    for (int i = r0; i < r1; i++)
+        if (a->row_len[i] > longest) longest = a->row_len[i];
     const int32_t *table = a->table + (size_t)a->row_seq[r0] * (size_t)a->max_blocks;
     for (int at = 0; at < longest; at += KEYS) {
-        int32_t valid[GROUP_ROWS] = {0};
+        int32_t valid[GROUP_ROWS];
         for (int i = 0; i < lanes; i++) {
             int n = a->row_len[r0 + i / heads] - at;
             valid[i] = n < 0 ? 0 : least(n, KEYS);
         }
-        size_t block = ((size_t)table[at / KEYS] * (size_t)a->G + (size_t)kv) * KEYS * (size_t)E;
-        meet_keys(&g, (const float *)a->k_pool + block, (const float *)a->v_pool + block, (size_t)E,
-                  least(longest - at, KEYS), valid, a->scale);
+        for (int i = lanes; i < GROUP_ROWS; i++) valid[i] = 0;
+        size_t block = ((size_t)table[at / KEYS] * (size_t)a->G + (size_t)kv) * KEYS * (size_t)a->E;
+        meet_keys(&g, (const float *)a->k_pool + block, (const float *)a->v_pool + block,
+                  (size_t)a->E, least(longest - at, KEYS), valid, a->scale);
     }
-    for (int i = 0; i < lanes; i++)
-        get_output(&g, i, a->out + ((size_t)(r0 + i / heads) * (size_t)a->H +
-                                    (size_t)(kv * heads + i % heads)) * (size_t)E);
+    get_outputs(&g, causal_output, &r);
 }
 
 static void causal_item(void *arg, int item, int thread) {

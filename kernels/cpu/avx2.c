@@ -6,6 +6,7 @@
 #define MR 6
 #define CV 2
 #define TIER_FN(x) x##_avx2
+#define vset1(x) ((vf)_mm256_set1_ps(x))
 #define vfma(a, b, c) ((vf)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
 #define vmax(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #include "kernels/cpu/simd.inc"

@@ -5,6 +5,7 @@
 #define MR 12
 #define CV 2
 #define TIER_FN(x) x##_avx512
+#define vset1(x) ((vf)_mm512_set1_ps(x))
 #define vfma(a, b, c) ((vf)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
 #define vmax(a, b) ((vf)_mm512_max_ps((__m512)(a), (__m512)(b)))
 #define vscale(a, n) ((vf)_mm512_scalef_ps((__m512)(a), (__m512)(n)))

@@ -2,12 +2,12 @@
  *
  *   T <= 5   gemv: each panel is streamed once from memory while T rows of x sit in cache
  *   T >  5   gemm: rows of x are cut into blocks of at most ROW_BLOCK and transposed into tiles
- *                  [K][mr]; every panel then meets every tile in blocks of VL_KC terms:
+ *                  [mr rows]; a group of panels then meets all tiles, VL_KC terms at a time:
  *
- *            x block, packed            panel (32 columns)        sums
- *            [tile 0: K][mr]            [VL_KC][32]   (L1)        [rows][32]  (L2)
- *            [tile 1: K][mr]     x      [VL_KC][32]          +=
- *            ...  streams from L2/L3    ...
+ *            x block, packed              panels of the group       sums
+ *            k block 0: [tile][KC][mr]    [KC][32]  16 KB, L1       [panel][rows][32]  (L2)
+ *            k block 1: [tile][KC][mr]    [KC][32]              +=
+ *            one k block is 240 KB: read in order, from L2 after the group's first panel
  *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.
@@ -24,6 +24,7 @@
 
 enum {
     ROW_BLOCK = 240,               /* rows of x packed at a time: 20 tiles of 12            */
+    GROUP = 8,                     /* panels that share a k block of x while it is in L2     */
     PACK_SLICE = 8 << 20           /* source bytes packed between two releases              */
 };
 
@@ -126,10 +127,10 @@ typedef struct linear_job {
     const cpu_weight *p;
     float *out;
     const float *x, *bias;
-    int ldo, ldx, T, mr;
+    int ldo, ldx, T, mr, group;
     vl_epilogue epi;
-    float *tiles;                  /* packed rows of x: [tile][K][mr]                        */
-    float *sums;                   /* [thread][ROW_BLOCK][32]                                */
+    float *tiles;                  /* packed rows of x: [k block][tile][k][mr]               */
+    float *sums;                   /* [thread][group][ROW_BLOCK][32]                         */
 } linear_job;
 
 /* Rows t < T of 32 columns: sums [T][32] -> out. */
@@ -150,30 +151,44 @@ static void gemv_item(void *arg, int item, int thread) {
     finish(j, item, sums, j->out, j->T);
 }
 
+static int least(int a, int b) { return a < b ? a : b; }
+static size_t padded_rows(const linear_job *j) {
+    return (size_t)((j->T + j->mr - 1) / j->mr * j->mr);
+}
+
 static void pack_rows_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
-    int row = item * j->mr, rows = j->T - row < j->mr ? j->T - row : j->mr, K = j->w->cols;
+    int row = item * j->mr, rows = least(j->T - row, j->mr);
     (void)thread;
-    j->k->pack_rows(j->tiles + (size_t)row * (size_t)K, j->x + (size_t)row * (size_t)j->ldx,
-                    (size_t)j->ldx, rows, K, j->mr);
+    for (int k = 0; k < j->w->cols; k += VL_KC) {
+        int kc = least(j->w->cols - k, VL_KC);
+        j->k->pack_rows(j->tiles + (size_t)k * padded_rows(j) + (size_t)row * (size_t)kc,
+                        j->x + (size_t)row * (size_t)j->ldx + k, (size_t)j->ldx, rows, kc, j->mr);
+    }
 }
 
 static void gemm_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     bool bf16 = is_bf16(j->w);
     vl_uk_gemm *gemm = bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
-    int K = j->w->cols, mr = j->mr;
-    size_t step = bf16 ? 2 : 4; /* bytes of one k in a panel, per lane */
-    float *sums = j->sums + (size_t)thread * (ROW_BLOCK + VL_MAX_MR) * VL_NR;
-    const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)item * j->p->panel_bytes;
+    int K = j->w->cols, mr = j->mr, first = item * j->group;
+    int panels = least(panel_count(j->w) - first, j->group);
+    size_t lane = bf16 ? 2 : 4; /* bytes of one k in a panel, per column */
+    size_t stride = (ROW_BLOCK + VL_MAX_MR) * VL_NR;
+    float *sums = j->sums + (size_t)(thread * j->group) * stride;
+    const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)first * j->p->panel_bytes;
     for (int k = 0; k < K; k += VL_KC) {
-        int kc = K - k < VL_KC ? K - k : VL_KC;
-        for (int t = 0; t < j->T; t += mr)
-            gemm(sums + t * VL_NR, j->tiles + (size_t)t * (size_t)K + (size_t)k * (size_t)mr,
-                 (size_t)mr, panel + (size_t)k * step * VL_NR, kc, j->T - t < mr ? j->T - t : mr,
-                 k > 0);
+        int kc = least(K - k, VL_KC);
+        const float *block = j->tiles + (size_t)k * padded_rows(j);
+        for (int p = 0; p < panels; p++) {
+            const uint8_t *w = panel + (size_t)p * j->p->panel_bytes + (size_t)k * lane * VL_NR;
+            for (int t = 0; t < j->T; t += mr)
+                gemm(sums + (size_t)p * stride + t * VL_NR, block + (size_t)t * (size_t)kc,
+                     (size_t)mr, w, kc, least(j->T - t, mr), k > 0);
+        }
     }
-    finish(j, item, sums, j->out, j->T);
+    for (int p = 0; p < panels; p++)
+        finish(j, first + p, sums + (size_t)p * stride, j->out, j->T);
 }
 
 /* Rows in each pass over the panels: few passes, all of nearly the same size. */
@@ -190,7 +205,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     vl_assert(ldo >= w->rows && ldx >= w->cols, "%s: ldo %d, ldx %d", w->name, ldo, ldx);
     pthread_mutex_lock(&b->lock);
     if (!p->packed) pack_weight(b, w);
-    linear_job j = {&b->k, w, p, out, x, bias, ldo, ldx, T, 0, epi, NULL, NULL};
+    linear_job j = {&b->k, w, p, out, x, bias, ldo, ldx, T, 0, 0, epi, NULL, NULL};
     if (T <= VL_GEMV_ROWS) {
         if (T > 0) cpu_team_run(b->team, panel_count(w), gemv_item, &j);
         pthread_mutex_unlock(&b->lock);
@@ -200,7 +215,9 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     int block = block_rows(T, j.mr);
     size_t tiles = (size_t)block * (size_t)w->cols;
     tiles = (tiles + 15) & ~(size_t)15;
-    j.tiles = cpu_scratch(b, (tiles + (size_t)b->base.threads * (ROW_BLOCK + VL_MAX_MR) * VL_NR) *
+    int threads = b->base.threads, panels = panel_count(w);
+    j.group = least(panels / (4 * threads) + 1, GROUP); /* enough items for every thread */
+    j.tiles = cpu_scratch(b, (tiles + (size_t)(threads * j.group) * (ROW_BLOCK + VL_MAX_MR) * VL_NR) *
                                  sizeof(float));
     j.sums = j.tiles + tiles;
     for (int t = 0; t < T; t += block) {
@@ -208,7 +225,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
         j.x = x + (size_t)t * (size_t)ldx;
         j.out = out + (size_t)t * (size_t)ldo;
         cpu_team_run(b->team, (j.T + j.mr - 1) / j.mr, pack_rows_item, &j);
-        cpu_team_run(b->team, panel_count(w), gemm_item, &j);
+        cpu_team_run(b->team, (panels + j.group - 1) / j.group, gemm_item, &j);
     }
     pthread_mutex_unlock(&b->lock);
 }

@@ -6,6 +6,7 @@
 #define MR 6
 #define CV 4
 #define TIER_FN(x) x##_neon
+#define vset1(x) ((vf)vdupq_n_f32(x))
 #define vfma(a, b, c) ((vf)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
 #define vmax(a, b) ((vf)vmaxq_f32((float32x4_t)(a), (float32x4_t)(b)))
 #include "kernels/cpu/simd.inc"
