@@ -114,6 +114,8 @@ test-qwen-vocab: all $(BUILD)/tests/tokenizer/tok_tool
 	@python3 tests/tokenizer/qwen_vocab.py $(BUILD)/tests/tokenizer/tok_tool $(BIN)
 bench: all
 	$(BIN) bench
+report: all
+	@tools/report.sh $(BIN) build/report
 lint:
 	@tools/lint.sh
 	@if [ -x $(BIN) ]; then $(BIN) info --weights-md | cmp - weights.md && echo "weights.md: fresh"; fi
@@ -128,6 +130,7 @@ help:
 	@echo 'make test-qwen-vocab   the tokenizer against HF on the real vocabulary (installs packages)'
 	@echo 'make fuzz     FUZZ_SECONDS=20 on each parser'
 	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
+	@echo 'make report   build/report/report.html: this machine measured at the 2B shape, and what it costs'
 	@echo 'make lint     include order, #ifdef and size rules, weights.md up to date'
 	@echo 'make install  PREFIX=/usr/local DESTDIR='
 	@echo 'make deps     the Debian/Ubuntu packages that are needed'
@@ -192,5 +195,5 @@ clean:
 	rm -rf build
 
 .SECONDARY:
-.PHONY: all run test test-neon test-qwen-vocab check deps asan tsan fuzz bench lint help static tests fuzzers install clean
+.PHONY: all run test test-neon test-qwen-vocab check deps asan tsan fuzz bench report lint help static tests fuzzers install clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

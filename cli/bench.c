@@ -23,8 +23,8 @@ static int read_size(const char *s, const bench_args *a, bench_case *c) {
         c->text_tokens = 230; /* about as long as the prompt of a small picture */
         return 0;
     }
-    if (sscanf(s, "%dx%d%c", &c->width, &c->height, &tail) != 2 || c->width < 16 || c->height < 16 ||
-        c->width > 8192 || c->height > 8192)
+    if (sscanf(s, "%dx%d%c", &c->width, &c->height, &tail) != 2 || c->width < 16 ||
+        c->height < 16 || c->width > 8192 || c->height > 8192)
         return cli_usage("--size wants WIDTHxHEIGHT (16 to 8192) or text, not \"%s\"", s);
     return 0;
 }
@@ -34,7 +34,8 @@ static int list_cases(const bench_args *a, bench_case *v, int *n) {
     char side[24];
     int rc = 0;
     *n = 0;
-    for (int i = 0; !rc && i < a->sizes.n && *n < CASES_MAX; i++) rc = read_size(a->sizes.v[i], a, &v[(*n)++]);
+    for (int i = 0; !rc && i < a->sizes.n && *n < CASES_MAX; i++)
+        rc = read_size(a->sizes.v[i], a, &v[(*n)++]);
     for (int i = 0; !rc && a->all && i < 5 && *n < CASES_MAX; i++) {
         rc = read_size(all[i], a, &v[*n]);
         if (i == 2 || i == 3) v[*n].rounds = 1; /* long enough to be steady */
@@ -90,7 +91,7 @@ static int run(bench *b, const bench_args *a) {
     return rc;
 }
 
-/* ---- output ------------------------------------------------------------------------------------------ */
+/* ---- output ---------------------------------------------------------------------------------- */
 
 static int write_run(const bench *b, const bench_args *a) {
     doc d;
@@ -139,13 +140,16 @@ int cmd_bench(int argc, char **argv) {
         {"side", 0, CLI_INT, &a.side, "N", "a square picture (448)", 16, 8192},
         {"all", 0, CLI_FLAG, &a.all, NULL, "448x448, 672x448, 896x896, 1024x1024 and text", 0, 0},
         {"text-tokens", 0, CLI_INT, &a.text_tokens, "N", "question and template (40)", 16, 100000},
-        {"max-tokens", 'n', CLI_INT, &a.tokens, "N", "tokens decoded in a round (16)", 2, BENCH_SAMPLES},
+        {"max-tokens", 'n', CLI_INT, &a.tokens, "N", "tokens decoded in a round (16)", 2,
+         BENCH_SAMPLES},
         {"rounds", 0, CLI_INT, &a.rounds, "N", "of each size (5)", 1, 1000},
         {"reference", 0, CLI_FLAG, &a.reference, NULL, "also one whole answer of 256 tokens", 0, 0},
         {"batch", 0, CLI_LIST, &a.batches, "N", "also decode N answers together", 0, 0},
         {"sweep-threads", 0, CLI_FLAG, &a.threads, NULL, "also with 1, 2, 4, ... threads", 0, 0},
-        {"tips", 0, CLI_FLAG, &a.tips, NULL, "also A/B rows: threads, pages, pinning, caches, ...", 0, 0},
-        {"compare", 0, CLI_STR, &a.compare, "A.json", "compare with B.json, the argument after it", 0, 0},
+        {"tips", 0, CLI_FLAG, &a.tips, NULL, "also A/B rows: threads, pages, pinning, caches, ...",
+         0, 0},
+        {"compare", 0, CLI_STR, &a.compare, "A.json", "compare with B.json, the argument after it",
+         0, 0},
         {"save", 0, CLI_STR, &a.save, "FILE", "also write the run as JSON", 0, 0},
         {"json", 0, CLI_FLAG, &a.json, NULL, "JSON with every sample instead of tables", 0, 0},
         {"jsonl", 0, CLI_FLAG, &a.jsonl, NULL, "a line of JSON per row", 0, 0},

@@ -1,5 +1,6 @@
-/* bench.h: what the parts of `vitreous bench` share. A run is one JSON object (bench_json.c names its
- * keys); tables, pages and comparisons are made from it, so a saved file serves as well as a fresh run.
+/* bench.h: what the parts of `vitreous bench` share. A run is one JSON object (bench_json.c names
+ * its keys); tables, pages and comparisons are made from it, so a saved file serves as well as a
+ * fresh run.
  *
  *   {"kind": "vitreous bench", "date", "machine": {...}, "model": {...},
  *    "peaks": {"read_gbs", "fp32_gflops", "bf16_gflops", "int8_gops"},   best of the run
@@ -8,7 +9,8 @@
  *                "gflops", "gbs", "roof_percent", "samples": [...]}],
  *    "tips": [{"tip", "metric", "a", "a_s", "b", "b_s", "change_percent", "p", "verdict"}]}
  *
- * size: pixels (preprocess), patches (encode), rows (prefill), rows of context (decode), bytes (open).
+ * size: pixels (preprocess), patches (encode), rows (prefill), rows of context (decode), bytes
+ * (open).
  */
 #ifndef VL_BENCH_H
 #define VL_BENCH_H
@@ -49,7 +51,8 @@ typedef struct bench {
     bench_result last;
 } bench;
 
-/* ---- measuring (bench_run.c): 0 or the exit code after the message ------------------------------ */
+/* ---- measuring (bench_run.c): 0 or the exit code after the message ------------------------------
+ */
 int bench_open(bench *b, int64_t threads);           /* (re)opens the model                      */
 int bench_run_case(bench *b, const bench_case *c, const vl_session_params *session);
 /* Steps of `batch` answers to one text question together. */
@@ -57,20 +60,20 @@ int bench_run_batch(bench *b, const bench_case *c, int batch);
 void bench_add(bench_samples *s, double v);
 void bench_peaks(bench *b);                          /* one more sample of every peak             */
 
-/* ---- rows (bench_json.c) --------------------------------------------------------------------------- */
+/* ---- rows (bench_json.c) --------------------------------------------------------------------- */
 int bench_begin(bench *b);
 /* The stages of the last case as rows; `suffix` tells variants apart ("", ", 1 thread"). */
 void bench_add_case(bench *b, const bench_case *c, const char *suffix);
-void bench_add_row(bench *b, const char *stage, const char *name, double size, int batch, double flop,
-                   double bytes, const bench_samples *s);
+void bench_add_row(bench *b, const char *stage, const char *name, double size, int batch,
+                   double flop, double bytes, const bench_samples *s);
 void bench_add_tip(bench *b, const char *tip, const char *metric, const char *a,
                    const bench_samples *sa, const char *label_b, const bench_samples *sb);
-void bench_finish(bench *b);                         /* peaks, memory, the rows' shares of the roof */
+void bench_finish(bench *b); /* peaks, memory, the rows' shares of the roof */
 
-/* ---- A/B rows (bench_tips.c) ------------------------------------------------------------------------- */
+/* ---- A/B rows (bench_tips.c) ----------------------------------------------------------------- */
 int bench_run_tips(bench *b, const bench_case *base);
 
-/* ---- showing (bench_show.c) --------------------------------------------------------------------------- */
+/* ---- showing (bench_show.c) ------------------------------------------------------------------ */
 void bench_show(const json_t *root, doc *d);
 int bench_compare(const char *path_a, const char *path_b, doc *d, vl_err *err);
 

@@ -19,18 +19,25 @@ int bench_begin(bench *b) {
     return b->root ? 0 : CLI_BAD;
 }
 
-void bench_add_row(bench *b, const char *stage, const char *name, double size, int batch, double flop,
-                   double bytes, const bench_samples *s) {
+void bench_add_row(bench *b, const char *stage, const char *name, double size, int batch,
+                   double flop, double bytes, const bench_samples *s) {
     static double sorted[BENCH_SAMPLES];
     if (!s->n) return;
     json_t *samples = json_array(), *o = json_object();
     for (size_t i = 0; i < s->n; i++) json_array_append_new(samples, json_real(s->v[i]));
     memcpy(sorted, s->v, s->n * sizeof *sorted);
     stats t = stats_of(sorted, s->n);
-    const struct { const char *key; double v; } numbers[] = {
-        {"size", size}, {"median_s", t.p50}, {"low_s", t.low}, {"high_s", t.high}, {"mean_s", t.mean},
-        {"best_s", t.best}, {"p90_s", t.p90}, {"p95_s", t.p95}, {"p99_s", t.p99},
-        {"gflops", flop > 0 ? flop / t.p50 / 1e9 : NAN}, {"gbs", bytes > 0 ? bytes / t.p50 / 1e9 : NAN}};
+    const struct { const char *key; double v; } numbers[] = {{"size", size},
+                   {"median_s", t.p50},
+                   {"low_s", t.low},
+                   {"high_s", t.high},
+                   {"mean_s", t.mean},
+                   {"best_s", t.best},
+                   {"p90_s", t.p90},
+                   {"p95_s", t.p95},
+                   {"p99_s", t.p99},
+                   {"gflops", flop > 0 ? flop / t.p50 / 1e9 : NAN},
+                   {"gbs", bytes > 0 ? bytes / t.p50 / 1e9 : NAN}};
     json_object_set_new(o, "stage", json_string(stage));
     json_object_set_new(o, "case", json_string(name));
     json_object_set_new(o, "mode", json_string(b->mode->name));
@@ -52,10 +59,12 @@ void bench_add_case(bench *b, const bench_case *c, const char *suffix) {
     const model_shape *s = &b->shape;
     char name[64];
     snprintf(name, sizeof name, "%s%s", c->name, suffix);
-    stage_work e = work_encode(s, r->patches), f = work_prefill(s, r->rows), g = work_decode(s, r->rows, 1);
+    stage_work e = work_encode(s, r->patches), f = work_prefill(s, r->rows),
+               g = work_decode(s, r->rows, 1);
     double pass = decoder_bytes(s, b->mode), kv = g.kv * b->mode->kv_bytes;
     bench_add_row(b, "preprocess", name, (double)c->width * c->height, 1, 0, 0, &r->preprocess);
-    bench_add_row(b, "encode", name, r->patches, 1, work_flop(&e), encode_bytes(s, b->mode), &r->encode);
+    bench_add_row(b, "encode", name, r->patches, 1, work_flop(&e), encode_bytes(s, b->mode),
+                  &r->encode);
     bench_add_row(b, "prefill", name, r->rows, 1, work_flop(&f), pass, &r->prefill);
     bench_add_row(b, "decode", name, r->rows, 1, work_flop(&g), pass + kv, &r->step);
     bench_add_row(b, "first token", name, r->rows, 1, 0, 0, &r->first_token);
@@ -116,13 +125,17 @@ void bench_finish(bench *b) {
     char *hash = host_model_fingerprint(info->dir);
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
-    double read = best_of(&b->read), peak[] = {best_of(&b->fp32), best_of(&b->bf16), best_of(&b->int8)};
+    double read = best_of(&b->read),
+           peak[] = {best_of(&b->fp32), best_of(&b->bf16), best_of(&b->int8)};
     double flops = b->mode->arithmetic == PEAK_FP32 ? peak[0]
                    : b->mode->arithmetic == PEAK_INT8 ? peak[2] : peak[1];
     json_t *peaks = json_object();
-    const struct { const char *key; double v; } rows[] = {
-        {"read_gbs", read}, {"fp32_gflops", peak[0]}, {"bf16_gflops", peak[1]}, {"int8_gops", peak[2]},
-        {"read_gbs_median", median_of(&b->read)}, {"fp32_gflops_median", median_of(&b->fp32)}};
+    const struct { const char *key; double v; } rows[] = {{"read_gbs", read},
+                {"fp32_gflops", peak[0]},
+                {"bf16_gflops", peak[1]},
+                {"int8_gops", peak[2]},
+                {"read_gbs_median", median_of(&b->read)},
+                {"fp32_gflops_median", median_of(&b->fp32)}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].v > 0) json_object_set_new(peaks, rows[i].key, json_real(rows[i].v));
     json_object_set_new(b->root, "peaks", peaks);

@@ -1,6 +1,7 @@
-/* bench_run.c: runs requests and takes their times. Each round measures the machine's peaks and then
- * one whole request, so that a busy neighbour or a changed clock shows in both. Caches are off unless
- * the session asks for them; the end token is ignored, so every answer has its full length. */
+/* bench_run.c: runs requests and takes their times. Each round measures the machine's peaks and
+ * then one whole request, so that a busy neighbour or a changed clock shows in both. Caches are off
+ * unless the session asks for them; the end token is ignored, so every answer has its full length.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,13 +43,14 @@ int bench_open(bench *b, int64_t threads) {
     return cli_picture_params(&b->common, b->m, &b->picture);
 }
 
-/* ---- inputs ---------------------------------------------------------------------------------------- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
 
 /* Seeded noise as a PNM file in memory. */
 static int noise(const bench *b, const bench_case *c, vl_picture **out, vl_err *err) {
     size_t n = (size_t)c->width * (size_t)c->height * 3, head;
     char *pnm = malloc(n + 32);
-    if (!pnm) return vl_fail(err, VL_E_NOMEM, "no memory for a %d x %d picture", c->width, c->height);
+    if (!pnm)
+        return vl_fail(err, VL_E_NOMEM, "no memory for a %d x %d picture", c->width, c->height);
     head = (size_t)snprintf(pnm, 32, "P6 %d %d 255\n", c->width, c->height);
     uint32_t x = 1;
     for (size_t i = 0; i < n; i++) {
@@ -102,7 +104,7 @@ static int make_prompt(const bench *b, const bench_case *c, vl_picture *picture,
     }
 }
 
-/* ---- one request ----------------------------------------------------------------------------------- */
+/* ---- one request ----------------------------------------------------------------------------- */
 
 typedef struct watch {
     bench_samples *step;
@@ -122,7 +124,8 @@ static int on_event(void *user, const vl_event *ev) {
     } else if (ev->kind == VL_EV_DONE) {
         w->timings = ev->timings;
         w->done = true;
-        if (!strcmp(ev->finish_reason, "error")) snprintf(w->error, sizeof w->error, "%s", ev->error.msg);
+        if (!strcmp(ev->finish_reason, "error"))
+            snprintf(w->error, sizeof w->error, "%s", ev->error.msg);
     }
     return 0;
 }
@@ -202,7 +205,7 @@ int bench_run_case(bench *b, const bench_case *c, const vl_session_params *param
     return rc ? cli_fail(&err) : 0;
 }
 
-/* ---- many answers together --------------------------------------------------------------------------- */
+/* ---- many answers together ------------------------------------------------------------------- */
 
 int bench_run_batch(bench *b, const bench_case *c, int batch) {
     enum { MOST = 64 };
@@ -212,7 +215,8 @@ int bench_run_batch(bench *b, const bench_case *c, int batch) {
     watch w[MOST] = {0};
     vl_err err = {0};
     vl_sampling sampling = full_length(c->tokens);
-    int rc = batch <= MOST ? 0 : vl_fail(&err, VL_E_USAGE, "a batch of more than %d", MOST), state = 1;
+    int rc = batch <= MOST ? 0 : vl_fail(&err, VL_E_USAGE, "a batch of more than %d", MOST),
+        state = 1;
     vl_session_params p = {.max_requests = batch,
                            .kv_tokens = (int64_t)batch * (c->text_tokens + c->tokens + 64)};
     memset(&b->last, 0, sizeof b->last);

@@ -17,31 +17,41 @@ static const char *str(const json_t *o, const char *key) {
 static void measured_on(const json_t *root, doc *d) {
     const json_t *host = json_object_get(root, "machine"), *m = json_object_get(root, "model");
     const json_t *p = json_object_get(root, "peaks");
-    doc_text(d, "%s; %.1f GiB; caches %s; governor %s; transparent huge pages %s; %s; compiler %s; "
-             "commit %s; load at the start %s; %s.", str(host, "name"), num(host, "memory_gib"),
-             str(host, "caches"), str(host, "governor"), str(host, "huge_pages"), str(host, "kernel"),
-             str(host, "compiler"), str(host, "commit"), str(host, "load"), str(root, "date"));
-    doc_text(d, "%s on %s, mode %s, %.0f threads, %.1f M parameters, fingerprint %.16s. Peak memory of "
-             "the process %.2f GiB.", str(m, "name"), str(m, "backend"), str(m, "dtype"),
-             num(m, "threads"), num(m, "parameters") / 1e6, str(m, "fingerprint"),
-             num(root, "peak_rss_gib"));
-    doc_text(d, "Peaks in the same run, one measurement per round, best (median): read %.1f (%.1f) GB/s, "
-             "float32 FMA %.0f (%.0f) GFLOP/s, bf16 %.0f GFLOP/s, int8 %.0f GOP/s. Caches off, warm-up "
-             "not counted, end token ignored.", num(p, "read_gbs"), num(p, "read_gbs_median"),
-             num(p, "fp32_gflops"), num(p, "fp32_gflops_median"), num(p, "bf16_gflops"),
-             num(p, "int8_gops"));
+    doc_text(d,
+             "%s; %.1f GiB; caches %s; governor %s; transparent huge pages %s; %s; compiler %s; "
+             "commit %s; load at the start %s; %s.",
+             str(host, "name"), num(host, "memory_gib"), str(host, "caches"), str(host, "governor"),
+             str(host, "huge_pages"), str(host, "kernel"), str(host, "compiler"),
+             str(host, "commit"), str(host, "load"), str(root, "date"));
+    doc_text(
+        d,
+        "%s on %s, mode %s, %.0f threads, %.1f M parameters, fingerprint %.16s. Peak memory of "
+        "the process %.2f GiB.",
+        str(m, "name"), str(m, "backend"), str(m, "dtype"), num(m, "threads"),
+        num(m, "parameters") / 1e6, str(m, "fingerprint"), num(root, "peak_rss_gib"));
+    doc_text(
+        d,
+        "Peaks in the same run, one measurement per round, best (median): read %.1f (%.1f) GB/s, "
+        "float32 FMA %.0f (%.0f) GFLOP/s, bf16 %.0f GFLOP/s, int8 %.0f GOP/s. Caches off, warm-up "
+        "not counted, end token ignored.",
+        num(p, "read_gbs"), num(p, "read_gbs_median"), num(p, "fp32_gflops"),
+        num(p, "fp32_gflops_median"), num(p, "bf16_gflops"), num(p, "int8_gops"));
 }
 
 static void stages(const json_t *root, doc *d) {
     size_t i;
     json_t *o;
     doc_heading(d, "Stages");
-    doc_text(d, "Seconds; interval: 95 %% bootstrap of the median; decode: one token. Share of the roof: "
-             "of the best arithmetic or read rate of this run, whichever is nearer.");
-    doc_table(d, "stages", "stage|case|threads|size|batch|n|median s|low s|high s|P90 s|P95 s|P99 s|"
+    doc_text(
+        d,
+        "Seconds; interval: 95 %% bootstrap of the median; decode: one token. Share of the roof: "
+        "of the best arithmetic or read rate of this run, whichever is nearer.");
+    doc_table(d, "stages",
+              "stage|case|threads|size|batch|n|median s|low s|high s|P90 s|P95 s|P99 s|"
               "GFLOP/s|GB/s|% of roof|roof|CPU %|J");
     json_array_foreach(json_object_get(root, "stages"), i, o) {
-        static const char *const keys[] = {"median_s", "low_s", "high_s", "p90_s", "p95_s", "p99_s"};
+        static const char *const keys[] = {"median_s", "low_s", "high_s",
+                                           "p90_s",    "p95_s", "p99_s"};
         double n = num(o, "n");
         doc_row(d);
         doc_cell(d, "%s", str(o, "stage"));
@@ -51,7 +61,13 @@ static void stages(const json_t *root, doc *d) {
         doc_num(d, num(o, "batch"), "%.0f");
         doc_num(d, n, "%.0f");
         for (int k = 0; k < 6; k++) /* no percentile is claimed from fewer samples than it needs */
-            doc_num(d, k < 3 || n >= (k == 3 ? 10 : k == 4 ? 20 : 100) ? num(o, keys[k]) : NAN, "%.4f");
+            doc_num(d,
+                    k < 3 || n >= (k == 3   ? 10
+                                   : k == 4 ? 20
+                                            : 100)
+                        ? num(o, keys[k])
+                        : NAN,
+                    "%.4f");
         doc_num(d, num(o, "gflops"), "%.1f");
         doc_num(d, num(o, "gbs"), "%.2f");
         doc_num(d, num(o, "roof_percent"), "%.1f");
@@ -90,7 +106,7 @@ void bench_show(const json_t *root, doc *d) {
     tips(root, d);
 }
 
-/* ---- comparison ------------------------------------------------------------------------------------ */
+/* ---- comparison ------------------------------------------------------------------------------ */
 
 static const json_t *same_row(const json_t *root, const json_t *row) {
     static const char *const keys[] = {"stage", "case", "mode", "size", "batch", "threads"};
@@ -133,16 +149,19 @@ static void compare_row(const json_t *a, const json_t *b, doc *d) {
 }
 
 int bench_compare(const char *path_a, const char *path_b, doc *d, vl_err *err) {
-    json_t *a = vl_json_load(path_a, 64 << 20, err), *b = a ? vl_json_load(path_b, 64 << 20, err) : NULL;
+    json_t *a = vl_json_load(path_a, 64 << 20, err),
+           *b = a ? vl_json_load(path_b, 64 << 20, err) : NULL;
     json_t *o;
     size_t i, rows = 0;
     if (b) {
         const json_t *pa = json_object_get(a, "peaks"), *pb = json_object_get(b, "peaks");
-        doc_text(d, "a: %s, commit %s, %s. b: %s, commit %s, %s. Peaks a and b: read %.1f and %.1f GB/s, "
-                 "FMA %.0f and %.0f GFLOP/s: where these differ, so did the machine.", path_a,
-                 str(json_object_get(a, "machine"), "commit"), str(a, "date"), path_b,
-                 str(json_object_get(b, "machine"), "commit"), str(b, "date"), num(pa, "read_gbs"),
-                 num(pb, "read_gbs"), num(pa, "fp32_gflops"), num(pb, "fp32_gflops"));
+        doc_text(
+            d,
+            "a: %s, commit %s, %s. b: %s, commit %s, %s. Peaks a and b: read %.1f and %.1f GB/s, "
+            "FMA %.0f and %.0f GFLOP/s: where these differ, so did the machine.",
+            path_a, str(json_object_get(a, "machine"), "commit"), str(a, "date"), path_b,
+            str(json_object_get(b, "machine"), "commit"), str(b, "date"), num(pa, "read_gbs"),
+            num(pb, "read_gbs"), num(pa, "fp32_gflops"), num(pb, "fp32_gflops"));
         doc_table(d, "compare", "stage|case|a s|b s|change %|n a|n b|p|verdict");
         json_array_foreach(json_object_get(a, "stages"), i, o) {
             const json_t *other = same_row(b, o);
@@ -150,8 +169,10 @@ int bench_compare(const char *path_a, const char *path_b, doc *d, vl_err *err) {
             compare_row(o, other, d);
             rows++;
         }
-        doc_text(d, "%zu rows in both runs. faster, slower: p below 0.05 in a permutation test on the "
-                 "medians.", rows);
+        doc_text(d,
+                 "%zu rows in both runs. faster, slower: p below 0.05 in a permutation test on the "
+                 "medians.",
+                 rows);
     }
     json_decref(a);
     json_decref(b);

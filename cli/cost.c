@@ -1,12 +1,12 @@
-/* cost.c: `vitreous cost`: CPU or GPU, at which latency, for how much a year. Evaluates every machine
- * of the profiles in every mode for one workload and writes the report of cost.h. */
+/* cost.c: `vitreous cost`: CPU or GPU, at which latency, for how much a year. Evaluates every
+ * machine of the profiles in every mode for one workload and writes the report of cost.h. */
 #include "cli/cost.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- evaluation ------------------------------------------------------------------------------------ */
+/* ---- evaluation ------------------------------------------------------------------------------ */
 
 double cost_price(const cost_run *r, const machine *mc, price_plan plan) {
     double v = mc->price[plan].v;
@@ -38,8 +38,8 @@ choice cost_choice(const cost_run *r, const machine *mc, const num_mode *m, cons
     c.measured = take_measured(r, &c, w);
     while (c.most < 64 && memory_bytes(&r->shape, m, w, c.most + 1) <= have) c.most++;
     if (!c.most)
-        snprintf(c.why, sizeof c.why, "infeasible: needs %.1f GiB, has %.0f", c.memory / 1073741824.0,
-                 mc->memory_gib.v);
+        snprintf(c.why, sizeof c.why, "infeasible: needs %.1f GiB, has %.0f",
+                 c.memory / 1073741824.0, mc->memory_gib.v);
     else if (isnan(times_total(&c.t)))
         snprintf(c.why, sizeof c.why, "infeasible: no %s units", peak_names[m->arithmetic]);
     return c;
@@ -66,7 +66,9 @@ double cost_rate(const cost_run *r, const choice *c) {
 }
 
 const char *cost_mark(const choice *c) {
-    return c->measured ? "measured" : c->mode->built ? "predicted" : "predicted, mode not built yet";
+    return c->measured      ? "measured"
+           : c->mode->built ? "predicted"
+                            : "predicted, mode not built yet";
 }
 
 bool cost_eligible(const cost_run *r, const choice *c) {
@@ -94,7 +96,8 @@ static int evaluate(cost_run *r, const cli_list *only) {
     for (int i = -1; i < r->machines.n; i++) {
         const machine *mc = i < 0 ? &r->measured.mc : &r->machines.v[i];
         bool wanted = only->n == 0 && (i >= 0 || r->measured.root);
-        for (int k = 0; k < only->n; k++) wanted = wanted || (mc->id && !strcmp(mc->id, only->v[k]));
+        for (int k = 0; k < only->n; k++)
+            wanted = wanted || (mc->id && !strcmp(mc->id, only->v[k]));
         for (int k = 0; wanted && k < mc->n_modes; k++) {
             const num_mode *m = mode_find(mc->modes[k]);
             if (!m) return cli_usage("%s: unknown mode \"%s\"", mc->id, mc->modes[k]);
@@ -104,7 +107,7 @@ static int evaluate(cost_run *r, const cli_list *only) {
     return r->n ? 0 : cli_usage("no machine is left: --machine must name one of the profiles");
 }
 
-/* ---- the command ----------------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static int report(const cost_run *r, doc *d, vl_err *err) {
     cost_section_latency(r, d);
@@ -117,7 +120,8 @@ static int report(const cost_run *r, doc *d, vl_err *err) {
     cost_section_work(r, d);
     cost_section_roofline(r, d);
     cost_section_check(r, d);
-    if (cost_section_sweep(r, d, err)) return -1;
+    if (cost_section_sweeps(r, d, err)) return -1;
+    cost_section_bench(r, d);
     cost_section_sources(r, d);
     return 0;
 }
@@ -164,25 +168,32 @@ int cmd_cost(int argc, char **argv) {
     const cli_option options[] = {
         {"model", 'm', CLI_STR, &a.model, "DIR", "take the shape from DIR/config.json", 0, 0},
         {"like", 0, CLI_STR, &a.like, "NAME", "2b (default), 4b, 8b or 32b", 0, 0},
-        {"workload", 0, CLI_STR, &a.workload, "NAME", "reference, short, document, text-only or a file", 0, 0},
-        {"profiles", 0, CLI_STR, &a.profiles, "FILE", "machines (default: the built-in list)", 0, 0},
+        {"workload", 0, CLI_STR, &a.workload, "NAME",
+         "reference, short, document, text-only or a file", 0, 0},
+        {"profiles", 0, CLI_STR, &a.profiles, "FILE", "machines (default: the built-in list)", 0,
+         0},
         {"machine", 0, CLI_LIST, &a.only, "ID", "only this one", 0, 0},
         {"measured", 0, CLI_STR, &a.measured, "FILE", "add this machine, from bench --json", 0, 0},
-        {"local-price", 0, CLI_NUM, &a.local_price, "P", "its price per hour, in --currency", 0, 1e6},
-        {"load-file", 0, CLI_STR, &r->load_file, "FILE", "plot a rate sweep saved by load --json", 0, 0},
+        {"local-price", 0, CLI_NUM, &a.local_price, "P", "its price per hour, in --currency", 0,
+         1e6},
+        {"load-file", 0, CLI_LIST, &r->load_files, "FILE", "add a run saved by load --json", 0, 0},
         {"rate", 0, CLI_NUM, &r->load, "R", "offered load, requests per second (1)", 1e-9, 1e9},
         {"slo", 0, CLI_NUM, &r->slo, "S", "longest allowed latency in seconds (0: any)", 0, 1e6},
-        {"concurrency", 0, CLI_NUM, &r->concurrency, "N", "requests served together at most (8)", 1, 64},
-        {"utilisation", 0, CLI_NUM, &r->utilisation, "U", "planned share of the capacity (0.7)", 0.01, 1},
+        {"concurrency", 0, CLI_NUM, &r->concurrency, "N", "requests served together at most (8)", 1,
+         64},
+        {"utilisation", 0, CLI_NUM, &r->utilisation, "U", "planned share of the capacity (0.7)",
+         0.01, 1},
         {"min-instances", 0, CLI_NUM, &r->min_instances, "N", "for availability (1)", 1, 1e6},
         {"plan", 0, CLI_STR, &a.plan, "NAME", "on_demand (default), reserved or spot", 0, 0},
         {"currency", 0, CLI_STR, &a.currency, "NAME", "CNY (default) or USD", 0, 0},
         {"cny-per-usd", 0, CLI_NUM, &a.cny_per_usd, "X", "exchange rate", 0.01, 1000},
-        {"planned", 0, CLI_FLAG, &r->planned, NULL, "recommend modes that are not built yet, too", 0, 0},
+        {"planned", 0, CLI_FLAG, &r->planned, NULL, "recommend modes that are not built yet, too",
+         0, 0},
         {"json", 0, CLI_FLAG, &a.json, NULL, "JSON instead of text", 0, 0},
         {"md", 0, CLI_FLAG, &a.md, NULL, "Markdown instead of text", 0, 0},
         {"csv", 0, CLI_FLAG, &a.csv, NULL, "CSV instead of text", 0, 0},
-        {"html", 0, CLI_STR, &a.html, "FILE", "also write one self-contained page with plots", 0, 0},
+        {"html", 0, CLI_STR, &a.html, "FILE", "also write one self-contained page with plots", 0,
+         0},
         {0},
     };
     int rc = cli_parse("cost [--workload NAME] [--measured bench.json] [--html FILE]",
@@ -204,6 +215,7 @@ out:
     measured_free(&r->measured);
     machines_free(&r->machines);
     free(a.only.v);
+    free(r->load_files.v);
     free(r);
     return rc;
 }

@@ -30,7 +30,7 @@ typedef struct cost_run {
     price_plan plan;
     double concurrency, slo, load, utilisation, min_instances;
     bool planned;                    /* modes that are not built yet may be chosen        */
-    const char *load_file;           /* a saved rate sweep of `vitreous load`, or NULL    */
+    cli_list load_files;             /* saved runs of `vitreous load`                     */
 } cost_run;
 
 /* Price per hour in the report's currency, NAN where the machine has none under this plan. */
@@ -40,7 +40,8 @@ double cost_latency(const cost_run *r, const choice *c, const workload *w, doubl
 /* The largest batch <= limit whose latency is within slo (0: any); 0 when even one is too slow. */
 int cost_batch(const cost_run *r, const choice *c, const workload *w, double limit, double slo);
 const char *cost_mark(const choice *c); /* "measured", "predicted", ... */
-/* May this choice be recommended? It has a price, and its mode is built (or --planned was given). */
+/* May this choice be recommended? It has a price, and its mode is built (or --planned was given).
+ */
 bool cost_eligible(const cost_run *r, const choice *c);
 /* The cheapest feasible choice per request of a kind ("cpu", "gpu", NULL: any) and of one machine
  * (NULL: any), or NULL. */
@@ -59,7 +60,8 @@ int cost_section_scenarios(const cost_run *r, doc *d, vl_err *err);
 int cost_section_claims(const cost_run *r, doc *d, vl_err *err);
 void cost_section_roofline(const cost_run *r, doc *d);
 void cost_section_check(const cost_run *r, doc *d);
-int cost_section_sweep(const cost_run *r, doc *d, vl_err *err);
+int cost_section_sweeps(const cost_run *r, doc *d, vl_err *err);
+void cost_section_bench(const cost_run *r, doc *d);
 void cost_section_sources(const cost_run *r, doc *d);
 
 #endif

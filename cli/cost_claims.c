@@ -1,5 +1,5 @@
-/* cost_claims.c: the physics check. Each line of a circulating table against the least time that the
- * hardware allows (every unit busy every cycle, every byte at the peak rate). */
+/* cost_claims.c: the physics check. Each line of a circulating table against the least time that
+ * the hardware allows (every unit busy every cycle, every byte at the peak rate). */
 #include <math.h>
 #include <stdbool.h>
 
@@ -55,7 +55,8 @@ static void claim_rows(const cost_run *r, doc *d, const machine *mc, const claim
     stage_work e = work_encode(s, p.patches), f = work_prefill(s, p.rows);
     bool lacks = isnan(peak_flops(mc, m)); /* then give it the other 16-bit units */
     double peak = lacks ? mc->peak[PEAK_FP16].v : mc->peak[m->arithmetic].v;
-    double flop = work_flop(&e) + work_flop(&f), memory = memory_bytes(s, m, &r->w, 1) / 1073741824.0;
+    double flop = work_flop(&e) + work_flop(&f),
+           memory = memory_bytes(s, m, &r->w, 1) / 1073741824.0;
     double pixels = r->w.width * r->w.height * 3 * (1 + 4.0 * 2); /* bytes in, f32 patches out x2 */
     line rows[] = {
         {"preprocess", c->preprocess_s, pixels / (mc->read_gbs.v * 1e9),
@@ -77,7 +78,8 @@ static void claim_rows(const cost_run *r, doc *d, const machine *mc, const claim
     doc_cell(d, "%.3g GiB", mc->memory_gib.v);
     doc_num(d, memory / mc->memory_gib.v, "%.2f");
     if (memory > mc->memory_gib.v)
-        doc_cell(d, "impossible: the weights do not fit, %.1f times the memory", memory / mc->memory_gib.v);
+        doc_cell(d, "impossible: the weights do not fit, %.1f times the memory",
+                 memory / mc->memory_gib.v);
     else doc_cell(d, "possible");
     if (lacks) {
         doc_row(d);
@@ -103,9 +105,12 @@ static void claim_rows(const cost_run *r, doc *d, const machine *mc, const claim
     doc_cell(d, "%.3g s", c->total_s);
     doc_num(d, floor / c->total_s, "%.2f");
     doc_cell(d, broken ? "impossible: rests on an impossible line" : "possible");
-    doc_text(d, "%s: the stages add up to %.2f s (claimed %.2f). Per year: %.2f CNY claimed; %.3f x 24 "
-             "x 365 = %.2f CNY, so the claim is off by %+.2f.", c->text, sum, c->total_s, c->annual_cny,
-             hour, money_annual(hour), c->annual_cny - money_annual(hour));
+    doc_text(
+        d,
+        "%s: the stages add up to %.2f s (claimed %.2f). Per year: %.2f CNY claimed; %.3f x 24 "
+        "x 365 = %.2f CNY, so the claim is off by %+.2f.",
+        c->text, sum, c->total_s, c->annual_cny, hour, money_annual(hour),
+        c->annual_cny - money_annual(hour));
 }
 
 int cost_section_claims(const cost_run *r, doc *d, vl_err *err) {

@@ -7,7 +7,7 @@
 #include "cli/money.h"
 #include "cli/plot.h"
 
-/* ---- break-even ------------------------------------------------------------------------------------ */
+/* ---- break-even ------------------------------------------------------------------------------ */
 
 static void rate_plot(const cost_run *r, doc *d, const choice *a, const choice *b, double even) {
     enum { POINTS = 240 };
@@ -54,13 +54,16 @@ static void even_row(const cost_run *r, doc *d, const choice *a, const choice *b
 }
 
 void cost_section_break_even(const cost_run *r, doc *d) {
-    const choice *a = NULL, *b = NULL; /* the pair of the plot: the lowest rate at which the GPU wins */
+    const choice *a = NULL,
+                 *b = NULL; /* the pair of the plot: the lowest rate at which the GPU wins */
     double least = INFINITY;
     doc_heading(d, "Break-even between a CPU and a GPU");
-    doc_text(d, "The load above which the second kind makes the cheaper fleet: just above k x rate1 "
-             "the first needs k + 1 machines; the smallest k for which the second's machines cost "
-             "less. Each machine in its cheapest mode, rates as above (up to %g requests together).",
-             r->concurrency);
+    doc_text(
+        d,
+        "The load above which the second kind makes the cheaper fleet: just above k x rate1 "
+        "the first needs k + 1 machines; the smallest k for which the second's machines cost "
+        "less. Each machine in its cheapest mode, rates as above (up to %g requests together).",
+        r->concurrency);
     doc_table(d, "break_even", "first|second|price1 /h|rate1 /s|price2 /h|rate2 /s|break-even /s|"
               "requests per day|fleets just above it");
     for (int i = 0; i < r->n; i++)
@@ -76,7 +79,7 @@ void cost_section_break_even(const cost_run *r, doc *d) {
     else doc_text(d, "There is no feasible pair to compare.");
 }
 
-/* ---- sensitivity ------------------------------------------------------------------------------------- */
+/* ---- sensitivity ----------------------------------------------------------------------------- */
 
 static double thousand(const cost_run *r, const choice *base, const workload *w, double price) {
     choice c = cost_choice(r, base->mc, base->mode, w);
@@ -119,7 +122,7 @@ void cost_section_sensitivity(const cost_run *r, doc *d) {
     }
 }
 
-/* ---- decision matrix --------------------------------------------------------------------------------- */
+/* ---- decision matrix ------------------------------------------------------------------------- */
 
 typedef struct offer { const choice *c; double instances, year, latency; int batch; } offer;
 
@@ -168,7 +171,8 @@ static void scenario_row(const cost_run *r, doc *d, const scenario *s) {
     doc_num(d, best.latency, "%.3g");
     doc_num(d, 100 * (1 - best.latency / s->slo_s), "%.0f");
     doc_num(d, isinf(next.year) ? NAN : 100 * (next.year / best.year - 1), "%.0f");
-    doc_num(d, s->requests_per_day * 365 * money_per_request(price, best.batch / best.latency, 1), "%.2f");
+    doc_num(d, s->requests_per_day * 365 * money_per_request(price, best.batch / best.latency, 1),
+            "%.2f");
     if (isinf(next.year)) doc_cell(d, "none");
     else doc_cell(d, "%s %s", next.c->mc->id, next.c->mode->name);
 }
@@ -202,11 +206,14 @@ int cost_section_scenarios(const cost_run *r, doc *d, vl_err *err) {
     json_t *root = scenarios_load(list, 16, &n, err);
     if (!root) return -1;
     doc_heading(d, "Decision matrix");
-    doc_text(d, "For each use the cheapest machines whose requests, with that many in flight, all end "
+    doc_text(d,
+             "For each use the cheapest machines whose requests, with that many in flight, all end "
              "within the limit (whole answer, workload \"%s\"). Margins: latency left under the "
              "limit, and by how much the next cheapest choice is dearer. used-only: what the "
-             "requests alone would cost if idle hours were free (scale to zero).", r->w.name);
-    doc_table(d, "decision", "use|concurrent|limit s|requests/day|choose|instances|per year|latency s|"
+             "requests alone would cost if idle hours were free (scale to zero).",
+             r->w.name);
+    doc_table(d, "decision",
+              "use|concurrent|limit s|requests/day|choose|instances|per year|latency s|"
               "latency margin %|price margin %|used-only per year|next best");
     for (int i = 0; i < n; i++) scenario_row(r, d, &list[i]);
     scenario_detail(r, d, list, n);

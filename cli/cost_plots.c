@@ -1,12 +1,14 @@
-/* cost_plots.c: the roofline with the stages as dots, and the rate sweep that `vitreous load` saved. */
+/* cost_plots.c: the roofline with the stages as dots, and the rate sweep that `vitreous load`
+ * saved. */
 #include <math.h>
 #include <string.h>
 
+#include "cli/bench.h"
 #include "cli/cost.h"
 #include "cli/plot.h"
 #include "loader/json.h"
 
-/* ---- roofline ------------------------------------------------------------------------------------- */
+/* ---- roofline -------------------------------------------------------------------------------- */
 
 enum { ROOF = 64 };
 
@@ -23,7 +25,8 @@ static void stage_dots(const cost_run *r, const choice *c, double x[3], double y
     const model_shape *s = &r->shape;
     const num_mode *m = c->mode;
     prompt_size p = prompt_of(s, &r->w);
-    stage_work e = work_encode(s, p.patches), f = work_prefill(s, p.rows), g = work_decode(s, p.rows, 1);
+    stage_work e = work_encode(s, p.patches), f = work_prefill(s, p.rows),
+               g = work_decode(s, p.rows, 1);
     double step = c->t.decode / (r->w.output_tokens - 1);
     x[0] = work_flop(&e) / encode_bytes(s, m);
     y[0] = work_flop(&e) / c->t.encode / 1e9;
@@ -41,7 +44,8 @@ void cost_section_roofline(const cost_run *r, doc *d) {
     plot_series series[2 * MOST];
     int n = 0;
     doc_heading(d, "Roofline");
-    doc_table(d, "roofline", "machine|mode|stage|FLOP per byte|GFLOP/s|% of the roof there|figures");
+    doc_table(d, "roofline",
+              "machine|mode|stage|FLOP per byte|GFLOP/s|% of the roof there|figures");
     for (int i = 0; i < r->n; i++) {
         const choice *c = &r->choices[i];
         double dx[3], dy[3];
@@ -70,47 +74,78 @@ void cost_section_roofline(const cost_run *r, doc *d) {
                                           .x = px[n], .y = py[n], .labels = labels, .dots = true};
         n++;
     }
-    plot_axes axes = {.title = "Roofline: the machines' limits and the stages", .x = "FLOP per byte read",
-                      .y = "GFLOP/s", .log_x = true, .log_y = true, .mark = NAN};
-    doc_plot(d, "Lines: min(peak, intensity x read rate). Dots: the stages.", plot_xy(&axes, series, 2 * n));
+    plot_axes axes = {.title = "Roofline: the machines' limits and the stages",
+                      .x = "FLOP per byte read",
+                      .y = "GFLOP/s",
+                      .log_x = true,
+                      .log_y = true,
+                      .mark = NAN};
+    doc_plot(d, "Lines: min(peak, intensity x read rate). Dots: the stages.",
+             plot_xy(&axes, series, 2 * n));
 }
 
-/* ---- the rate sweep ---------------------------------------------------------------------------------- */
+/* ---- saved loads and benches ----------------------------------------------------------------- */
 
-int cost_section_sweep(const cost_run *r, doc *d, vl_err *err) {
-    enum { MOST = 64 };
-    static const char *const keys[] = {"rate", "completed_per_s", "e2e_p50_s", "e2e_p99_s", "ttft_p99_s",
-                                       "goodput_per_s"};
-    double v[6][MOST];
-    int n = 0;
-    if (!r->load_file) return 0;
-    json_t *root = vl_json_load(r->load_file, 64 << 20, err), *o;
+enum { SWEEP_MOST = 64, SWEEP_KEYS = 6 };
+
+static int read_sweep(const json_t *root, const char *path, double v[SWEEP_KEYS][SWEEP_MOST],
+                      int *n, vl_err *err) {
+    static const char *const keys[SWEEP_KEYS] = {"rate",      "completed_per_s", "e2e_p50_s",
+                                                 "e2e_p99_s", "ttft_p99_s",      "goodput_per_s"};
     size_t i;
-    if (!root) return -1;
+    json_t *o;
+    *n = 0;
     json_array_foreach(json_object_get(root, "sweep"), i, o) {
-        if (n == MOST) break;
-        for (int k = 0; k < 6; k++)
-            if (vl_json_num(o, r->load_file, keys[k], 0, 1e9, NAN, &v[k][n], err)) {
-                json_decref(root);
-                return -1;
-            }
-        n++;
+        if (*n == SWEEP_MOST) break;
+        for (int k = 0; k < SWEEP_KEYS; k++)
+            if (vl_json_num(o, path, keys[k], 0, 1e9, NAN, &v[k][*n], err)) return -1;
+        ++*n;
+    }
+    return *n ? 0
+              : vl_fail(err, VL_E_INPUT, "%s: no \"sweep\": not a file of vitreous load --json",
+                        path);
+}
+
+static int section_sweep(const char *path, int index, doc *d, vl_err *err) {
+    double v[SWEEP_KEYS][SWEEP_MOST];
+    const char *title = "Load", *note;
+    char name[32];
+    int n;
+    json_t *root = vl_json_load(path, 64 << 20, err);
+    if (!root) return -1;
+    int rc =
+        vl_json_str(root, path, "title", title, &title, err) || read_sweep(root, path, v, &n, err);
+    if (!rc) {
+        note = json_string_value(json_array_get(json_object_get(root, "notes"), 0));
+        snprintf(name, sizeof name, index ? "sweep%d" : "sweep", index + 1);
+        doc_heading(d, title);
+        doc_text(d, "Measured by vitreous load. %s", note ? note : "");
+        doc_table(
+            d, name,
+            "offered /s|completed /s|latency P50 s|latency P99 s|first token P99 s|goodput /s");
+        for (int k = 0; k < n; k++) {
+            doc_row(d);
+            for (int c = 0; c < SWEEP_KEYS; c++) doc_num(d, v[c][k], "%.4g");
+        }
+        plot_series series[] = {{.name = "latency P50", .n = n, .x = v[0], .y = v[2]},
+                                {.name = "latency P99", .n = n, .x = v[0], .y = v[3]},
+                                {.name = "first token P99", .n = n, .x = v[0], .y = v[4]}};
+        plot_axes axes = {.title = title, .x = "offered requests per second", .y = "seconds",
+                          .log_y = true, .mark = NAN};
+        if (n > 1) doc_plot(d, "Latency against offered rate.", plot_xy(&axes, series, 3));
     }
     json_decref(root);
-    if (!n) return vl_fail(err, VL_E_INPUT, "%s: no \"sweep\": not a file of vitreous load --json", r->load_file);
-    doc_heading(d, "Rate sweep");
-    doc_text(d, "Measured by vitreous load on a running server: open-loop Poisson arrivals, latency "
-             "counted from the scheduled arrival.");
-    doc_table(d, "sweep", "offered /s|completed /s|latency P50 s|latency P99 s|first token P99 s|goodput /s");
-    for (int k = 0; k < n; k++) {
-        doc_row(d);
-        for (int c = 0; c < 6; c++) doc_num(d, v[c][k], "%.4g");
-    }
-    plot_series series[] = {{.name = "latency P50", .n = n, .x = v[0], .y = v[2]},
-                            {.name = "latency P99", .n = n, .x = v[0], .y = v[3]},
-                            {.name = "first token P99", .n = n, .x = v[0], .y = v[4]}};
-    plot_axes axes = {.title = "Rate sweep", .x = "offered requests per second", .y = "seconds",
-                      .log_y = true, .mark = NAN};
-    doc_plot(d, "Latency against offered rate.", plot_xy(&axes, series, 3));
+    return rc;
+}
+
+int cost_section_sweeps(const cost_run *r, doc *d, vl_err *err) {
+    for (int i = 0; i < r->load_files.n; i++)
+        if (section_sweep(r->load_files.v[i], i, d, err)) return -1;
     return 0;
+}
+
+void cost_section_bench(const cost_run *r, doc *d) {
+    if (!r->measured.root) return;
+    doc_heading(d, "This machine, measured");
+    bench_show(r->measured.root, d);
 }

@@ -1,5 +1,6 @@
-/* cost_tables.c: the sections that show times and plain costs: what a stage needs, how long it takes
- * where, what a machine costs whether used or not, per request at a utilisation, and for a load. */
+/* cost_tables.c: the sections that show times and plain costs: what a stage needs, how long it
+ * takes where, what a machine costs whether used or not, per request at a utilisation, and for a
+ * load. */
 #include <math.h>
 #include <string.h>
 
@@ -11,15 +12,19 @@ void cost_section_work(const cost_run *r, doc *d) {
     const model_shape *s = &r->shape;
     const num_mode *m = mode_find("exact");
     prompt_size p = prompt_of(s, &r->w);
-    stage_work e = work_encode(s, p.patches), f = work_prefill(s, p.rows), g = work_decode(s, p.rows, 1);
+    stage_work e = work_encode(s, p.patches), f = work_prefill(s, p.rows),
+               g = work_decode(s, p.rows, 1);
     double n = r->w.output_tokens;
     doc_heading(d, "What the stages need");
-    doc_text(d, "Shape %s: %.1f M parameters (%.1f M vision, %.1f M decoder, %.1f M output head). "
-             "Workload \"%s\": %g x %g picture = %g patches = %g image tokens, %g text tokens, so %g "
-             "rows of prompt; %g tokens of answer. Bytes are those of 16-bit weights and an f32 KV "
-             "cache.", s->name, shape_parameters(s) / 1e6, (s->vit + s->merge + s->position) / 1e6,
-             s->decoder / 1e6, s->head / 1e6, r->w.name, r->w.width, r->w.height, p.patches,
-             p.image_tokens, r->w.text_tokens, p.rows, n);
+    doc_text(
+        d,
+        "Shape %s: %.1f M parameters (%.1f M vision, %.1f M decoder, %.1f M output head). "
+        "Workload \"%s\": %g x %g picture = %g patches = %g image tokens, %g text tokens, so %g "
+        "rows of prompt; %g tokens of answer. Bytes are those of 16-bit weights and an f32 KV "
+        "cache.",
+        s->name, shape_parameters(s) / 1e6, (s->vit + s->merge + s->position) / 1e6,
+        s->decoder / 1e6, s->head / 1e6, r->w.name, r->w.width, r->w.height, p.patches,
+        p.image_tokens, r->w.text_tokens, p.rows, n);
     doc_table(d, "work", "stage|GFLOP|of it attention|GB read|FLOP per byte");
     const struct { const char *name; double flop, attention, bytes; } rows[] = {
         {"encode", work_flop(&e), e.attention, encode_bytes(s, m)},
@@ -58,10 +63,12 @@ static void latency_plot(const cost_run *r, doc *d) {
 
 void cost_section_latency(const cost_run *r, doc *d) {
     doc_heading(d, "Latency of one request");
-    doc_text(d, "Seconds for workload \"%s\" with the machine to itself. measured: from a bench run "
+    doc_text(d,
+             "Seconds for workload \"%s\" with the machine to itself. measured: from a bench run "
              "on that machine; predicted: from the hardware's figures and the efficiencies listed "
              "under Sources. Every machine but \"this machine\" is predicted: none of them was "
-             "available.", r->w.name);
+             "available.",
+             r->w.name);
     doc_table(d, "latency", "machine|mode|preprocess s|encode s|prefill s|first token s|decode s|"
               "total s|tokens/s|memory GiB|figures");
     for (int i = 0; i < r->n; i++) {
@@ -86,7 +93,8 @@ void cost_section_latency(const cost_run *r, doc *d) {
 
 void cost_section_always_on(const cost_run *r, doc *d) {
     doc_heading(d, "Always on");
-    doc_text(d, "price x 24 x 365, whether anything is asked or not. At 0.298 CNY/h that is 0.298 x "
+    doc_text(d,
+             "price x 24 x 365, whether anything is asked or not. At 0.298 CNY/h that is 0.298 x "
              "8,760 = 2,610.48 CNY, at 2.896 CNY/h it is 25,368.96 CNY. The often quoted 2,608.72 "
              "and 25,360.64 do not equal price x 8,760.");
     doc_table(d, "always_on", "machine|on demand per h|per year|reserved per year|spot per year|"
@@ -112,9 +120,12 @@ void cost_section_always_on(const cost_run *r, doc *d) {
 void cost_section_utilisation(const cost_run *r, doc *d) {
     static const double shares[] = {0.05, 0.25, 0.5, 0.75, 1};
     doc_heading(d, "Cost per 1,000 requests and per million tokens");
-    doc_text(d, "price / (rate x 3600 x u) in %s, plan %s, per 1,000 requests and per million output tokens. rate: requests per second with up to %g "
-             "served together%s. u: the share of the paid hours that is used.", r->currency,
-             price_plan_names[r->plan], r->concurrency, r->slo > 0 ? " within the SLO" : "");
+    doc_text(d,
+             "price / (rate x 3600 x u) in %s, plan %s, per 1,000 requests and per million output "
+             "tokens. rate: requests per second with up to %g "
+             "served together%s. u: the share of the paid hours that is used.",
+             r->currency, price_plan_names[r->plan], r->concurrency,
+             r->slo > 0 ? " within the SLO" : "");
     doc_table(d, "utilisation", "machine|mode|together|rate /s|1000 at 5 %|1000 at 25 %|"
               "1000 at 50 %|1000 at 75 %|1000 at 100 %|1M tokens at 5 %|1M tokens at 50 %|"
               "1M tokens at 100 %|figures");
@@ -133,7 +144,10 @@ void cost_section_utilisation(const cost_run *r, doc *d) {
         for (int k = 0; k < 5; k += 2)
             doc_num(d, batch ? money_per_million(price, rate, r->w.output_tokens, shares[k]) : NAN,
                     "%.2f");
-        doc_cell(d, "%s", c->why[0] ? c->why : batch ? cost_mark(c) : "infeasible: SLO unreachable");
+        doc_cell(d, "%s",
+                 c->why[0] ? c->why
+                 : batch   ? cost_mark(c)
+                           : "infeasible: SLO unreachable");
     }
 }
 
@@ -178,10 +192,13 @@ void cost_section_check(const cost_run *r, doc *d) {
     int held_out = 0;
     if (!s->root) return;
     doc_heading(d, "The predictor against measurement");
-    doc_text(d, "Efficiencies fitted on the rows marked \"fitted\": encode %.1f %%, attention %.1f %%, "
-             "prefill %.1f %% of the arithmetic peak, decode %.1f %% of the read rate. The other rows "
-             "were not used and test the predictor.", 100 * s->mc.e.encode.v,
-             100 * s->mc.e.attention.v, 100 * s->mc.e.prefill.v, 100 * s->mc.e.decode.v);
+    doc_text(
+        d,
+        "Efficiencies fitted on the rows marked \"fitted\": encode %.1f %%, attention %.1f %%, "
+        "prefill %.1f %% of the arithmetic peak, decode %.1f %% of the read rate. The other rows "
+        "were not used and test the predictor.",
+        100 * s->mc.e.encode.v, 100 * s->mc.e.attention.v, 100 * s->mc.e.prefill.v,
+        100 * s->mc.e.decode.v);
     doc_table(d, "check", "stage|mode|size|batch|measured s|predicted s|error %|use");
     for (int i = 0; i < s->n; i++) {
         const measured_stage *v = &s->v[i];
@@ -199,8 +216,8 @@ void cost_section_check(const cost_run *r, doc *d) {
         held_out++;
         if (fabs(error) > worst) worst = fabs(error);
     }
-    doc_text(d, "Largest error over %d held-out encode, prefill and decode rows: %.1f %%.", held_out,
-             worst);
+    doc_text(d, "Largest error over %d held-out encode, prefill and decode rows: %.1f %%.",
+             held_out, worst);
 }
 
 static void source_row(doc *d, const char *machine_id, const char *what, const figure *f,
@@ -217,7 +234,8 @@ static void source_row(doc *d, const char *machine_id, const char *what, const f
 
 void cost_section_sources(const cost_run *r, doc *d) {
     doc_heading(d, "Sources");
-    doc_text(d, "Every figure with its mark, source and date. Efficiencies are shares of the peak.");
+    doc_text(d,
+             "Every figure with its mark, source and date. Efficiencies are shares of the peak.");
     doc_table(d, "sources", "machine|figure|value|mark|source|date");
     source_row(d, "all", "exchange rate", &r->machines.cny_per_usd, "CNY per USD");
     for (int i = -1; i < r->machines.n; i++) {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- building ------------------------------------------------------------------------------------ */
+/* ---- building -------------------------------------------------------------------------------- */
 
 static json_t *vtext(const char *fmt, va_list ap) {
     char buf[2048];
@@ -87,7 +87,7 @@ void doc_plot(doc *d, const char *caption, char *svg) {
     free(svg);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static const char *str(const json_t *o, const char *key) {
     const char *s = json_string_value(json_object_get(o, key));
@@ -277,9 +277,9 @@ static int write_json(const doc *d, FILE *f) {
         json_t *table = json_array();
         json_array_foreach(json_object_get(b, "rows"), k, row) {
             json_t *o = json_object();
-            json_array_foreach(row, j, cell)
-                json_object_set(o, json_string_value(json_array_get(json_object_get(b, "columns"), j)),
-                                json_array_get(cell, is_number(cell) ? 1 : 0));
+            json_array_foreach(row, j, cell) json_object_set(
+                o, json_string_value(json_array_get(json_object_get(b, "columns"), j)),
+                json_array_get(cell, is_number(cell) ? 1 : 0));
             json_array_append_new(table, o);
         }
         json_object_set_new(out, str(b, "name"), table);

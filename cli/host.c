@@ -66,17 +66,21 @@ json_t *host_describe(void) {
     json_t *j = json_object();
     uname(&u);
     int cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    if (!read_line("/proc/cpuinfo", "model name", name, sizeof name)) snprintf(name, sizeof name, "%s", u.machine);
+    if (!read_line("/proc/cpuinfo", "model name", name, sizeof name))
+        snprintf(name, sizeof name, "%s", u.machine);
     read_line("/proc/meminfo", "MemTotal", memory, sizeof memory);
     json_object_set_new(j, "name", json_sprintf("%s, %d cores usable", name, cores));
     json_object_set_new(j, "cores", json_integer(cores));
     json_object_set_new(j, "threads_online", json_integer(sysconf(_SC_NPROCESSORS_ONLN)));
-    json_object_set_new(j, "cpu_family_model", json_pack("[o,o]", line_of("/proc/cpuinfo", "cpu family"),
-                                                         line_of("/proc/cpuinfo", "model\t")));
+    json_object_set_new(j, "cpu_family_model",
+                        json_pack("[o,o]", line_of("/proc/cpuinfo", "cpu family"),
+                                  line_of("/proc/cpuinfo", "model\t")));
     json_object_set_new(j, "memory_gib", json_real(atof(memory) / 1048576));
     json_object_set_new(j, "caches", caches());
-    json_object_set_new(j, "governor", line_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", NULL));
-    json_object_set_new(j, "huge_pages", line_of("/sys/kernel/mm/transparent_hugepage/enabled", NULL));
+    json_object_set_new(j, "governor",
+                        line_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", NULL));
+    json_object_set_new(j, "huge_pages",
+                        line_of("/sys/kernel/mm/transparent_hugepage/enabled", NULL));
     json_object_set_new(j, "hypervisor", line_of("/sys/hypervisor/type", NULL));
     json_object_set_new(j, "kernel", json_sprintf("%s %s", u.sysname, u.release));
     json_object_set_new(j, "compiler", json_string(__VERSION__));
@@ -85,7 +89,7 @@ json_t *host_describe(void) {
     return j;
 }
 
-/* ---- checkpoint files ------------------------------------------------------------------------------ */
+/* ---- checkpoint files ------------------------------------------------------------------------ */
 
 typedef bool file_fn(const char *path, void *arg);
 
@@ -93,7 +97,8 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* Calls fn for each *.safetensors of dir in the order of their names; false when one call failed. */
+/* Calls fn for each *.safetensors of dir in the order of their names; false when one call failed.
+ */
 static bool each_shard(const char *dir, file_fn *fn, void *arg) {
     struct dirent **list;
     char path[4096];
@@ -162,7 +167,7 @@ char *host_model_fingerprint(const char *dir) {
     return hex;
 }
 
-/* ---- the rest --------------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 double host_joules(void) {
     char path[96], value[32];

@@ -6,14 +6,17 @@
 #include <stdbool.h>
 
 /* {"name", "cores", "threads_online", "memory_gib", "caches", "governor", "huge_pages", "kernel",
- * "hypervisor", "compiler", "commit", "load"}: strings are "unknown" where the system does not say. */
+ * "hypervisor", "compiler", "commit", "load"}: strings are "unknown" where the system does not say.
+ */
 json_t *host_describe(void);
 /* SHA-256 over config.json and the safetensors headers and sizes of a checkpoint folder: tells two
  * checkpoints apart without reading their weights. malloc'd hex text, or NULL. */
 char *host_model_fingerprint(const char *dir);
-/* Joules used since boot by the processor packages, or a negative number where that is not readable. */
+/* Joules used since boot by the processor packages, or a negative number where that is not
+ * readable. */
 double host_joules(void);
-/* Drops the folder's safetensors files from the page cache; false if that could not be asked for. */
+/* Drops the folder's safetensors files from the page cache; false if that could not be asked for.
+ */
 bool host_drop_cache(const char *dir);
 /* Every thread of this process on a core of its own, or all on all cores again. */
 void host_pin_threads(bool pin);

@@ -1,4 +1,5 @@
-/* load.c: `vitreous load`: open-loop load on a running server, one rate or a sweep to saturation. */
+/* load.c: `vitreous load`: open-loop load on a running server, one rate or a sweep to saturation.
+ */
 #include "cli/load.h"
 
 #include <math.h>
@@ -9,7 +10,7 @@
 #include "common/common.h"
 
 typedef struct load_args {
-    const char *url, *model, *key, *workload, *prompt, *arrivals, *raw, *html;
+    const char *url, *model, *key, *workload, *prompt, *arrivals, *raw, *html, *title;
     cli_list images, rates;
     int64_t n, max_tokens, seed, max_in_flight, warm_up, most_steps;
     double timeout, slo_ttft, slo_tpot, slo_e2e, factor;
@@ -25,7 +26,7 @@ typedef struct step {
     char error[96];                           /* of the first request that failed         */
 } step;
 
-/* ---- one step -------------------------------------------------------------------------------------- */
+/* ---- one step -------------------------------------------------------------------------------- */
 
 static load_request *schedule(const load_args *a, int n, int kinds, double rate, uint64_t seed) {
     load_request *v = vl_calloc((size_t)n, sizeof *v);
@@ -96,10 +97,10 @@ static void write_raw(FILE *f, const load_run *r, double rate) {
         const load_request *q = &r->v[i];
         json_t *gaps = json_array();
         for (int k = 0; k < q->n_gaps; k++) json_array_append_new(gaps, json_real(q->gaps[k]));
-        json_t *o = json_pack("{s:f,s:i,s:i,s:f,s:f,s:b,s:I,s:i,s:i,s:o}", "rate", rate, "request", i,
-                              "kind", q->kind, "due_s", q->due, "sent_s", q->sent, "ok", (int)q->ok,
-                              "status", (json_int_t)q->status, "prompt_tokens", q->prompt_tokens,
-                              "output_tokens", q->tokens, "itl_s", gaps);
+        json_t *o = json_pack("{s:f,s:i,s:i,s:f,s:f,s:b,s:I,s:i,s:i,s:o}", "rate", rate, "request",
+                              i, "kind", q->kind, "due_s", q->due, "sent_s", q->sent, "ok",
+                              (int)q->ok, "status", (json_int_t)q->status, "prompt_tokens",
+                              q->prompt_tokens, "output_tokens", q->tokens, "itl_s", gaps);
         if (q->ok) {
             json_object_set_new(o, "ttft_s", json_real(q->first - q->due));
             json_object_set_new(o, "e2e_s", json_real(q->last - q->due));
@@ -129,15 +130,15 @@ static int run_step(const load_args *a, const load_kind *kinds, int n_kinds, dou
     return rc;
 }
 
-/* Less comes out than goes in: the arrivals end well before the answers do, beyond the time that one
- * request takes on the quiet server of the first step. */
+/* Less comes out than goes in: the arrivals end well before the answers do, beyond the time that
+ * one request takes on the quiet server of the first step. */
 static bool saturated(const step *first, const step *s) {
     double arrivals = (s->sent - 1) / s->offered;
     double expected = s->sent / (arrivals + first->e2e.p50);
     return s->completed < s->sent || s->completed / s->seconds < 0.85 * expected;
 }
 
-/* ---- the report ------------------------------------------------------------------------------------ */
+/* ---- the report ------------------------------------------------------------------------------ */
 
 static void stats_columns(doc *d, const stats *s) {
     doc_num(d, s->mean, "%.4f");
@@ -149,11 +150,13 @@ static void stats_columns(doc *d, const stats *s) {
 
 static void report(const load_args *a, const step *v, int n, doc *d) {
     static const char *const names[] = {"ttft", "tpot", "itl", "e2e"};
-    doc_text(d, "%s, %s arrivals, seed %lld, %lld requests per rate after %lld for warm-up. Open loop: "
-             "latency counts from the scheduled arrival. Failed requests are counted and kept out of "
-             "the latencies. Limits for goodput: TTFT %g s, TPOT %g s, E2E %g s (0: none).", a->url,
-             a->arrivals, (long long)a->seed, (long long)a->n, (long long)a->warm_up, a->slo_ttft,
-             a->slo_tpot, a->slo_e2e);
+    doc_text(
+        d,
+        "%s, %s arrivals, seed %lld, %lld requests per rate after %lld for warm-up. Open loop: "
+        "latency counts from the scheduled arrival. Failed requests are counted and kept out of "
+        "the latencies. Limits for goodput: TTFT %g s, TPOT %g s, E2E %g s (0: none).",
+        a->url, a->arrivals, (long long)a->seed, (long long)a->n, (long long)a->warm_up,
+        a->slo_ttft, a->slo_tpot, a->slo_e2e);
     doc_table(d, "sweep", "rate|offered_per_s|sent|completed|failed|seconds|completed_per_s|"
               "output_tokens_per_s|ttft_p99_s|e2e_p50_s|e2e_p99_s|goodput_per_s|client_lag_s");
     for (int i = 0; i < n; i++) {
@@ -185,7 +188,7 @@ static void report(const load_args *a, const step *v, int n, doc *d) {
     }
 }
 
-/* ---- the command ----------------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 enum { STEPS_MAX = 64 };
 
@@ -239,7 +242,7 @@ static int run(load_args *a, vl_err *err) {
     if (raw && fclose(raw) && !rc) rc = cli_fail(&(vl_err){VL_E_IO, "the raw file is incomplete"});
     if (!rc) {
         doc d;
-        doc_begin(&d, "Load on a server");
+        doc_begin(&d, a->title);
         report(a, v, n, &d);
         doc_form form = a->json ? DOC_JSON : a->md ? DOC_MD : a->csv ? DOC_CSV : DOC_TEXT;
         if (doc_write(&d, form, stdout)) rc = CLI_BAD;
@@ -255,15 +258,24 @@ static int run(load_args *a, vl_err *err) {
 }
 
 int cmd_load(int argc, char **argv) {
-    load_args a = {.url = "http://127.0.0.1:8080/v1/chat/completions", .model = "default",
-                   .arrivals = "poisson", .prompt = "What is in this picture?", .n = 32,
-                   .max_tokens = 64, .seed = 1, .max_in_flight = 512, .timeout = 600, .factor = 1.5,
+    load_args a = {.url = "http://127.0.0.1:8080/v1/chat/completions",
+                   .model = "default",
+                   .arrivals = "poisson",
+                   .title = "Load on a server",
+                   .prompt = "What is in this picture?",
+                   .n = 32,
+                   .max_tokens = 64,
+                   .seed = 1,
+                   .max_in_flight = 512,
+                   .timeout = 600,
+                   .factor = 1.5,
                    .most_steps = 16};
     const cli_option options[] = {
         {"url", 0, CLI_STR, &a.url, "URL", "chat completions endpoint (loopback, port 8080)", 0, 0},
         {"model", 0, CLI_STR, &a.model, "NAME", "model name to ask for", 0, 0},
         {"api-key", 0, CLI_STR, &a.key, "KEY", "sent as a bearer token", 0, 0},
-        {"workload", 0, CLI_STR, &a.workload, "FILE", "JSON lines of requests, taken in turn", 0, 0},
+        {"workload", 0, CLI_STR, &a.workload, "FILE", "JSON lines of requests, taken in turn", 0,
+         0},
         {"image", 'i', CLI_LIST, &a.images, "FILE", "a picture, without --workload", 0, 0},
         {"prompt", 'p', CLI_STR, &a.prompt, "TEXT", "the question, without --workload", 0, 0},
         {"max-tokens", 'n', CLI_INT, &a.max_tokens, "N", "answer length, end ignored (64)", 1, 1e6},
@@ -271,7 +283,8 @@ int cmd_load(int argc, char **argv) {
         {"requests", 0, CLI_INT, &a.n, "N", "requests per rate (32)", 1, 1e6},
         {"arrivals", 0, CLI_STR, &a.arrivals, "HOW", "poisson (default) or fixed", 0, 0},
         {"seed", 0, CLI_INT, &a.seed, "N", "of the arrivals", 0, 9e18},
-        {"warm-up", 0, CLI_INT, &a.warm_up, "N", "requests before the first rate, not counted", 0, 1e4},
+        {"warm-up", 0, CLI_INT, &a.warm_up, "N", "requests before the first rate, not counted", 0,
+         1e4},
         {"sweep", 0, CLI_FLAG, &a.sweep, NULL, "raise the rate until the server saturates", 0, 0},
         {"factor", 0, CLI_NUM, &a.factor, "X", "of the sweep, from rate to rate (1.5)", 1.01, 100},
         {"steps", 0, CLI_INT, &a.most_steps, "N", "of the sweep at most (16)", 1, STEPS_MAX - 1},
@@ -280,6 +293,7 @@ int cmd_load(int argc, char **argv) {
         {"slo-e2e", 0, CLI_NUM, &a.slo_e2e, "S", "goodput: whole answer within S seconds", 0, 1e6},
         {"timeout", 0, CLI_NUM, &a.timeout, "S", "per request (600)", 0.001, 1e6},
         {"max-in-flight", 0, CLI_INT, &a.max_in_flight, "N", "more than that fail (512)", 1, 10000},
+        {"title", 0, CLI_STR, &a.title, "TEXT", "of the report", 0, 0},
         {"raw", 0, CLI_STR, &a.raw, "FILE", "every request as one line of JSON", 0, 0},
         {"json", 0, CLI_FLAG, &a.json, NULL, "JSON instead of text", 0, 0},
         {"md", 0, CLI_FLAG, &a.md, NULL, "Markdown instead of text", 0, 0},

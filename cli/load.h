@@ -1,11 +1,10 @@
 /* load.h: the parts of `vitreous load`: the requests, the client, the report.
  *
- * Definitions are those of vLLM's serving benchmark, except that every time counts from the moment the
- * request was due (its scheduled arrival), not from when the client came round to sending it, so that
- * a slow server cannot hide its queue (no coordinated omission):
- *   TTFT   first chunk with text           TPOT  (E2E - TTFT) / (output tokens - 1)
- *   ITL    each gap between such chunks    E2E   last chunk with text
- *   goodput: requests per second that met every limit that was given
+ * Definitions are those of vLLM's serving benchmark, except that every time counts from the moment
+ * the request was due (its scheduled arrival), not from when the client came round to sending it,
+ * so that a slow server cannot hide its queue (no coordinated omission): TTFT   first chunk with
+ * text           TPOT  (E2E - TTFT) / (output tokens - 1) ITL    each gap between such chunks E2E
+ * last chunk with text goodput: requests per second that met every limit that was given
  */
 #ifndef VL_LOAD_H
 #define VL_LOAD_H
@@ -44,8 +43,8 @@ int load_kinds_read(load_kind **out, const char *path, const char *model, vl_err
 int load_kind_make(load_kind *out, const char *prompt, const cli_list *images, int64_t max_tokens,
                    const char *model, vl_err *err);
 void load_kinds_free(load_kind *k, int n);
-/* Sends every request at its due time and waits for all answers. -1 only when no client could be set
- * up; requests that fail say so themselves. */
+/* Sends every request at its due time and waits for all answers. -1 only when no client could be
+ * set up; requests that fail say so themselves. */
 int load_run_all(load_run *r, vl_err *err);
 void load_requests_free(load_request *v, int n);
 

@@ -1,5 +1,5 @@
-/* load_body.c: request bodies of a load: a workload file or the command line as OpenAI chat requests,
- * pictures inlined as data: URLs, streaming with usage. */
+/* load_body.c: request bodies of a load: a workload file or the command line as OpenAI chat
+ * requests, pictures inlined as data: URLs, streaming with usage. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +9,8 @@
 
 enum { PICTURE_BYTES = 64 << 20, WORKLOAD_BYTES = 64 << 20, KINDS_MAX = 10000 };
 
-/* "data:image/png;base64,..."; malloc'd. The server goes by content, so one media type serves all. */
+/* "data:image/png;base64,..."; malloc'd. The server goes by content, so one media type serves all.
+ */
 static char *data_url(const char *path, vl_err *err) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     static const char prefix[] = "data:image/png;base64,";
@@ -33,7 +34,8 @@ static char *data_url(const char *path, vl_err *err) {
 static int add_part(json_t *parts, const char *image, vl_err *err) {
     char *url = data_url(image, err);
     if (!url) return -1;
-    json_array_append_new(parts, json_pack("{s:s,s:{s:s}}", "type", "image_url", "image_url", "url", url));
+    json_array_append_new(parts,
+                          json_pack("{s:s,s:{s:s}}", "type", "image_url", "image_url", "url", url));
     free(url);
     return 0;
 }
@@ -45,12 +47,14 @@ static int make(load_kind *out, const char *prompt, const json_t *images, json_t
     size_t i;
     int rc = 0;
     json_array_foreach(images, i, image) {
-        if (!json_is_string(image)) rc = vl_fail(err, VL_E_INPUT, "\"images\" must list file names");
+        if (!json_is_string(image))
+            rc = vl_fail(err, VL_E_INPUT, "\"images\" must list file names");
         else rc = add_part(parts, json_string_value(image), err);
         if (rc) break;
     }
     json_array_append_new(parts, json_pack("{s:s,s:s}", "type", "text", "text", prompt));
-    json_object_set_new(fields, "messages", json_pack("[{s:s,s:o}]", "role", "user", "content", parts));
+    json_object_set_new(fields, "messages",
+                        json_pack("[{s:s,s:o}]", "role", "user", "content", parts));
     json_object_set_new(fields, "model", json_string(model));
     json_object_set_new(fields, "stream", json_true());
     json_object_set_new(fields, "stream_options", json_pack("{s:b}", "include_usage", 1));

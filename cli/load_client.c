@@ -1,8 +1,8 @@
 /* load_client.c: an HTTP client for many streams at once, over libcurl's multi interface.
  *
- * libcurl is opened at run time: only this command needs it, and its static form would bring in a dozen
- * libraries. Server-sent events are parsed here: lines "data: {...}", "data: [DONE]"; a chunk counts as
- * text when choices[0].delta.content is a non-empty string. */
+ * libcurl is opened at run time: only this command needs it, and its static form would bring in a
+ * dozen libraries. Server-sent events are parsed here: lines "data: {...}", "data: [DONE]"; a chunk
+ * counts as text when choices[0].delta.content is a non-empty string. */
 #include <curl/curl.h>
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "common/common.h"
 #include "loader/json.h"
 
-/* ---- libcurl ------------------------------------------------------------------------------------- */
+/* ---- libcurl --------------------------------------------------------------------------------- */
 
 #define CURL_FUNCTIONS(F)                                                                        \
     F(global_init) F(easy_init) F(easy_setopt) F(easy_getinfo) F(easy_cleanup) F(easy_strerror)  \
@@ -36,7 +36,7 @@ static int open_curl(vl_err *err) {
     return 0;
 }
 
-/* ---- one stream ------------------------------------------------------------------------------------ */
+/* ---- one stream ------------------------------------------------------------------------------ */
 
 enum { LINE_MAX_BYTES = 1 << 20 };
 typedef struct stream {
@@ -82,7 +82,8 @@ static void event(stream *s, const char *data, double now) {
         return;
     }
     const json_t *choice = json_array_get(json_object_get(j, "choices"), 0);
-    const char *text = json_string_value(json_object_get(json_object_get(choice, "delta"), "content"));
+    const char *text =
+        json_string_value(json_object_get(json_object_get(choice, "delta"), "content"));
     const json_t *usage = json_object_get(j, "usage"), *error = json_object_get(j, "error");
     if (text && *text) text_chunk(q, now);
     if (json_is_object(usage)) {
@@ -168,7 +169,7 @@ static void end_stream(stream *s, CURLcode code) {
     free(s);
 }
 
-/* ---- all of them ----------------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 static void collect(CURLM *multi, int *in_flight) {
     int left;

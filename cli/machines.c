@@ -42,7 +42,8 @@ static int read_figure(const json_t *o, const char *what, const char *key, doubl
         return vl_fail(err, VL_E_INPUT, "%s: \"%s\" must be [number, \"measured|specified|quoted|"
                        "derived|assumed\", \"source\", \"date\"]", what, key);
     if (!(v >= lo && v <= hi))
-        return vl_fail(err, VL_E_INPUT, "%s: \"%s\" is %g, expected %g to %g", what, key, v, lo, hi);
+        return vl_fail(err, VL_E_INPUT, "%s: \"%s\" is %g, expected %g to %g", what, key, v, lo,
+                       hi);
     *out = (figure){v, mark, json_string_value(json_array_get(a, 2)),
                     json_string_value(json_array_get(a, 3))};
     return 0;
@@ -80,7 +81,8 @@ static int read_machine(const json_t *o, const json_t *kinds, machine *m, vl_err
         read_figure(o, m->id, "memory_gib", 0.01, 1e6, &m->memory_gib, err) ||
         read_figure(o, m->id, "read_gbs", 0.01, 1e6, &m->read_gbs, err)) return -1;
     if (strcmp(m->currency, "USD") && strcmp(m->currency, "CNY"))
-        return vl_fail(err, VL_E_INPUT, "%s: currency \"%s\", expected CNY or USD", m->id, m->currency);
+        return vl_fail(err, VL_E_INPUT, "%s: currency \"%s\", expected CNY or USD", m->id,
+                       m->currency);
     for (int k = 0; k < PRICE_PLANS; k++)
         if (read_figure(price, m->id, price_plan_names[k], 0, 1e6, &m->price[k], err)) return -1;
     for (int k = 0; k < PEAKS; k++)
@@ -128,7 +130,7 @@ const machine *machines_find(const machine_set *s, const char *id) {
     return NULL;
 }
 
-/* ---- workloads, scenarios, claims ------------------------------------------------------------------ */
+/* ---- workloads, scenarios, claims ------------------------------------------------------------ */
 
 static int read_workload(const json_t *o, workload *w, vl_err *err) {
     const char *name;
@@ -150,8 +152,10 @@ int workload_load(workload *w, const char *name, vl_err *err) {
     if (file) {
         rc = read_workload(root, w, err);
     } else {
-        vl_fail(err, VL_E_USAGE, "no workload \"%.60s\": it is neither a file nor one of reference, "
-                "short, document, text-only", name);
+        vl_fail(err, VL_E_USAGE,
+                "no workload \"%.60s\": it is neither a file nor one of reference, "
+                "short, document, text-only",
+                name);
         json_array_foreach(json_object_get(root, "workloads"), i, o) {
             const char *s = json_string_value(json_object_get(o, "name"));
             if (s && !strcmp(s, name)) rc = read_workload(o, w, err);

@@ -18,7 +18,8 @@ double measured_find(const measured_set *s, const char *stage, const char *mode,
     return NAN;
 }
 
-double measured_predict(const measured_set *s, const model_shape *shape, const measured_stage *row) {
+double measured_predict(const measured_set *s, const model_shape *shape,
+                        const measured_stage *row) {
     const num_mode *m = mode_find(row->mode);
     if (!m) return NAN;
     if (!strcmp(row->stage, "encode")) return predict_encode(&s->mc, m, shape, row->size);
@@ -28,7 +29,8 @@ double measured_predict(const measured_set *s, const model_shape *shape, const m
     return row->size / 1e6 * s->mc.e.preprocess_s_per_mp.v;
 }
 
-/* Rows with fewer threads and those that are sums of stages say nothing about the machine's stages. */
+/* Rows with fewer threads and those that are sums of stages say nothing about the machine's stages.
+ */
 static bool wanted(const char *stage, double threads, double headline) {
     static const char *const stages[] = {"preprocess", "encode", "prefill", "decode"};
     for (int i = 0; i < 4; i++)
@@ -73,8 +75,10 @@ static measured_stage *largest(measured_set *s, const char *stage) {
 
 static double share(double v) { return v < 1e-4 ? 1e-4 : v > 1 ? 1 : v; }
 
-/* Two encode shapes give two equations  linear x + attention y = seconds * peak;  x, y = 1 / share. */
-static void fit_encode(measured_set *s, const model_shape *shape, const char *why, const char *date) {
+/* Two encode shapes give two equations  linear x + attention y = seconds * peak;  x, y = 1 / share.
+ */
+static void fit_encode(measured_set *s, const model_shape *shape, const char *why,
+                       const char *date) {
     measured_stage *a = first(s, "encode", 784), *b = largest(s, "encode");
     if (!a || !mode_find(a->mode)) return;
     double peak = peak_flops(&s->mc, mode_find(a->mode));
@@ -108,7 +112,8 @@ static void fit(measured_set *s, const model_shape *shape, const char *why, cons
         const num_mode *m = mode_find(d->mode);
         stage_work w = work_decode(shape, d->size, 1);
         double bytes = decoder_bytes(shape, m) + w.kv * m->kv_bytes;
-        s->mc.e.decode = figure_measured(share(bytes / (d->seconds * s->mc.read_gbs.v * 1e9)), why, date);
+        s->mc.e.decode =
+            figure_measured(share(bytes / (d->seconds * s->mc.read_gbs.v * 1e9)), why, date);
         s->mc.e.token_overhead_s = figure_measured(0, "part of the measured step", date);
         d->fitted = true;
     }
@@ -123,26 +128,31 @@ static void list_modes(measured_set *s) {
     for (int i = 0; i < s->n; i++) {
         const num_mode *m = mode_find(s->v[i].mode);
         bool known = !m;
-        for (int k = 0; m && k < s->mc.n_modes; k++) known = known || !strcmp(s->mc.modes[k], m->name);
+        for (int k = 0; m && k < s->mc.n_modes; k++)
+            known = known || !strcmp(s->mc.modes[k], m->name);
         if (!known && s->mc.n_modes < MACHINE_MODES) s->mc.modes[s->mc.n_modes++] = m->name;
     }
 }
 
 int measured_load(measured_set *s, const char *path, const model_shape *shape,
                   const machine_set *machines, vl_err *err) {
-    static const char *const keys[PEAKS] = {"fp32_gflops", "bf16_gflops", "fp16_gflops", "int8_gops"};
+    static const char *const keys[PEAKS] = {"fp32_gflops", "bf16_gflops", "fp16_gflops",
+                                            "int8_gops"};
     *s = (measured_set){.root = vl_json_load(path, BENCH_BYTES, err)};
     if (!s->root) return -1;
-    const json_t *host = json_object_get(s->root, "machine"), *peaks = json_object_get(s->root, "peaks");
+    const json_t *host = json_object_get(s->root, "machine"),
+                 *peaks = json_object_get(s->root, "peaks");
     const char *date, *why = "vitreous bench on this machine";
     size_t i;
     json_t *o;
     double gib, read, peak, headline;
     if (vl_json_str(s->root, path, "date", "", &date, err) ||
-        vl_json_num(json_object_get(s->root, "model"), path, "threads", 1, 4096, 1, &headline, err) ||
+        vl_json_num(json_object_get(s->root, "model"), path, "threads", 1, 4096, 1, &headline,
+                    err) ||
         vl_json_str(host, path, "name", "this machine", &s->mc.name, err) ||
         vl_json_num(host, path, "memory_gib", 0.01, 1e6, NAN, &gib, err) ||
-        vl_json_num(peaks, path, "read_gbs", 0.01, 1e6, NAN, &read, err)) goto bad;
+        vl_json_num(peaks, path, "read_gbs", 0.01, 1e6, NAN, &read, err))
+        goto bad;
     s->mc.id = "this machine";
     s->mc.kind = "cpu";
     s->mc.currency = "USD";

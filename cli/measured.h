@@ -1,8 +1,8 @@
 /* measured.h: what a saved `vitreous bench --json` says about the machine it ran on: its peaks, the
  * time of each stage at each shape, and the efficiencies that follow from them.
  *
- * The efficiencies are fitted on the reference shape (448 x 448 picture, its prompt, the first decode
- * depth), attention on the largest picture; every other shape is a test of the predictor. */
+ * The efficiencies are fitted on the reference shape (448 x 448 picture, its prompt, the first
+ * decode depth), attention on the largest picture; every other shape is a test of the predictor. */
 #ifndef VL_MEASURED_H
 #define VL_MEASURED_H
 

@@ -114,7 +114,8 @@ char *plot_xy(const plot_axes *a, const plot_series *series, int n) {
     enum { W = 820, H = 420 };
     char *svg = NULL;
     size_t len;
-    axis x = {INFINITY, -INFINITY, a->log_x, 70, W - 210}, y = {INFINITY, -INFINITY, a->log_y, H - 50, 36};
+    axis x = {INFINITY, -INFINITY, a->log_x, 70, W - 210},
+         y = {INFINITY, -INFINITY, a->log_y, H - 50, 36};
     for (int i = 0; i < n; i++) {
         cover(&x, series[i].x, series[i].n);
         cover(&y, series[i].y, series[i].n);
@@ -160,7 +161,8 @@ char *plot_stack(const char *title, const char *unit, const char *const *labels,
     FILE *f = begin(&svg, &len, W, height, title);
     if (!f) return NULL;
     for (int k = 0; k < n_parts; k++) {
-        fprintf(f, "<rect x='%d' y='32' width='12' height='12' fill='%s'/>\n", LEFT + 120 * k, colour(k));
+        fprintf(f, "<rect x='%d' y='32' width='12' height='12' fill='%s'/>\n", LEFT + 120 * k,
+                colour(k));
         text(f, LEFT + 17 + 120 * k, 42, "start", 12, parts[k]);
     }
     for (int i = 0; i < n; i++) {
@@ -168,8 +170,10 @@ char *plot_stack(const char *title, const char *unit, const char *const *labels,
         text(f, LEFT - 8, y + 15, "end", 12, labels[i]);
         for (int k = 0; k < n_parts; k++) {
             double v = values[i * n_parts + k], w = v / most * (W - LEFT - 90);
-            fprintf(f, "<rect x='%.1f' y='%.1f' width='%.2f' height='%d' fill='%s'><title>%s %.4g %s"
-                       "</title></rect>\n", at, y, w, BAR, colour(k), parts[k], v, unit);
+            fprintf(f,
+                    "<rect x='%.1f' y='%.1f' width='%.2f' height='%d' fill='%s'><title>%s %.4g %s"
+                    "</title></rect>\n",
+                    at, y, w, BAR, colour(k), parts[k], v, unit);
             at += w;
             sum += v;
         }

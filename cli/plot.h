@@ -1,4 +1,5 @@
-/* plot.h: the two kinds of picture a report needs, as SVG text (malloc'd; NULL when memory is out). */
+/* plot.h: the two kinds of picture a report needs, as SVG text (malloc'd; NULL when memory is out).
+ */
 #ifndef VL_PLOT_H
 #define VL_PLOT_H
 

@@ -1,5 +1,5 @@
-/* shape.c: parameters, FLOP and bytes per stage (see shape.h for the formulas). Biases and norms are
- * left out: below 0.1 % of the 2B shape. */
+/* shape.c: parameters, FLOP and bytes per stage (see shape.h for the formulas). Biases and norms
+ * are left out: below 0.1 % of the 2B shape. */
 #include "cli/shape.h"
 
 #include <stdio.h>

@@ -29,8 +29,7 @@ static double median_of(double *v, size_t n) {
 static void bootstrap(const double *v, size_t n, stats *s) {
     double *draw = vl_calloc(n, sizeof *draw), medians[RESAMPLES];
     vl_rng rng;
-    s->low = s->high = s->p50;
-    if (!draw || n < 3) {
+    if (!draw || n < 3) { /* no interval from one or two samples */
         free(draw);
         return;
     }

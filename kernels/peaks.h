@@ -1,6 +1,6 @@
-/* peaks.h: what this machine can do right now, measured: the ceilings that speed figures stand beside.
- * Each call takes about a tenth of a second and keeps the best of several short windows, since another
- * process can only make a window slower. */
+/* peaks.h: what this machine can do right now, measured: the ceilings that speed figures stand
+ * beside. Each call takes about a tenth of a second and keeps the best of several short windows,
+ * since another process can only make a window slower. */
 #ifndef VL_PEAKS_H
 #define VL_PEAKS_H
 

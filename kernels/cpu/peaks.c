@@ -1,7 +1,8 @@
 /* peaks.c: register-only arithmetic loops and a read loop, over the same threads the ops use.
  *
- * Sixteen independent accumulators cover the latency of two FMA units (4 cycles each). Each function
- * carries its own target attribute, so that one file holds every width; the widest present runs. */
+ * Sixteen independent accumulators cover the latency of two FMA units (4 cycles each). Each
+ * function carries its own target attribute, so that one file holds every width; the widest present
+ * runs. */
 #include "kernels/peaks.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ static const size_t READ_BYTES = (size_t)256 << 20, READ_ITEM = (size_t)1 << 20;
 typedef double loop_fn(void); /* operations of one call; the work must not be optimised away */
 static volatile float sink;
 
-/* ---- loops --------------------------------------------------------------------------------------- */
+/* ---- loops ----------------------------------------------------------------------------------- */
 
 static double fma_scalar(void) {
     float a[CHAINS] = {0}, x = 0.999f, y = 1e-3f;
@@ -104,7 +105,7 @@ __attribute__((target("avx512f"))) static uint64_t read_avx512(const uint8_t *p,
 }
 #endif
 
-/* ---- measuring ------------------------------------------------------------------------------------ */
+/* ---- measuring ------------------------------------------------------------------------------- */
 
 typedef struct job {
     loop_fn *loop;

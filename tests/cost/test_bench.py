@@ -59,7 +59,7 @@ for s in r["stages"]:
     near(name + " mean", s["mean_s"], sum(v) / len(v))
     for key, p in (("median_s", 50), ("p90_s", 90), ("p95_s", 95), ("p99_s", 99), ("best_s", 0)):
         near(f"{name} {key}", s[key], percentile(v, p))
-    check(name + " interval holds the median", s["low_s"] <= s["median_s"] <= s["high_s"], s)
+    check(name + " interval holds the median", s["n"] < 3 and s["low_s"] is None or s["low_s"] <= s["median_s"] <= s["high_s"], s)
 check("one sample a round", rows["prefill", "128x128"]["n"] == 5)
 check("one sample a token but the first", rows["decode", "128x128"]["n"] == 5 * 8)
 check("the thread sweep", rows["decode", "128x128, 1 thread"]["threads"] == 1)

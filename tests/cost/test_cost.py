@@ -204,6 +204,48 @@ check("an SLO nobody meets", all(x["figures"].startswith("infeasible") for x in 
 big = report("--like", "32b", "--machine", "t4")
 check("32B does not fit a T4", all("GiB" in x["figures"] for x in big["latency"]))
 
+# ---- a measured machine: the fit finds the efficiencies that a made-up bench was made with ---------------
+E_LIN, E_ATT, E_FILL, E_READ, FP32, READ = 0.83, 0.41, 0.79, 0.91, 520.0, 48.0
+
+
+def made_up_bench(path, noise=lambda i: 1.0):
+    stages = []
+
+    def row(stage, size, s, batch=1, threads=2):
+        stages.append({"stage": stage, "case": "x", "mode": "exact", "size": size, "batch": batch, "n": 3,
+                       "threads": threads, "median_s": s * noise(len(stages)), "samples": [s] * 3})
+
+    for side in (448, 672, 1024):
+        n = side * side / 256
+        rows = n / 4 + 40
+        row("preprocess", side * side, side * side * 2e-8)
+        row("encode", n, (2 * n * VIT + n / 2 * MERGE) / (FP32 * 1e9 * E_LIN)
+            + 24 * 4 * n * n * 1024 / (FP32 * 1e9 * E_ATT))
+        row("prefill", rows, (2 * rows * DECODER + 2 * HEAD) / (FP32 * 1e9 * E_FILL)
+            + 28 * 2 * rows * rows * 2048 / (FP32 * 1e9 * E_ATT))
+        row("decode", rows, (2 * (DECODER + HEAD) + rows * 2 * 28 * 1024 * 4) / (READ * 1e9 * E_READ))
+        row("first token", rows, 99)
+        row("encode", n, 77, threads=1)
+    json.dump({"date": "2026-11-22", "machine": {"name": "made up", "memory_gib": 24}, "model": {"threads": 2},
+               "peaks": {"fp32_gflops": FP32, "read_gbs": READ}, "stages": stages}, open(path, "w"))
+
+
+with tempfile.TemporaryDirectory() as d:
+    bench = os.path.join(d, "bench.json")
+    made_up_bench(bench)
+    m = report("--measured", bench, "--local-price", "0.5")
+    fitted = {x["figure"]: float(x["value"].split()[0]) for x in m["sources"] if x["machine"] == "this machine"}
+    for key, want in (("encode", E_LIN), ("attention", E_ATT), ("prefill", E_FILL), ("decode", E_READ)):
+        near(f"fitted {key}", fitted[key], want, 1e-3)
+    check("every held-out row is predicted", all(abs(x["error %"]) < 0.1 for x in m["check"]), m["check"])
+    check("some rows are held out, none with fewer threads or sums", len(m["check"]) == 12 and
+          sum(x["use"] == "held out" for x in m["check"]) == 7, m["check"])
+    mine = [x for x in m["latency"] if x["machine"] == "this machine"][0]
+    check("what was measured is called so", mine["figures"] == "measured")
+    made_up_bench(bench, lambda i: 1.3 if i == 7 else 1.0)  # encode of 672 x 672, 30 % slower
+    off = [x for x in report("--measured", bench)["check"] if x["stage"] == "encode" and x["size"] == 1764][0]
+    near("a stage off the model shows as its error", off["error %"], 100 * (1 / 1.3 - 1), 1e-3)
+
 # ---- outputs -----------------------------------------------------------------------------------------------
 with tempfile.TemporaryDirectory() as d:
     page = os.path.join(d, "r.html")
