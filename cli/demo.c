@@ -1,5 +1,7 @@
 /* demo.c: the bundled pictures and questions, answered, beside what is really in the picture. The
- * list is pictures/questions.json of the model folder: [{"image","question","answer"}]. */
+ * list is pictures/questions.json of the model folder: [{"image","question","answer"}]. Boxes count as
+ * expected when they overlap by more than half (IoU), other answers when the words are the same. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +9,7 @@
 #include "loader/json.h"
 
 /* Same words, whatever the case, the blanks around them and a final full stop. */
-static bool agree(const char *a, const char *b) {
+static bool same_words(const char *a, const char *b) {
     for (;; a++, b++) {
         while (*a == ' ' || *a == '.') a++;
         while (*b == ' ' || *b == '.') b++;
@@ -15,6 +17,41 @@ static bool agree(const char *a, const char *b) {
         if (x != y) return false;
         if (!x) return true;
     }
+}
+
+/* Intersection over union of two [x1, y1, x2, y2]; 0 for anything else. */
+static double overlap(const json_t *p, const json_t *q) {
+    double a[4], b[4];
+    for (size_t i = 0; i < 4; i++) {
+        a[i] = json_number_value(json_array_get(p, i));
+        b[i] = json_number_value(json_array_get(q, i));
+    }
+    double w = fmin(a[2], b[2]) - fmax(a[0], b[0]), h = fmin(a[3], b[3]) - fmax(a[1], b[1]);
+    double both = w > 0 && h > 0 ? w * h : 0;
+    double either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both;
+    return either > 0 ? both / either : 0;
+}
+
+/* As many boxes, and for each expected one a box of the same label that overlaps it by more than half. */
+static bool same_boxes(const json_t *ours, const json_t *expected) {
+    size_t n = json_array_size(expected), found = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < json_array_size(ours); k++) {
+            const json_t *e = json_array_get(expected, i), *o = json_array_get(ours, k);
+            if (!json_equal(json_object_get(e, "label"), json_object_get(o, "label")) ||
+                overlap(json_object_get(e, "bbox_2d"), json_object_get(o, "bbox_2d")) <= 0.5) continue;
+            found++;
+            break;
+        }
+    return n && found == n && json_array_size(ours) == n;
+}
+
+static bool agree(const char *ours, const char *expected) {
+    json_t *a = json_loads(ours, 0, NULL), *b = json_loads(expected, 0, NULL);
+    bool boxes = a && json_object_get(json_array_get(b, 0), "bbox_2d") && same_boxes(a, b);
+    json_decref(a);
+    json_decref(b);
+    return boxes || same_words(ours, expected);
 }
 
 /* 1: as expected, 0: not, -1: failed (reported) */
@@ -41,7 +78,7 @@ static int ask(vl_model *m, const char *dir, const json_t *entry) {
     } else if (cli_answer_one(m, prompt, &s, &a) == 0) {
         result = agree(a.text, answer);
         printf("%s\n  Q: %s\n  A: %s", image, question, a.text);
-        if (!result) printf("\n     expected: %s", answer);
+        if (strcmp(a.text, answer)) printf("\n     %s: %s", result ? "in the picture" : "expected", answer);
         printf("\n     (%.2f s)\n", a.timings.total_s);
         fflush(stdout);
     }
