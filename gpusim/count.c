@@ -2,44 +2,53 @@
 #include "count.h"
 #include "model.h"
 
-/* Sectors of a request, each once; addresses of neighbouring lanes usually rise. */
-static int sectors_of(const uint64_t *addr, uint32_t mask, uint32_t bytes, uint64_t *out) {
+/* A sector and which of its bytes were asked for. */
+typedef struct { uint64_t at; uint32_t bytes; } Sector;
+
+static void add_sector(Sector *out, int *n, uint64_t at, uint32_t bytes) {
+    int k = *n - 1;
+    while (k >= 0 && out[k].at > at) k--;
+    if (k >= 0 && out[k].at == at) {
+        out[k].bytes |= bytes;
+        return;
+    }
+    for (int i = (*n)++; i > k + 1; i--) out[i] = out[i - 1];
+    out[k + 1] = (Sector){at, bytes};
+}
+
+/* Sectors of a request, each once, ascending; addresses of neighbouring lanes usually rise. */
+static int sectors_of(const uint64_t *addr, uint32_t mask, uint32_t bytes, Sector *out) {
     int n = 0;
     uint64_t gap = 0;
     for (int i = 0; i < LANES; i++) gap |= addr[i] ^ (addr[0] + (uint64_t)i * bytes);
-    if (!gap && mask == ALL) {                 /* neighbouring lanes, neighbouring bytes */
-        for (uint64_t s = addr[0] / 32; s <= (addr[31] + bytes - 1) / 32; s++) out[n++] = s;
+    if (!gap && mask == ALL && !(addr[0] % 32) && !(LANES * bytes % 32)) {
+        for (uint64_t s = addr[0] / 32; s < (addr[31] + bytes) / 32; s++) out[n++] = (Sector){s, ALL};
         return n;
     }
     for (uint32_t m = mask; m; m &= m - 1) {
-        uint64_t a = addr[__builtin_ctz(m)];
-        for (uint64_t s = a / 32; s <= (a + bytes - 1) / 32; s++) {
-            if (n && s > out[n - 1]) {
-                out[n++] = s;
-                continue;
-            }
-            int k = n - 1;
-            while (k >= 0 && out[k] != s) k--;
-            if (k >= 0) continue;
-            for (k = n++; k > 0 && out[k - 1] > s; k--) out[k] = out[k - 1];
-            out[k] = s;
+        uint64_t from = addr[__builtin_ctz(m)], end = from + bytes;
+        while (from < end) {
+            uint64_t stop = from / 32 * 32 + 32 < end ? from / 32 * 32 + 32 : end;
+            uint32_t n_bytes = (uint32_t)(stop - from);
+            add_sector(out, &n, from / 32, (n_bytes == 32 ? ALL : (1u << n_bytes) - 1) << from % 32);
+            from = stop;
         }
     }
     return n;
 }
 
 void count_global(OpCount *n, const uint64_t *addr, uint32_t mask, uint32_t bytes, bool write) {
-    uint64_t s[LANES * 2];
+    Sector s[LANES * 2];
     int k = sectors_of(addr, mask, bytes, s);
     n->sectors += (uint64_t)k;
     n->bytes += bytes * (uint64_t)__builtin_popcount(mask);
-    if (settings.l2)
-        for (int i = 0; i < k;) {
-            uint64_t line = s[i] / 4;
-            uint32_t m = 0;
-            for (; i < k && s[i] / 4 == line; i++) m |= 1u << s[i] % 4;
-            model_l2(line, m, write);
-        }
+    for (int i = 0; i < k; i++) n->used += (uint64_t)__builtin_popcount(s[i].bytes);
+    for (int i = 0; settings.l2 && i < k;) {
+        uint64_t line = s[i].at / 4;
+        uint32_t m = 0;
+        for (; i < k && s[i].at / 4 == line; i++) m |= 1u << s[i].at % 4;
+        model_l2(line, m, write);
+    }
 }
 
 /* Most distinct words that one of the 32 banks holds. */

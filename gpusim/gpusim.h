@@ -138,7 +138,7 @@ typedef struct {
 
 /* Per operation and launch: everything the report needs. */
 typedef struct {
-    uint64_t exec, lanes, sectors, wavefronts, bytes, ideal, diverged;
+    uint64_t exec, lanes, sectors, wavefronts, bytes, used, ideal, diverged;
     Alloc *hit;
 } OpCount;
 

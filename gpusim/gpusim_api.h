@@ -20,12 +20,14 @@ typedef struct {
     const char *kernel;
     uint64_t launches, blocks, warp_instructions, thread_instructions;
     uint64_t class_count[32];             /* warp instructions by class, see gpusim_class_name */
-    uint64_t load_requests, load_sectors, load_bytes;      /* global; bytes = asked for by lanes */
-    uint64_t store_requests, store_sectors, store_bytes;
+    /* global memory: bytes counts what every lane asked for, used each byte once: used / (32 *
+     * sectors) is the sector efficiency */
+    uint64_t load_requests, load_sectors, load_bytes, load_used;
+    uint64_t store_requests, store_sectors, store_bytes, store_used;
     uint64_t shared_requests, shared_wavefronts, shared_ideal;
     uint64_t l2_hits, l2_misses, dram_bytes;               /* sectors of 32 bytes; bytes */
     uint64_t mma_flops, divergent_branches;
-    uint32_t registers, spill_bytes, shared_bytes, threads, blocks_per_sm;
+    uint32_t registers, stack_bytes, shared_bytes, threads, blocks_per_sm;
     double occupancy;                     /* resident warps / the SM's limit */
     double predicted_us, roof_us;         /* sums over the launches; roof: DRAM bytes or mma FLOP at
                                              the data sheet's rate, whichever takes longer */

@@ -115,11 +115,13 @@ static void add_op(gpusim_kernel *k, const Op *op, const OpCount *n) {
         k->load_requests += op->fn == exec_cp_commit || op->fn == exec_cp_wait ? 0 : n->exec;
         k->load_sectors += n->sectors;
         k->load_bytes += n->bytes;
+        k->load_used += n->used;
     }
     if (op->cls == C_STG || op->cls == C_ATOM) {
         k->store_requests += n->exec;
         k->store_sectors += n->sectors;
         k->store_bytes += n->bytes;
+        k->store_used += n->used;
     }
     if (n->wavefronts) {
         k->shared_requests += n->exec;
@@ -170,9 +172,11 @@ static void accumulate(gpusim_kernel *to, const gpusim_kernel *x) {
     to->load_requests += x->load_requests;
     to->load_sectors += x->load_sectors;
     to->load_bytes += x->load_bytes;
+    to->load_used += x->load_used;
     to->store_requests += x->store_requests;
     to->store_sectors += x->store_sectors;
     to->store_bytes += x->store_bytes;
+    to->store_used += x->store_used;
     to->shared_requests += x->shared_requests;
     to->shared_wavefronts += x->shared_wavefronts;
     to->shared_ideal += x->shared_ideal;
@@ -182,7 +186,7 @@ static void accumulate(gpusim_kernel *to, const gpusim_kernel *x) {
     to->mma_flops += x->mma_flops;
     to->divergent_branches += x->divergent_branches;
     to->registers = x->registers;
-    to->spill_bytes = x->spill_bytes;
+    to->stack_bytes = x->stack_bytes;
     to->shared_bytes = x->shared_bytes;
     to->threads = x->threads;
     to->blocks_per_sm = x->blocks_per_sm;
@@ -199,7 +203,7 @@ double model_record(const Launch *l, int from) {
                        .l2_misses = traffic.misses, .dram_bytes = traffic.bytes};
     for (int i = 0; l->count && i < l->f->ncode; i++) add_op(&k, &l->f->code[i], &l->count[i]);
     k.registers = (uint32_t)c->regs;
-    k.spill_bytes = (uint32_t)c->frame;
+    k.stack_bytes = (uint32_t)c->frame;
     k.shared_bytes = l->f->static_shared + l->dyn_shared;
     k.threads = l->block[0] * l->block[1] * l->block[2];
     k.blocks_per_sm = (uint32_t)model_occupancy(l->f, k.threads, l->dyn_shared);

@@ -29,10 +29,10 @@ static void write_kernel(FILE *f, const gpusim_kernel *k) {
     text(f, "kernel", k->kernel, ", ");
     NUMBER(launches); NUMBER(blocks); NUMBER(threads); NUMBER(warp_instructions);
     NUMBER(thread_instructions); NUMBER(load_requests); NUMBER(load_sectors); NUMBER(load_bytes);
-    NUMBER(store_requests); NUMBER(store_sectors); NUMBER(store_bytes); NUMBER(shared_requests);
+    NUMBER(load_used); NUMBER(store_used);    NUMBER(store_requests); NUMBER(store_sectors); NUMBER(store_bytes); NUMBER(shared_requests);
     NUMBER(shared_wavefronts); NUMBER(shared_ideal); NUMBER(l2_hits); NUMBER(l2_misses);
     NUMBER(dram_bytes); NUMBER(mma_flops); NUMBER(divergent_branches); NUMBER(registers);
-    NUMBER(spill_bytes); NUMBER(shared_bytes); NUMBER(blocks_per_sm);
+    NUMBER(stack_bytes); NUMBER(shared_bytes); NUMBER(blocks_per_sm);
     fprintf(f, "\"classes\": {");
     for (int i = 0, n = 0; i < C_COUNT; i++)
         if (k->class_count[i])

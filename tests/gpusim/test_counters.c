@@ -25,20 +25,21 @@ static const gpusim_kernel *run(const char *name, unsigned blocks, unsigned thre
     return counters(name);
 }
 
-typedef struct { const char *name; uint64_t loads, load_sectors, stores, store_sectors; } Global;
+typedef struct { const char *name; uint64_t loads, load_sectors, used, stores, store_sectors; } Global;
 
 /* Two blocks of 64 threads: 4 warps. A warp reads 128 bytes = 4 sectors at stride 1, 256 bytes = 8
  * at stride 2, 32 lines = 32 at stride 32, 16 with 16-byte lanes, 1 when all read one word, 5 when
  * shifted by 4 bytes. */
 static void test_global(void) {
     static const Global cases[] = {
-        {"stride1", 4, 16, 4, 16}, {"stride2", 4, 32, 4, 16}, {"stride32", 4, 128, 4, 16},
-        {"vec4", 4, 64, 4, 64}, {"same", 4, 4, 4, 16}, {"offset1", 4, 20, 4, 16},
-        {"half_warp", 4, 8, 4, 8}};
+        {"stride1", 4, 16, 512, 4, 16}, {"stride2", 4, 32, 512, 4, 16},
+        {"stride32", 4, 128, 512, 4, 16}, {"vec4", 4, 64, 2048, 4, 64}, {"same", 4, 4, 16, 4, 16},
+        {"offset1", 4, 20, 512, 4, 16}, {"half_warp", 4, 8, 256, 4, 8}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const Global *c = &cases[i];
         const gpusim_kernel *k = run(c->name, 2, 64, 8192, 0);
         CHECK(k->load_requests == c->loads && k->load_sectors == c->load_sectors &&
+              k->load_used == c->used &&
               k->store_requests == c->stores && k->store_sectors == c->store_sectors,
               "%s: %llu loads, %llu sectors, %llu stores, %llu sectors", c->name,
               (unsigned long long)k->load_requests, (unsigned long long)k->load_sectors,
