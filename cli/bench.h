@@ -9,8 +9,7 @@
  *                "gflops", "gbs", "roof_percent", "samples": [...]}],
  *    "tips": [{"tip", "metric", "a", "a_s", "b", "b_s", "change_percent", "p", "verdict"}]}
  *
- * size: pixels (preprocess), patches (encode), rows (prefill), rows of context (decode), bytes
- * (open).
+ * size: pixels (preprocess), patches (encode), rows (prefill, decode: of context), bytes (open).
  */
 #ifndef VL_BENCH_H
 #define VL_BENCH_H

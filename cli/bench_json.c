@@ -27,17 +27,11 @@ void bench_add_row(bench *b, const char *stage, const char *name, double size, i
     for (size_t i = 0; i < s->n; i++) json_array_append_new(samples, json_real(s->v[i]));
     memcpy(sorted, s->v, s->n * sizeof *sorted);
     stats t = stats_of(sorted, s->n);
-    const struct { const char *key; double v; } numbers[] = {{"size", size},
-                   {"median_s", t.p50},
-                   {"low_s", t.low},
-                   {"high_s", t.high},
-                   {"mean_s", t.mean},
-                   {"best_s", t.best},
-                   {"p90_s", t.p90},
-                   {"p95_s", t.p95},
-                   {"p99_s", t.p99},
-                   {"gflops", flop > 0 ? flop / t.p50 / 1e9 : NAN},
-                   {"gbs", bytes > 0 ? bytes / t.p50 / 1e9 : NAN}};
+    const struct { const char *key; double v; } numbers[] = {
+        {"size", size},       {"median_s", t.p50},  {"low_s", t.low},  {"high_s", t.high},
+        {"mean_s", t.mean},   {"best_s", t.best},   {"p90_s", t.p90},  {"p95_s", t.p95},
+        {"p99_s", t.p99},     {"gflops", flop > 0 ? flop / t.p50 / 1e9 : NAN},
+        {"gbs", bytes > 0 ? bytes / t.p50 / 1e9 : NAN}};
     json_object_set_new(o, "stage", json_string(stage));
     json_object_set_new(o, "case", json_string(name));
     json_object_set_new(o, "mode", json_string(b->mode->name));
@@ -130,12 +124,10 @@ void bench_finish(bench *b) {
     double flops = b->mode->arithmetic == PEAK_FP32 ? peak[0]
                    : b->mode->arithmetic == PEAK_INT8 ? peak[2] : peak[1];
     json_t *peaks = json_object();
-    const struct { const char *key; double v; } rows[] = {{"read_gbs", read},
-                {"fp32_gflops", peak[0]},
-                {"bf16_gflops", peak[1]},
-                {"int8_gops", peak[2]},
-                {"read_gbs_median", median_of(&b->read)},
-                {"fp32_gflops_median", median_of(&b->fp32)}};
+    const struct { const char *key; double v; } rows[] = {
+        {"read_gbs", read},       {"read_gbs_median", median_of(&b->read)},
+        {"fp32_gflops", peak[0]}, {"fp32_gflops_median", median_of(&b->fp32)},
+        {"bf16_gflops", peak[1]}, {"int8_gops", peak[2]}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].v > 0) json_object_set_new(peaks, rows[i].key, json_real(rows[i].v));
     json_object_set_new(b->root, "peaks", peaks);

@@ -1,8 +1,7 @@
 /* doc.h: one report, many forms. A report is built once as headings, paragraphs, tables and plots,
  * and written as plain text, Markdown, JSON, CSV or one self-contained HTML page.
  *
- * It is held as JSON values (Jansson), so nothing has a fixed size and one json_decref frees it
- * all.
+ * It is held as JSON values (Jansson): nothing has a fixed size, one json_decref frees it all.
  */
 #ifndef VL_DOC_H
 #define VL_DOC_H

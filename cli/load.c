@@ -1,5 +1,4 @@
-/* load.c: `vitreous load`: open-loop load on a running server, one rate or a sweep to saturation.
- */
+/* load.c: `vitreous load`: open-loop load on a running server, one rate or a sweep to its limit. */
 #include "cli/load.h"
 
 #include <math.h>

@@ -2,9 +2,10 @@
  *
  * Definitions are those of vLLM's serving benchmark, except that every time counts from the moment
  * the request was due (its scheduled arrival), not from when the client came round to sending it,
- * so that a slow server cannot hide its queue (no coordinated omission): TTFT   first chunk with
- * text           TPOT  (E2E - TTFT) / (output tokens - 1) ITL    each gap between such chunks E2E
- * last chunk with text goodput: requests per second that met every limit that was given
+ * so that a slow server cannot hide its queue (no coordinated omission):
+ *   TTFT   first chunk with text            TPOT   (E2E - TTFT) / (output tokens - 1)
+ *   ITL    each gap between such chunks     E2E    last chunk with text
+ *   goodput: requests per second that met every limit that was given
  */
 #ifndef VL_LOAD_H
 #define VL_LOAD_H

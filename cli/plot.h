@@ -1,5 +1,4 @@
-/* plot.h: the two kinds of picture a report needs, as SVG text (malloc'd; NULL when memory is out).
- */
+/* plot.h: the two kinds of picture a report needs, as SVG text (malloc'd; NULL: no memory). */
 #ifndef VL_PLOT_H
 #define VL_PLOT_H
 

@@ -1,10 +1,12 @@
 /* predict.h: seconds per stage from a model's shape and a machine's figures.
  *
- *   stage = max( linear / (peak e_linear) + attention / (peak e_attention),  bytes / (read
- * e_decode) ) floor = the same with every efficiency 1: what the hardware cannot undercut Decode
- * adds a fixed time per token. A batch of B requests served together: latency(B) = B (preprocess +
- * encode + prefill) + sum over the steps of step(B) rate(B)    = B / latency(B) so that each waits
- * for the others' pictures and prompts and shares the stream of weights.
+ *   compute = linear / (peak e_linear) + attention / (peak e_attention)
+ *   stage   = max(compute, bytes / (read e_decode))
+ *   floor   = the same with every efficiency 1: what the hardware cannot undercut
+ * Decode adds a fixed time per token. A batch of B requests served together:
+ *   latency(B) = B (preprocess + encode + prefill) + sum over the steps of step(B)
+ *   rate(B)    = B / latency(B)
+ * so that each waits for the others' pictures and prompts and shares the stream of weights.
  */
 #ifndef VL_PREDICT_H
 #define VL_PREDICT_H
