@@ -53,7 +53,7 @@ static json_t *request_schema(const route *t) {
          "\"skip_special_tokens\":{\"type\":[\"boolean\",\"null\"]}}}"},
         {"/apply-template", "{\"type\":\"object\",\"required\":[\"messages\"],\"properties\":"
          "{\"messages\":{\"$ref\":\"#/components/schemas/Messages\"},"
-         "\"tools\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Tool\"}},\"add_generation_prompt\":{\"type\":[\"boolean\",\"null\"]},"
+         "\"tools\":{\"type\":[\"array\",\"null\"],\"items\":{\"$ref\":\"#/components/schemas/Tool\"}},\"add_generation_prompt\":{\"type\":[\"boolean\",\"null\"]},"
          "\"add_vision_id\":{\"type\":[\"boolean\",\"null\"]}}}"},
     };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)

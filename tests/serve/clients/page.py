@@ -126,8 +126,12 @@ def visit(browser, url, out, name, width, height, scheme, locale, question, box)
 def stop_and_again(browser, url):
     page = browser.new_context(viewport={"width": 1100, "height": 800}, locale="en").new_page()
     page.goto(url)
-    page.fill("#max-tokens", "3000")
-    page.fill("#temperature", "1.5")           # random weights at 0 would be stopped as a loop
+    page.fill("#max-tokens", "3500")
+
+    def endless(route):                 # whatever the model: it goes on until it is stopped
+        body = json.loads(route.request.post_data)
+        route.continue_(post_data=json.dumps({**body, "ignore_eos": body["max_tokens"] > 100, "cache": False}))
+    page.route("**/v1/chat/completions", endless)
     page.fill("#question", "Count to one thousand.")
     page.keyboard.press("Enter")
     page.wait_for_selector("#stop:not([hidden])", timeout=10000)
