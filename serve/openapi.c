@@ -52,7 +52,7 @@ static json_t *request_schema(const route *t) {
          "{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Token\"}},"
          "\"skip_special_tokens\":{\"type\":[\"boolean\",\"null\"]}}}"},
         {"/apply-template", "{\"type\":\"object\",\"required\":[\"messages\"],\"properties\":"
-         "{\"messages\":{\"$ref\":\"#/components/schemas/Messages\"},"
+         "{\"messages\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}},"
          "\"tools\":{\"type\":[\"array\",\"null\"],\"items\":{\"$ref\":\"#/components/schemas/Tool\"}},\"add_generation_prompt\":{\"type\":[\"boolean\",\"null\"]},"
          "\"add_vision_id\":{\"type\":[\"boolean\",\"null\"]}}}"},
     };
