@@ -68,9 +68,10 @@ int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     if (!strcmp(q.name, "auto") && HAVE_CUDA && vl_cuda_open(out, &q, NULL) == 0) return 0;
     if (strcmp(q.name, "auto") && strcmp(q.name, "cpu"))
         return vl_fail(err, VL_E_USAGE, "backend \"%s\": expected auto, cpu or cuda", q.name);
-    if (q.dtype && strcmp(q.dtype, "exact"))
-        return vl_fail(err, VL_E_UNSUPPORTED, "dtype \"%s\" is not available on the CPU backend; use exact",
-                       q.dtype);
+    if (!q.dtype) q.dtype = "exact";
+    if (strcmp(q.dtype, "exact") && strcmp(q.dtype, "bf16"))
+        return vl_fail(err, VL_E_UNSUPPORTED,
+                       "dtype \"%s\" is not available on the CPU backend; use exact or bf16", q.dtype);
     return vl_cpu_open(out, &q, err);
 }
 

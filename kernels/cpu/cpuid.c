@@ -1,6 +1,6 @@
 /* cpuid.c: which tiers this machine has, and which line of ukernels.def each slot gets.
  *
- *   VL_CPU=scalar|avx2|avx512|neon     caps the choice at that tier
+ *   VL_CPU=scalar|avx2|avx512|...      caps the choice at that tier
  *   VL_KERNEL=slot=function[,...]      forces one line, for experiments and bisecting
  */
 #include <stdio.h>
@@ -14,14 +14,17 @@
 #if defined(__x86_64__)
 #define UK_avx2(...) __VA_ARGS__
 #define UK_avx512(...) __VA_ARGS__
+#define UK_avx512bf16(...) __VA_ARGS__
 #define UK_neon(...)
 #elif defined(__aarch64__)
 #define UK_avx2(...)
 #define UK_avx512(...)
+#define UK_avx512bf16(...)
 #define UK_neon(...) __VA_ARGS__
 #else
 #define UK_avx2(...)
 #define UK_avx512(...)
+#define UK_avx512bf16(...)
 #define UK_neon(...)
 #endif
 
@@ -33,7 +36,7 @@ const vl_candidate vl_candidates[] = {
 };
 const int vl_candidate_count = sizeof vl_candidates / sizeof *vl_candidates;
 
-const char *const vl_tier_names[VL_TIERS] = {"scalar", "avx2", "avx512", "neon"};
+const char *const vl_tier_names[VL_TIERS] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
 const char *const vl_slot_names[VL_SLOT_COUNT] = {
 #define SLOT(slot, type) #slot,
     VL_SLOTS(SLOT)
@@ -44,9 +47,10 @@ bool vl_tier_present(vl_tier t) {
 #if defined(__x86_64__)
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (t == VL_TIER_avx2) return avx2;
-    if (t == VL_TIER_avx512)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (t == VL_TIER_avx512) return avx512;
+    if (t == VL_TIER_avx512bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
 #elif defined(__aarch64__)
     if (t == VL_TIER_neon) return true; /* part of the base architecture */
 #endif
@@ -99,7 +103,7 @@ static const char *judge(const vl_candidate *c, int cap, int *choice) {
 int vl_ukernels_resolve(vl_ukernels *out, vl_err *err) {
     int cap = tier_cap();
     if (cap < 0)
-        return vl_fail(err, VL_E_USAGE, "VL_CPU=%s: expected scalar, avx2, avx512 or neon",
+        return vl_fail(err, VL_E_USAGE, "VL_CPU=%s: expected scalar, avx2, avx512, avx512bf16 or neon",
                        getenv("VL_CPU"));
     for (int i = 0; i < vl_candidate_count; i++) {
         const vl_candidate *c = &vl_candidates[i];
@@ -119,6 +123,7 @@ int vl_ukernels_resolve(vl_ukernels *out, vl_err *err) {
         case VL_SLOT_COUNT: break;
         }
         out->tile[c->slot] = c->tile;
+        out->tier[c->slot] = c->tier;
     }
     return 0;
 }

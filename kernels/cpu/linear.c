@@ -9,6 +9,9 @@
  *            k block 1: [tile][KC][mr]    [KC][32]              +=
  *            one k block is 240 KB: read in order, from L2 after the group's first panel
  *
+ * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add;
+ * a few rows then take the same path, one panel at a time.
+ *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.
  *
@@ -129,7 +132,8 @@ typedef struct linear_job {
     const float *x, *bias;
     int ldo, ldx, T, mr, group;
     vl_epilogue epi;
-    float *tiles;                  /* packed rows of x: [k block][tile][k][mr]               */
+    bool pairs;                    /* bf16 mode: x rounded to bf16 pairs, vdpbf16ps          */
+    float *tiles;                  /* packed rows of x: [k block][tile][k or pair][mr]       */
     float *sums;                   /* [thread][group][ROW_BLOCK][32]                         */
 } linear_job;
 
@@ -156,21 +160,27 @@ static size_t padded_rows(const linear_job *j) {
     return (size_t)((j->T + j->mr - 1) / j->mr * j->mr);
 }
 
+/* 32-bit words of `k` values of one row of x, as packed. */
+static size_t words(const linear_job *j, int k) { return (size_t)(j->pairs ? (k + 1) / 2 : k); }
+
 static void pack_rows_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     int row = item * j->mr, rows = least(j->T - row, j->mr);
     (void)thread;
     for (int k = 0; k < j->w->cols; k += VL_KC) {
         int kc = least(j->w->cols - k, VL_KC);
-        j->k->pack_rows(j->tiles + (size_t)k * padded_rows(j) + (size_t)row * (size_t)kc,
-                        j->x + (size_t)row * (size_t)j->ldx + k, (size_t)j->ldx, rows, kc, j->mr);
+        float *dst = j->tiles + words(j, k) * padded_rows(j) + (size_t)row * words(j, kc);
+        const float *x = j->x + (size_t)row * (size_t)j->ldx + k;
+        if (j->pairs)
+            j->k->pack_pairs((uint32_t *)(void *)dst, x, (size_t)j->ldx, rows, kc, j->mr);
+        else j->k->pack_rows(dst, x, (size_t)j->ldx, rows, kc, j->mr);
     }
 }
 
 static void gemm_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     bool bf16 = is_bf16(j->w);
-    vl_uk_gemm *gemm = bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
+    vl_uk_gemm *gemm = j->pairs ? j->k->gemm_dpbf16 : bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
     int K = j->w->cols, mr = j->mr, first = item * j->group;
     int panels = least(panel_count(j->w) - first, j->group);
     size_t lane = bf16 ? 2 : 4; /* bytes of one k in a panel, per column */
@@ -179,11 +189,11 @@ static void gemm_item(void *arg, int item, int thread) {
     const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)first * j->p->panel_bytes;
     for (int k = 0; k < K; k += VL_KC) {
         int kc = least(K - k, VL_KC);
-        const float *block = j->tiles + (size_t)k * padded_rows(j);
+        const float *block = j->tiles + words(j, k) * padded_rows(j);
         for (int p = 0; p < panels; p++) {
             const uint8_t *w = panel + (size_t)p * j->p->panel_bytes + (size_t)k * lane * VL_NR;
             for (int t = 0; t < j->T; t += mr)
-                gemm(sums + (size_t)p * stride + t * VL_NR, block + (size_t)t * (size_t)kc,
+                gemm(sums + (size_t)p * stride + t * VL_NR, block + (size_t)t * words(j, kc),
                      (size_t)mr, w, kc, least(j->T - t, mr), k > 0);
         }
     }
@@ -205,18 +215,20 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     vl_assert(ldo >= w->rows && ldx >= w->cols, "%s: ldo %d, ldx %d", w->name, ldo, ldx);
     pthread_mutex_lock(&b->lock);
     if (!p->packed) pack_weight(b, w);
-    linear_job j = {&b->k, w, p, out, x, bias, ldo, ldx, T, 0, 0, epi, NULL, NULL};
-    if (T <= VL_GEMV_ROWS) {
+    linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
+                    .ldx = ldx, .T = T, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
+    if (T <= (j.pairs ? 0 : VL_GEMV_ROWS)) {
         if (T > 0) cpu_team_run(b->team, panel_count(w), gemv_item, &j);
         pthread_mutex_unlock(&b->lock);
         return;
     }
-    j.mr = b->k.tile[is_bf16(w) ? VL_SLOT_gemm_bf16 : VL_SLOT_gemm_f32];
+    j.mr = b->k.tile[j.pairs ? VL_SLOT_gemm_dpbf16 : is_bf16(w) ? VL_SLOT_gemm_bf16 : VL_SLOT_gemm_f32];
     int block = block_rows(T, j.mr);
     size_t tiles = (size_t)block * (size_t)w->cols;
     tiles = (tiles + 15) & ~(size_t)15;
     int threads = b->base.threads, panels = panel_count(w);
-    j.group = least(panels / (4 * threads) + 1, GROUP); /* enough items for every thread */
+    /* enough items for every thread; a few rows are bound by memory, which likes whole panels */
+    j.group = T <= VL_GEMV_ROWS ? 1 : least(panels / (4 * threads) + 1, GROUP);
     j.tiles = cpu_scratch(b, (tiles + (size_t)(threads * j.group) * (ROW_BLOCK + VL_MAX_MR) * VL_NR) *
                                  sizeof(float));
     j.sums = j.tiles + tiles;

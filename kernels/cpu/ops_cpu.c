@@ -256,6 +256,13 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         free(b);
         return -1;
     }
+    b->bf16 = !strcmp(p->dtype, "bf16");
+    if (b->bf16 && b->k.tier[VL_SLOT_gemm_dpbf16] == VL_TIER_scalar) {
+        cpu_team_close(b->team);
+        free(b);
+        return vl_fail(err, VL_E_UNSUPPORTED, "bf16 on the CPU needs AVX512_BF16, which this CPU lacks "
+                       "or VL_CPU masks; use exact");
+    }
     pthread_mutex_init(&b->lock, NULL);
     b->base = (vl_backend){&CPU_OPS, p->threads, "exact"};
     *out = &b->base;

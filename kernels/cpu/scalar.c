@@ -17,24 +17,37 @@ static double weight_f32(const void *panel, int k, int col) {
     return (double)((const float *)panel)[(size_t)k * VL_NR + (size_t)col];
 }
 
-static void gemm(float *c, const float *a, size_t lda, const void *panel, int kc, int rows,
-                 bool add, double (*weight)(const void *, int, int)) {
+static double x_f32(const void *a, size_t lda, int k, int r) {
+    return (double)((const float *)a)[(size_t)k * lda + (size_t)r];
+}
+static double x_pairs(const void *a, size_t lda, int k, int r) {
+    uint32_t pair = ((const uint32_t *)a)[(size_t)(k / 2) * lda + (size_t)r];
+    return (double)vl_bf16_to_f32((uint16_t)(k % 2 ? pair >> 16 : pair & 0xffff));
+}
+
+static void gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add,
+                 double (*x)(const void *, size_t, int, int),
+                 double (*weight)(const void *, int, int)) {
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < VL_NR; j++) {
             double s = 0;
             for (int k = 0; k < kc; k++)
-                s += (double)a[(size_t)k * lda + (size_t)r] * weight(panel, k, j);
+                s += x(a, lda, k, r) * weight(panel, k, j);
             float *out = &c[r * VL_NR + j];
             *out = add ? *out + (float)s : (float)s;
         }
 }
-void gemm_bf16_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
+void gemm_bf16_scalar(float *c, const void *a, size_t lda, const void *panel, int kc,
                             int rows, bool add) {
-    gemm(c, a, lda, panel, kc, rows, add, weight_bf16);
+    gemm(c, a, lda, panel, kc, rows, add, x_f32, weight_bf16);
 }
-void gemm_f32_scalar(float *c, const float *a, size_t lda, const void *panel, int kc,
+void gemm_f32_scalar(float *c, const void *a, size_t lda, const void *panel, int kc,
                            int rows, bool add) {
-    gemm(c, a, lda, panel, kc, rows, add, weight_f32);
+    gemm(c, a, lda, panel, kc, rows, add, x_f32, weight_f32);
+}
+void gemm_dpbf16_scalar(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
+                        bool add) {
+    gemm(c, a, lda, panel, kc, rows, add, x_pairs, weight_bf16);
 }
 
 static void gemv(float *y, const float *x, size_t ldx, const void *panel, int K, int rows,
@@ -75,6 +88,19 @@ void pack_rows_scalar(float *dst, const float *x, size_t ldx, int rows, int K, i
         for (int r = 0; r < mr; r++)
             dst[(size_t)k * (size_t)mr + (size_t)r] =
                 r < rows ? x[(size_t)r * ldx + (size_t)k] : 0.0f;
+}
+
+static uint32_t rounded(float x) {
+    return fabsf(x) < 0x1p-126f ? (signbit(x) ? 0x8000u : 0u) : vl_f32_to_bf16(x);
+}
+void pack_pairs_scalar(uint32_t *dst, const float *x, size_t ldx, int rows, int K, int mr) {
+    for (int k = 0; k < K; k += 2)
+        for (int r = 0; r < mr; r++) {
+            const float *p = x + (size_t)r * ldx + k;
+            uint32_t lo = r < rows ? rounded(p[0]) : 0;
+            uint32_t hi = r < rows && k + 1 < K ? rounded(p[1]) : 0;
+            dst[(size_t)(k / 2) * (size_t)mr + (size_t)r] = lo | hi << 16;
+        }
 }
 
 void epilogue_scalar(float *out, const float *sum, const float *bias, int n, vl_epilogue epi) {

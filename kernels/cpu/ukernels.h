@@ -33,9 +33,10 @@ enum {
 };
 
 /* c [rows][32] (+)= a block of a sum: sum over k < kc of a[k * lda + row] * panel[k][col].
- * rows <= tile, kc <= VL_KC. a: [kc][lda]; panel: bf16 pairs or f32, from k = 0 of the block.
+ * rows <= tile, kc <= VL_KC. a: f32 [kc][lda], for gemm_dpbf16 bf16 pairs [(kc + 1) / 2][lda]; panel:
+ * bf16 pairs or f32, from k = 0 of the block; the half beyond an odd kc is zero in pairs.
  * add: c += s, else c = s. */
-typedef void vl_uk_gemm(float *c, const float *a, size_t lda, const void *panel, int kc, int rows,
+typedef void vl_uk_gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                         bool add);
 /* y [rows][32] = x [rows, K] (ldx) times the whole panel [K]; rows <= VL_GEMV_ROWS. */
 typedef void vl_uk_gemv(float *y, const float *x, size_t ldx, const void *panel, int K, int rows);
@@ -43,6 +44,9 @@ typedef void vl_uk_gemv(float *y, const float *x, size_t ldx, const void *panel,
 typedef void vl_uk_pack_bf16(uint32_t *panel, const uint16_t *w, size_t ldw, int rows, int K);
 /* dst [K][mr] = x [rows, K] (ldx) transposed; missing rows are zero. */
 typedef void vl_uk_pack_rows(float *dst, const float *x, size_t ldx, int rows, int K, int mr);
+/* The same for bf16 mode: dst [(K+1)/2][mr] pairs of x rounded to bf16 (nearest even, subnormals to
+ * zero as vdpbf16ps takes them). K <= VL_KC. */
+typedef void vl_uk_pack_pairs(uint32_t *dst, const float *x, size_t ldx, int rows, int K, int mr);
 /* out [n] = epilogue(sum [n] + bias [n] or NULL); VL_EPI_ADD adds to out */
 typedef void vl_uk_epilogue(float *out, const float *sum, const float *bias, int n,
                             vl_epilogue epi);
@@ -74,10 +78,12 @@ typedef void vl_uk_mix_values(float *o, float fix, const float *p, const float *
 #define VL_SLOTS(S)              \
     S(gemm_bf16, vl_uk_gemm)     \
     S(gemm_f32, vl_uk_gemm)      \
+    S(gemm_dpbf16, vl_uk_gemm)   \
     S(gemv_bf16, vl_uk_gemv)     \
     S(gemv_f32, vl_uk_gemv)      \
     S(pack_bf16, vl_uk_pack_bf16) \
     S(pack_rows, vl_uk_pack_rows) \
+    S(pack_pairs, vl_uk_pack_pairs) \
     S(epilogue, vl_uk_epilogue)  \
     S(layernorm, vl_uk_layernorm) \
     S(rmsnorm, vl_uk_rmsnorm)    \
@@ -102,16 +108,20 @@ VL_SLOTS(SLOT)
 #include "kernels/cpu/ukernels.def"
 #undef UK
 
+typedef enum vl_tier {
+    VL_TIER_scalar, VL_TIER_avx2, VL_TIER_avx512, VL_TIER_avx512bf16, VL_TIER_neon, VL_TIERS
+} vl_tier;
+
 /* What start-up chose: the function and, for tiles, its number of rows. */
 typedef struct vl_ukernels {
 #define SLOT(slot, type) type *slot;
     VL_SLOTS(SLOT)
 #undef SLOT
     int tile[VL_SLOT_COUNT];
+    vl_tier tier[VL_SLOT_COUNT];
 } vl_ukernels;
 
-/* ---- tiers (cpuid.c) ---------------------------------------------------------------------------- */
-typedef enum vl_tier { VL_TIER_scalar, VL_TIER_avx2, VL_TIER_avx512, VL_TIER_neon, VL_TIERS } vl_tier;
+/* ---- lines (cpuid.c) ---------------------------------------------------------------------------- */
 
 /* One line of ukernels.def. fn is cast back to the slot's type by whoever calls it. */
 typedef struct vl_candidate {

@@ -39,24 +39,32 @@ static void bench_row(const char *shape, double seconds, double flops, double by
 
 static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref, int rows, int kc,
                       size_t lda, bool add, kind k) {
-    bool bf16 = cand->slot == VL_SLOT_gemm_bf16;
-    size_t n = (size_t)rows * VL_NR, lanes = (size_t)(bf16 ? (kc + 1) / 2 : kc) * VL_NR;
-    float *a = guard_words((size_t)(kc - 1) * lda + (size_t)rows), *c = guard_words(n);
+    bool pairs = cand->slot == VL_SLOT_gemm_dpbf16, bf16 = pairs || cand->slot == VL_SLOT_gemm_bf16;
+    if (pairs && k == TINY) k = NORMAL; /* vdpbf16ps takes subnormals as zero */
+    int steps = pairs ? (kc + 1) / 2 : kc;
+    size_t n = (size_t)rows * VL_NR, xs = (size_t)(steps - 1) * lda + (size_t)rows;
+    size_t lanes = (size_t)(bf16 ? (kc + 1) / 2 : kc) * VL_NR;
+    float *a = guard_words(xs), *c = guard_words(n);
     void *panel = guard_words(lanes);
     float want[VL_MAX_MR * VL_NR], old[VL_MAX_MR * VL_NR], mag[VL_MAX_MR * VL_NR];
     double tol[VL_MAX_MR * VL_NR];
-    fill(a, (size_t)(kc - 1) * lda + (size_t)rows, k, &rng);
+    if (pairs) fill_bf16((uint32_t *)(void *)a, xs, k, &rng);
+    else fill(a, xs, k, &rng);
     if (bf16) fill_bf16(panel, lanes, k, &rng);
     else fill(panel, lanes, k, &rng);
+    for (int i = 0; i < VL_NR && pairs && kc % 2; i++) { /* the half beyond an odd kc is zero */
+        ((uint32_t *)panel)[lanes - 1 - (size_t)i] &= 0xffffu;
+        if (i < rows) ((uint32_t *)(void *)a)[xs - 1 - (size_t)i] &= 0xffffu;
+    }
     fill(old, n, k, &rng);
     if (add) memcpy(c, old, n * sizeof *c);
     memcpy(want, old, n * sizeof *c);
     ref(want, a, lda, panel, kc, rows, add);
     fn(c, a, lda, panel, kc, rows, add);
     /* the sum of |a b|: the reference again, on absolute values */
-    float *aa = guard_words((size_t)(kc - 1) * lda + (size_t)rows);
-    uint32_t *pp = guard_words(lanes);
-    for (size_t i = 0; i < (size_t)(kc - 1) * lda + (size_t)rows; i++) aa[i] = fabsf(a[i]);
+    uint32_t *aa = guard_words(xs), *pp = guard_words(lanes);
+    for (size_t i = 0; i < xs; i++)
+        aa[i] = ((uint32_t *)(void *)a)[i] & (pairs ? 0x7fff7fffu : 0x7fffffffu);
     for (size_t i = 0; i < lanes; i++)
         pp[i] = ((uint32_t *)panel)[i] & (bf16 ? 0x7fff7fffu : 0x7fffffffu);
     ref(mag, aa, lda, pp, kc, rows, false);
@@ -84,7 +92,7 @@ static void check_gemm(const vl_candidate *cand, const vl_candidate *ref) {
         char shape[32];
         snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, VL_KC);
         bench_row(shape, TIME(fn(c, a, (size_t)cand->tile, panel, VL_KC, rows, true)),
-                  2.0 * rows * VL_NR * VL_KC, VL_KC * VL_NR * (cand->slot == VL_SLOT_gemm_bf16 ? 2 : 4));
+                  2.0 * rows * VL_NR * VL_KC, VL_KC * VL_NR * (cand->slot == VL_SLOT_gemm_f32 ? 4 : 2));
     }
 }
 
@@ -173,6 +181,27 @@ static void check_pack_rows(const vl_candidate *cand, const vl_candidate *ref) {
     if (!bench) return;
     static float x[12 * 2048], dst[12 * 2048];
     bench_row("12 x 2048", TIME(fn(dst, x, 2048, 12, 2048, 12)), 0, 2.0 * sizeof x);
+}
+
+static void check_pack_pairs(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_pack_pairs *fn = (vl_uk_pack_pairs *)cand->fn, *oracle = (vl_uk_pack_pairs *)ref->fn;
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int rows = 1; rows <= 12; rows++) {
+            int K = TAILS[i];
+            size_t ldx = (size_t)(K + rows % 2), xs = (size_t)(rows - 1) * ldx + (size_t)K;
+            size_t n = (size_t)((K + 1) / 2) * 12;
+            float *x = guard_words(xs);
+            uint32_t *dst = guard_words(n), *want = guard_words(n);
+            fill(x, xs, (kind)(rows % KINDS), &rng);
+            oracle(want, x, ldx, rows, K, 12);
+            fn(dst, x, ldx, rows, K, 12);
+            CHECK(!memcmp(dst, want, n * 4), "%s rows %d, K %d", running, rows, K);
+            guards_end();
+        }
+    if (!bench) return;
+    static float x[12 * VL_KC];
+    static uint32_t dst[12 * VL_KC / 2];
+    bench_row("12 x 256", TIME(fn(dst, x, VL_KC, 12, VL_KC, 12)), 0, 1.5 * sizeof x);
 }
 
 /* ---- element-wise -------------------------------------------------------------------------------- */
@@ -450,6 +479,7 @@ static void check_mix_values(const vl_candidate *cand, const vl_candidate *ref) 
 
 static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
     [VL_SLOT_gemm_bf16] = check_gemm, [VL_SLOT_gemm_f32] = check_gemm,
+    [VL_SLOT_gemm_dpbf16] = check_gemm, [VL_SLOT_pack_pairs] = check_pack_pairs,
     [VL_SLOT_gemv_bf16] = check_gemv, [VL_SLOT_gemv_f32] = check_gemv,
     [VL_SLOT_pack_bf16] = check_pack_bf16, [VL_SLOT_pack_rows] = check_pack_rows,
     [VL_SLOT_epilogue] = check_epilogue, [VL_SLOT_layernorm] = check_norm,

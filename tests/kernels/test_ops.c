@@ -22,10 +22,11 @@ static float *nans(size_t n) {
     memset(x, 0xff, n * sizeof *x);
     return x;
 }
+static const char *mode = "exact";
 static vl_backend *open_cpu(int threads) {
     vl_backend *b = NULL;
     vl_err err = {0};
-    if (vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", threads}, &err)) {
+    if (vl_backend_open(&b, &(vl_backend_params){"cpu", mode, threads}, &err)) {
         printf("FAIL %s\n", err.msg);
         exit(1);
     }
@@ -70,6 +71,9 @@ static void linear_case(vl_backend *one, vl_backend *two, int T, int N, int K, v
     size_t n = (size_t)T * (size_t)ldo;
     float *start = random_floats(n), *out = random_floats(n), *part = random_floats(n);
     double *want = vl_calloc(n, sizeof *want);
+    float *seen = random_floats((size_t)T * (size_t)ldx); /* x as the products see it */
+    for (size_t i = 0; i < (size_t)T * (size_t)ldx; i++)
+        seen[i] = !strcmp(mode, "bf16") && dtype == VL_BF16 ? vl_bf16_to_f32(vl_f32_to_bf16(x[i])) : x[i];
     vl_err err;
     CHECK(one->ops->prepare(one, &w, VL_USE_LINEAR, &err) == 0, "%s", err.msg);
     CHECK(two->ops->prepare(two, &v, VL_USE_LINEAR, &err) == 0, "%s", err.msg);
@@ -80,7 +84,7 @@ static void linear_case(vl_backend *one, vl_backend *two, int T, int N, int K, v
             if (j >= N) continue; /* between rows: untouched */
             double s = with_bias ? (double)bias[j] : 0;
             for (int k = 0; k < K; k++)
-                s += (double)x[(size_t)t * (size_t)ldx + (size_t)k] * (double)wide[(size_t)j * (size_t)K + (size_t)k];
+                s += (double)seen[(size_t)t * (size_t)ldx + (size_t)k] * (double)wide[(size_t)j * (size_t)K + (size_t)k];
             if (epi == VL_EPI_GELU_TANH) s = s / (1 + exp(-1.5957691216057308 * (s + 0.044715 * s * s * s)));
             if (epi == VL_EPI_GELU_ERF) s = 0.5 * s * erfc(-s * 0.7071067811865476);
             want[at] = epi == VL_EPI_ADD ? want[at] + s : s;
@@ -100,7 +104,7 @@ static void linear_case(vl_backend *one, vl_backend *two, int T, int N, int K, v
               vl_dtype_name(dtype), CHUNKS[c]);
     }
     free((void *)(uintptr_t)w.data);
-    free(wide), free(x), free(bias), free(start), free(out), free(part), free(want);
+    free(wide), free(x), free(bias), free(start), free(out), free(part), free(want), free(seen);
 }
 
 static void test_linear(vl_backend *one, vl_backend *two) {
@@ -381,6 +385,15 @@ int main(void) {
         one->ops->close(one);
         two->ops->close(two);
     }
+    if (!cap && vl_tier_present(VL_TIER_avx512bf16)) {
+        unsetenv("VL_CPU");
+        tier = mode = "bf16";
+        vl_backend *one = open_cpu(1), *two = open_cpu(2);
+        test_linear(one, two);
+        one->ops->close(one);
+        two->ops->close(two);
+        mode = "exact";
+    } else test_skip("bf16 mode: no AVX512_BF16, or VL_CPU asks for another tier");
     unsetenv("VL_CPU");
     test_decorators();
     test_open();
