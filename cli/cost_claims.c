@@ -113,13 +113,19 @@ static void claim_rows(const cost_run *r, doc *d, const machine *mc, const claim
         c->annual_cny - money_annual(hour));
 }
 
-int cost_section_claims(const cost_run *r, doc *d, vl_err *err) {
+/* The claims are about the 2B model and its usual question, whatever this report is about. */
+int cost_section_claims(const cost_run *run, doc *d, vl_err *err) {
     claim list[16];
     int n;
+    cost_run own = *run, *r = &own;
     json_t *root = claims_load(list, 16, &n, err);
     if (!root) return -1;
+    if (shape_named("2b", &own.shape) || workload_load(&own.w, "reference", err)) {
+        json_decref(root);
+        return -1;
+    }
     doc_heading(d, "The well-known table against physics");
-    doc_text(d, "Floor: the least time the hardware allows for this workload (%g x %g picture, %g "
+    doc_text(d, "Floor: the least time the hardware allows for the 2B shape (%g x %g picture, %g "
              "tokens of answer), every unit busy every cycle. ratio above 1: the line needs more "
              "than the machine has.", r->w.width, r->w.height, r->w.output_tokens);
     for (int i = 0; i < n; i++) {
