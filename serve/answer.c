@@ -17,7 +17,8 @@ size_t choice_ready(const chat *c, const choice *k) {
     if (at) return (size_t)(at - k->text);
     if (k->done) return k->len;
     size_t max = sizeof tool_open - 2;
-    for (size_t n = k->len < max ? k->len : max; n; n--)  /* a beginning of <tool_call> at the end? */
+    /* A beginning of <tool_call> at the end? */
+    for (size_t n = k->len < max ? k->len : max; n; n--)
         if (!memcmp(k->text + k->len - n, tool_open, n)) return k->len - n;
     return k->len;
 }
@@ -51,8 +52,9 @@ json_t *choice_tool_calls(const chat *c, const choice *k, char **content) {
         const char *at = c->tool_calls ? strstr(p, tool_open) : NULL;
         const char *end = at ? strstr(at, tool_close) : NULL;
         const char *body = at ? at + sizeof tool_open - 1 : NULL;
-        json_t *call = at ? parse_call(c, json_array_size(calls), body, end ? (size_t)(end - body)
-                                                                              : strlen(body)) : NULL;
+        json_t *call = at ? parse_call(c, json_array_size(calls), body,
+                                       end ? (size_t)(end - body) : strlen(body))
+                          : NULL;
         size_t keep = !at ? strlen(p) : call ? (size_t)(at - p) : (size_t)(body - p);
         memcpy(rest + n, p, keep);
         n += keep;
@@ -95,8 +97,8 @@ static json_t *place(const double *v, int n, const json_t *reports, json_int_t i
         json_array_append_new(rel, json_real(x));
         json_array_append_new(pix, json_real(x / 1000 * (i % 2 ? h : w)));
     }
-    return json_pack("{s:s,s:o,s:o,s:I}", "type", n == 4 ? "box" : "point", "relative", rel, "pixels",
-                     pix, "image", image);
+    return json_pack("{s:s,s:o,s:o,s:I}", "type", n == 4 ? "box" : "point", "relative", rel,
+                     "pixels", pix, "image", image);
 }
 
 /* The "label" beside a box: within the same braces. */
@@ -199,10 +201,11 @@ static json_t *chat_choice(const chat *c, const choice *k, int index) {
 static json_t *text_choice(const chat *c, const choice *k, int index) {
     const json_t *prompt = json_object_get(c->body, "prompt");
     char *text = NULL;
-    if (asprintf(&text, "%s%s", c->f.echo ? json_string_value(prompt) : "", k->text ? k->text : "") < 0)
+    if (asprintf(&text, "%s%s", c->f.echo ? json_string_value(prompt) : "",
+                 k->text ? k->text : "") < 0)
         text = NULL;
-    json_t *o = json_pack("{s:i,s:s,s:s}", "index", index, "text", text ? text : "", "finish_reason",
-                          k->finish);
+    json_t *o = json_pack("{s:i,s:s,s:s}", "index", index, "text", text ? text : "",
+                          "finish_reason", k->finish);
     free(text);
     if (c->f.logprobs_n < 0) return o;
     json_t *tokens = json_array(), *values = json_array(), *tops = json_array();
@@ -219,8 +222,9 @@ static json_t *text_choice(const chat *c, const choice *k, int index) {
         }
         json_decref(top);
     }
-    json_object_set_new(o, "logprobs", json_pack("{s:o,s:o,s:o}", "tokens", tokens, "token_logprobs",
-                                                 values, "top_logprobs", tops));
+    json_object_set_new(o, "logprobs",
+                        json_pack("{s:o,s:o,s:o}", "tokens", tokens, "token_logprobs", values,
+                                  "top_logprobs", tops));
     return o;
 }
 
@@ -239,7 +243,8 @@ static int engine_failed(const chat *c, api_error *e) {
         const choice *k = &c->choices[i];
         if (!strcmp(k->finish, "error")) return api_fail_engine(e, &k->error, NULL);
         if (!strcmp(k->finish, "cancelled")) {
-            api_fail(e, 503, "cancelled", NULL, "the request was cancelled: the server is stopping");
+            api_fail(e, 503, "cancelled", NULL,
+                     "the request was cancelled: the server is stopping");
             e->retry_after = 5;
             return -1;
         }
@@ -261,9 +266,9 @@ json_t *chat_result(chat *c, api_error *e) {
         json_array_append_new(choices, c->route == FOR_CHAT ? chat_choice(c, &c->choices[i], i)
                                                             : text_choice(c, &c->choices[i], i));
     json_t *o = json_pack("{s:s,s:s,s:I,s:s,s:o,s:o,s:o}", "id", c->id, "object",
-        c->route == FOR_CHAT ? "chat.completion" : "text_completion", "created",
-        (json_int_t)c->created, "model", c->srv->model_id, "choices", choices, "usage", chat_usage(c),
-        "timings", chat_timings(c));
+                          c->route == FOR_CHAT ? "chat.completion" : "text_completion", "created",
+                          (json_int_t)c->created, "model", c->srv->model_id, "choices", choices,
+                          "usage", chat_usage(c), "timings", chat_timings(c));
     if (json_array_size(c->reports)) json_object_set(o, "x_image", c->reports);
     if (json_array_size(c->warnings)) json_object_set(o, "x_warnings", c->warnings);
     return o;
@@ -313,9 +318,11 @@ static bool replay_choice(choice *k, json_t *o) {
             "engine", &t->encode_s, &t->prefill_s, &t->decode_s, &t->sample_s, &t->total_s,
             &t->encoded_pictures, &t->cached_pictures, &t->prefill_tokens, &t->cached_tokens,
             &t->decoded_tokens)) return false;
-    json_array_foreach(pieces, i, p)
-        choice_add_piece(k, json_string_value(json_array_get(p, 0)),
-                         json_string_length(json_array_get(p, 0)), json_incref(json_array_get(p, 1)));
+    json_array_foreach(pieces, i, p) {
+        const json_t *said = json_array_get(p, 0);
+        choice_add_piece(k, json_string_value(said), json_string_length(said),
+                         json_incref(json_array_get(p, 1)));
+    }
     snprintf(k->finish, sizeof k->finish, "%s", finish);
     snprintf(k->stop, sizeof k->stop, "%s", stop);
     return k->done = true;
@@ -325,8 +332,8 @@ bool chat_replay(chat *c, const char *record, size_t len) {
     json_t *o = json_loadb(record, len, 0, NULL), *choices, *reports, *warnings;
     const char *id;
     json_int_t created;
-    bool ok = o && !json_unpack(o, "{s:s,s:I,s:o,s:o,s:o}", "id", &id, "created", &created, "choices",
-                                &choices, "reports", &reports, "warnings", &warnings);
+    bool ok = o && !json_unpack(o, "{s:s,s:I,s:o,s:o,s:o}", "id", &id, "created", &created,
+                                "choices", &choices, "reports", &reports, "warnings", &warnings);
     for (int i = 0; i < c->n && ok; i++)
         ok = replay_choice(&c->choices[i], json_array_get(choices, (size_t)i));
     if (ok) {

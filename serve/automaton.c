@@ -216,7 +216,8 @@ static int intern(dfa *d, int n, bool accepts) {
     uint32_t at = h % TABLE;
     for (; d->table[at]; at = (at + 1) % TABLE) {
         const dfa_state *s = d->v[d->table[at] - 1];
-        if (s->n == n && s->accepts == accepts && !memcmp(s->set, d->set, (size_t)n * sizeof *s->set))
+        if (s->n == n && s->accepts == accepts &&
+            !memcmp(s->set, d->set, (size_t)n * sizeof *s->set))
             return d->table[at] - 1;
     }
     dfa_state *s = d->n < MAX_DFA ? malloc(sizeof *s) : NULL;
@@ -239,7 +240,8 @@ int dfa_open(dfa **out, nfa *a, frag whole, const char *what, api_error *e) {
     if (!d) {
         free(a->v);
         *a = (nfa){0};
-        return api_fail(e, 400, "too_complex", what, "%s is too large: at most %d states", what, MAX_NFA);
+        return api_fail(e, 400, "too_complex", what, "%s is too large: at most %d states", what,
+                        MAX_NFA);
     }
     d->a = *a;
     *a = (nfa){0};

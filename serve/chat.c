@@ -7,13 +7,11 @@
  */
 #include "serve/chat.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "serve/cache.h"
-#include "tokenizer/tokenizer.h"
 
 typedef struct source { blob data; picture_limits limits; char param[80]; } source;
 
@@ -42,7 +40,8 @@ static int read_stop(chat *c, api_error *e) {
     size_t i;
     if (!v || json_is_null(v)) return 0;
     if (!json_is_string(v) && !json_is_array(v))
-        return api_fail(e, 400, "invalid_type", "stop", "stop must be a string or an array of strings");
+        return api_fail(e, 400, "invalid_type", "stop",
+                        "stop must be a string or an array of strings");
     size_t n = json_is_string(v) ? 1 : json_array_size(v);
     if (n > MAX_STOPS)
         return api_fail(e, 400, "invalid_value", "stop", "at most %d stop strings", MAX_STOPS);
@@ -68,11 +67,12 @@ static int read_bias(chat *c, api_error *e) {
         long id = strtol(key, &end, 10);
         double x = json_number_value(v);
         if (!*key || *end || id < 0 || id >= c->srv->info->vocab)
-            return api_fail(e, 400, "invalid_value", "logit_bias", "keys must be token ids below %d",
-                            c->srv->info->vocab);
+            return api_fail(e, 400, "invalid_value", "logit_bias",
+                            "keys must be token ids below %d", c->srv->info->vocab);
         if (!json_is_number(v) || !(x >= -100 && x <= 100) || c->n_bias == MAX_BIAS)
             return api_fail(e, 400, "invalid_value", "logit_bias",
-                            "values must be numbers from -100 to 100, at most %d of them", MAX_BIAS);
+                            "values must be numbers from -100 to 100, at most %d of them",
+                            MAX_BIAS);
         c->bias[c->n_bias++] = (vl_logit_bias){(int32_t)id, (float)x};
     }
     return 0;
@@ -83,7 +83,8 @@ static int read_stream_options(chat *c, api_error *e) {
     const char *key;
     if (!o || json_is_null(o)) return 0;
     if (!json_is_object(o))
-        return api_fail(e, 400, "invalid_type", "stream_options", "stream_options must be an object");
+        return api_fail(e, 400, "invalid_type", "stream_options",
+                        "stream_options must be an object");
     json_object_foreach(o, key, v) {
         bool *at = !strcmp(key, "include_usage") ? &c->include_usage
                  : !strcmp(key, "include_progress") ? &c->include_progress : NULL;
@@ -101,17 +102,21 @@ static int read_scalars(chat *c, api_error *e) {
         read_stream_options(c, e)) return -1;
     if (f->max_completion_tokens > 0) f->max_tokens = f->max_completion_tokens;
     if (f->top_logprobs >= 0 && !f->logprobs)
-        return api_fail(e, 400, "invalid_value", "top_logprobs", "top_logprobs needs logprobs: true");
+        return api_fail(e, 400, "invalid_value", "top_logprobs",
+                        "top_logprobs needs logprobs: true");
     if (f->logprobs && f->top_logprobs < 0) f->top_logprobs = 0;
     if (c->route == FOR_TEXT) f->top_logprobs = f->logprobs_n;
     if (f->min_pixels && f->max_pixels && f->min_pixels > f->max_pixels)
         return api_fail(e, 400, "invalid_value", "min_pixels", "min_pixels is above max_pixels");
     picture_limits lim;
     if (f->preset && !picture_preset(c->srv, f->preset, &lim))
-        return api_fail(e, 400, "invalid_value", "preset", "preset: '%.40s' is not known", f->preset);
+        return api_fail(e, 400, "invalid_value", "preset", "preset: '%.40s' is not known",
+                        f->preset);
     if (f->detail && !picture_preset(c->srv, f->detail, &lim))
-        return api_fail(e, 400, "invalid_value", "detail", "detail: '%.40s' is not known", f->detail);
-    if (f->ignore_eos && !json_object_get(c->body, "detect_repetition")) f->detect_repetition = false;
+        return api_fail(e, 400, "invalid_value", "detail", "detail: '%.40s' is not known",
+                        f->detail);
+    if (f->ignore_eos && !json_object_get(c->body, "detect_repetition"))
+        f->detect_repetition = false;
     if (f->model && strcmp(f->model, c->srv->model_id) != 0)
         warn(c, "model '%.100s' is not loaded: see the field 'model' for what answered", f->model);
     return 0;
@@ -130,8 +135,8 @@ static int set_limits(chat *c, const json_t *part, source *s, api_error *e) {
         for (int k = 0; from[i] && k < 2; k++)
             if ((name = json_string_value(json_object_get(from[i], keys[k]))) &&
                 !picture_preset(c->srv, name, &lim))
-                return api_fail(e, 400, "invalid_value", s->param, "%s: '%.40s' is not known", keys[k],
-                                name);
+                return api_fail(e, 400, "invalid_value", s->param, "%s: '%.40s' is not known",
+                                keys[k], name);
         if (from[i] && (field_int(from[i], "min_pixels", 1, INT64_C(1) << 40, &lim.min_pixels, e) ||
                         field_int(from[i], "max_pixels", 1, INT64_C(1) << 40, &lim.max_pixels, e)))
             return -1;
@@ -180,7 +185,8 @@ static int fetch(chat *c, const json_t *ref, source *s, api_error *e) {
     return data_url_decode(text, len, (size_t)c->srv->config.image_bytes, &s->data, e, s->param);
 }
 
-static int add_source(chat *c, const json_t *part, const char *where, source *sources, api_error *e) {
+static int add_source(chat *c, const json_t *part, const char *where, source *sources,
+                      api_error *e) {
     int max = c->srv->config.images < MAX_PICTURES ? c->srv->config.images : MAX_PICTURES;
     if (c->n_pictures == max)
         return api_fail(e, 400, "too_many_images", where, "at most %d images in a request", max);
@@ -215,9 +221,11 @@ static int clean_message(chat *c, size_t i, const json_t *m, source *sources, ap
     static const char *const roles[] = {"system", "user", "assistant", "tool", "developer"};
     char where[80];
     snprintf(where, sizeof where, "messages[%zu]", i);
-    if (!json_is_object(m)) return api_fail(e, 400, "invalid_type", where, "a message must be an object");
+    if (!json_is_object(m))
+        return api_fail(e, 400, "invalid_type", where, "a message must be an object");
     const char *role = json_string_value(json_object_get(m, "role"));
-    json_t *content = json_object_get(m, "content"), *part, *copy = json_copy((json_t *)(uintptr_t)m);
+    json_t *content = json_object_get(m, "content"), *part,
+           *copy = json_copy((json_t *)(uintptr_t)m);
     size_t k = 0;
     while (role && k < 5 && strcmp(role, roles[k])) k++;
     json_array_append_new(c->messages, copy);
@@ -232,7 +240,8 @@ static int clean_message(chat *c, size_t i, const json_t *m, source *sources, ap
         return json_object_set_new(copy, "content", json_string(""));
     }
     if (!json_is_array(content))
-        return api_fail(e, 400, "invalid_type", where, "content must be a string or an array of parts");
+        return api_fail(e, 400, "invalid_type", where,
+                        "content must be a string or an array of parts");
     json_t *parts = json_array();
     json_object_set_new(copy, "content", parts);
     json_array_foreach(content, k, part) {
@@ -261,7 +270,8 @@ static int read_prompt_images(chat *c, source *sources, api_error *e) {
         return api_fail(e, 400, "invalid_type", "prompt", "prompt must be a string");
     if (!list || json_is_null(list)) return 0;
     if (!json_is_array(list) || !c->f.raw)
-        return api_fail(e, 400, "invalid_value", "images", "images must be an array, with raw: true");
+        return api_fail(e, 400, "invalid_value", "images",
+                        "images must be an array, with raw: true");
     json_array_foreach(list, i, v) {
         char where[32];
         snprintf(where, sizeof where, "images[%zu]", i);
@@ -282,8 +292,11 @@ int tools_check(const json_t *tools, api_error *e) {
         const char *name = json_string_value(json_object_get(f, "name"));
         const char *type = json_string_value(json_object_get(t, "type"));
         if (!type || strcmp(type, "function"))
-            return api_fail(e, 400, "invalid_value", "tools", "tools[%zu].type must be \"function\"", i);
-        size_t n = name ? strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") : 0;
+            return api_fail(e, 400, "invalid_value", "tools",
+                            "tools[%zu].type must be \"function\"", i);
+        size_t n =
+            name ? strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+                 : 0;
         if (!n || n > 64 || name[n])
             return api_fail(e, 400, "invalid_value", "tools",
                             "tools[%zu].function.name must be 1 to 64 letters, digits, _ or -", i);
@@ -301,8 +314,9 @@ static int read_tools(chat *c, const char **only, bool *demanded, api_error *e) 
     *only = NULL;
     *demanded = false;
     if (!tools || json_is_null(tools) || (json_is_array(tools) && !json_array_size(tools))) {
-        if (how && !json_is_null(how) && (!json_is_string(how) || (strcmp(json_string_value(how), "none")
-                                          && strcmp(json_string_value(how), "auto"))))
+        if (how && !json_is_null(how) &&
+            (!json_is_string(how) ||
+             (strcmp(json_string_value(how), "none") && strcmp(json_string_value(how), "auto"))))
             return api_fail(e, 400, "invalid_value", "tool_choice", "tool_choice needs tools");
         return 0;
     }
@@ -347,7 +361,8 @@ static int make_constraint(chat *c, constraint **out, api_error *e) {
     const char *only;
     vocabulary *v = c->srv->vocabulary;
     if (read_tools(c, &only, &demanded, e) || response_format(c, &schema, &json, e)) return -1;
-    bool has_guided = guided && !json_is_null(guided), has_options = options && !json_is_null(options);
+    bool has_guided = guided && !json_is_null(guided),
+         has_options = options && !json_is_null(options);
     if (demanded + json + has_guided + has_options + (c->f.guided_regex != NULL) > 1)
         return api_fail(e, 400, "invalid_value", "response_format",
                         "only one of response_format, guided_* and a demanded tool call");
@@ -373,7 +388,7 @@ static void hash_json(vl_sha256 *h, const json_t *v) {
     free(text);
 }
 
-/* Everything the answer depends on: model, numeric mode, tenant, every field, pictures by content. */
+/* All that the answer depends on: model, numeric mode, tenant, fields, pictures by content. */
 static void make_key(chat *c, const source *sources) {
     static const char *const transport[] = {"stream", "stream_options", "cache", "user", "messages",
                                             "images"};
@@ -437,7 +452,8 @@ static int make_prompt(chat *c, api_error *e) {
     if (room > c->srv->config.kv_tokens) room = c->srv->config.kv_tokens;
     if (!n) return api_fail(e, 400, "invalid_value", "prompt", "the prompt has no tokens");
     if ((int64_t)n >= room)
-        return api_fail(e, 400, "context_length_exceeded", c->route == FOR_CHAT ? "messages" : "prompt",
+        return api_fail(e, 400, "context_length_exceeded",
+                        c->route == FOR_CHAT ? "messages" : "prompt",
                         "the prompt has %zu tokens (%d of them for images), but only %lld fit", n,
                         vl_prompt_image_tokens(c->prompt), (long long)room - 1);
     c->prompt_tokens = (int)n;
@@ -459,7 +475,8 @@ static void free_sources(source *s, int n) {
 
 static int build(chat *c, source *sources, constraint **first, api_error *e) {
     if (read_scalars(c, e)) return -1;
-    int rc = c->route == FOR_CHAT ? read_messages(c, sources, e) : read_prompt_images(c, sources, e);
+    int rc =
+        c->route == FOR_CHAT ? read_messages(c, sources, e) : read_prompt_images(c, sources, e);
     if (rc || make_constraint(c, first, e)) return -1;
     c->n = c->left = (int)c->f.n;
     c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
@@ -496,140 +513,4 @@ int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *a
     for (int i = 1; i < c->n && c->choices[0].constraint && rc == 0; i++)
         rc = make_constraint(c, &c->choices[i].constraint, e);
     return rc;
-}
-
-int chat_start(chat *c, api_error *e) {
-    if (c->from_cache) return 0;
-    uint64_t seed = (uint64_t)c->f.seed;
-    if (!c->f.has_seed) {
-        vl_sha256 h;
-        uint8_t digest[32];
-        vl_sha256_init(&h);
-        vl_sha256_add(&h, c->id, strlen(c->id));   /* the id is random */
-        vl_sha256_end(&h, digest);
-        memcpy(&seed, digest, sizeof seed);
-    }
-    task *tasks[MAX_CHOICES];
-    c->box.progress = c->include_progress && c->f.stream;
-    for (int i = 0; i < c->n; i++) {
-        const chat_fields *f = &c->f;
-        choice *k = &c->choices[i];
-        k->task = (task){.prompt = c->prompt, .box = &c->box, .choice = i, .tenant = c->tenant,
-                         .priority = c->priority, .arrived = c->arrived,
-                         .deadline = f->max_time > 0 ? c->arrived + f->max_time : 0};
-        k->task.sampling = (vl_sampling){
-            .max_tokens = (int)f->max_tokens, .temperature = (float)f->temperature,
-            .top_k = f->top_k < 0 ? 0 : (int)f->top_k, .top_p = (float)f->top_p,
-            .min_p = (float)f->min_p, .repetition_penalty = (float)f->repetition_penalty,
-            .presence_penalty = (float)f->presence_penalty,
-            .frequency_penalty = (float)f->frequency_penalty, .seed = seed + (uint64_t)i,
-            .stop = c->stops, .n_stop = c->n_stops, .bias = c->bias, .n_bias = c->n_bias,
-            .logprobs = (int)f->top_logprobs, .ignore_eos = f->ignore_eos,
-            .detect_repetition = f->detect_repetition, .keep_special = !f->skip_special_tokens,
-            .logits_fn = k->constraint ? constraint_mask : NULL, .logits_user = k->constraint};
-        tasks[i] = &k->task;
-    }
-    if (scheduler_submit(c->srv->scheduler, tasks, c->n, e)) return -1;
-    c->started = true;
-    return 0;
-}
-
-static void append_text(choice *k, const char *text, size_t n) {
-    if (k->len + n + 1 > k->cap) {
-        k->cap = (k->len + n + 1) * 2;
-        k->text = realloc(k->text, k->cap);
-        vl_assert(k->text, "out of memory for an answer of %zu bytes", k->cap);
-    }
-    if (n) memcpy(k->text + k->len, text, n);
-    k->len += n;
-    k->text[k->len] = 0;
-}
-
-void choice_add_piece(choice *k, const char *text, size_t n, json_t *logprob) {
-    if (k->n_pieces == k->cap_pieces) {
-        k->cap_pieces = k->cap_pieces ? k->cap_pieces * 2 : 64;
-        k->pieces = realloc(k->pieces, k->cap_pieces * sizeof *k->pieces);
-        vl_assert(k->pieces, "out of memory for %zu pieces", k->cap_pieces);
-    }
-    append_text(k, text, n);
-    k->pieces[k->n_pieces++] = (piece){k->len, logprob};
-}
-
-/* ---- events ------------------------------------------------------------------------------- */
-
-static json_t *logprob_entry(const chat *c, int32_t id, float logprob) {
-    char *bytes = NULL, *clean;
-    size_t n = 0, m;
-    vl_err err;
-    if (vl_detokenize(c->srv->model, &id, 1, false, &bytes, &n, &err)) n = 0;
-    clean = vl_utf8_clean(bytes ? bytes : "", n, &m);
-    json_t *list = json_array();
-    for (size_t i = 0; i < n; i++) json_array_append_new(list, json_integer((unsigned char)bytes[i]));
-    json_t *o = json_pack("{s:o,s:f,s:o}", "token", clean ? json_stringn(clean, m) : json_string(""),
-                          "logprob", isfinite(logprob) ? (double)logprob : -9999.0, "bytes", list);
-    free(bytes);
-    free(clean);
-    return o;
-}
-
-static json_t *logprob_of(const chat *c, const vl_event *ev) {
-    if (c->f.top_logprobs < 0) return NULL;
-    json_t *o = logprob_entry(c, ev->id, ev->logprob), *top = json_array();
-    for (int i = 0; i < ev->n_top && i < c->f.top_logprobs; i++)
-        json_array_append_new(top, logprob_entry(c, ev->top[i].id, ev->top[i].logprob));
-    json_object_set_new(o, "top_logprobs", top);
-    return o;
-}
-
-static void take_done(chat *c, choice *k, const vl_event *ev) {
-    k->done = true;
-    c->left--;
-    k->timed_out = k->task.timed_out;
-    snprintf(k->finish, sizeof k->finish, "%s", k->timed_out ? "length" : ev->finish_reason);
-    snprintf(k->stop, sizeof k->stop, "%s", ev->stop ? ev->stop : "");
-    k->prompt_tokens = ev->prompt_tokens;
-    k->image_tokens = ev->image_tokens;
-    k->completion_tokens = ev->completion_tokens;
-    k->cached_tokens = ev->timings.cached_tokens;
-    k->timings = ev->timings;
-    k->error = ev->error;
-    k->queue_s = k->task.queue_s;
-    k->ttft_s = k->task.ttft_s;
-    k->e2e_s = k->task.e2e_s;
-}
-
-event *chat_pump(chat *c, double seconds) {
-    event *e = mailbox_next(&c->box, seconds);
-    if (!e) return NULL;
-    choice *k = &c->choices[e->choice];
-    if (e->ev.kind == VL_EV_TOKEN || (e->ev.kind == VL_EV_DONE && e->ev.len))
-        choice_add_piece(k, e->ev.text, e->ev.len,
-                         e->ev.kind == VL_EV_TOKEN ? logprob_of(c, &e->ev) : NULL);
-    if (e->ev.kind == VL_EV_DONE) take_done(c, k, &e->ev);
-    return e;
-}
-
-void chat_cancel(chat *c) {
-    for (int i = 0; i < c->n && c->started; i++)
-        if (!c->choices[i].done) scheduler_cancel(&c->choices[i].task);
-}
-
-void chat_free(chat *c) {
-    if (c->started && c->left) {
-        chat_cancel(c);
-        while (c->left) free(chat_pump(c, 1));
-    }
-    for (int i = 0; i < MAX_CHOICES; i++) {
-        choice *k = &c->choices[i];
-        for (size_t j = 0; j < k->n_pieces; j++) json_decref(k->pieces[j].logprob);
-        free(k->pieces);
-        free(k->text);
-        constraint_free(k->constraint);
-    }
-    for (int i = 0; i < c->n_pictures; i++) vl_picture_free(c->pictures[i]);
-    vl_prompt_free(c->prompt);
-    json_decref(c->messages);
-    json_decref(c->warnings);
-    json_decref(c->reports);
-    mailbox_clear(&c->box);
 }

@@ -64,7 +64,8 @@ static json_t *delta(const chat *c, int index, json_t *fields, const char *finis
 
 static void sse_open(sse *s, int i) {
     chat *c = &s->c;
-    json_t *o = chunk(c, delta(c, i, json_pack("{s:s,s:s}", "role", "assistant", "content", ""), NULL));
+    json_t *o =
+        chunk(c, delta(c, i, json_pack("{s:s,s:s}", "role", "assistant", "content", ""), NULL));
     if (i == 0 && json_array_size(c->reports)) json_object_set(o, "x_image", c->reports);
     if (i == 0 && json_array_size(c->warnings)) json_object_set(o, "x_warnings", c->warnings);
     sse_data(s, o);
@@ -85,7 +86,8 @@ static void sse_pieces(sse *s, int i) {
             continue;
         }
         json_t *text = json_stringn(k->text + k->sent, to - k->sent);
-        json_t *choices = delta(c, i, json_pack("{s:o}", "content", text ? text : json_string("")), NULL);
+        json_t *choices =
+            delta(c, i, json_pack("{s:o}", "content", text ? text : json_string("")), NULL);
         if (p->logprob && p->end <= ready)
             json_object_set_new(json_array_get(choices, 0), "logprobs",
                                 json_pack("{s:[O]}", "content", p->logprob));
@@ -118,8 +120,8 @@ static void sse_close(sse *s, int i) {
 }
 
 static void sse_error(sse *s, const api_error *e) {
-    sse_data(s, json_pack("{s:{s:s,s:s,s:s,s:i}}", "error", "message", e->msg, "type", "server_error",
-                          "code", e->code, "status", e->status));
+    sse_data(s, json_pack("{s:{s:s,s:s,s:s,s:i}}", "error", "message", e->msg, "type",
+                          "server_error", "code", e->code, "status", e->status));
     s->ended = true;
 }
 
@@ -149,8 +151,9 @@ static void sse_finish(sse *s) {
 
 static void sse_progress(sse *s, const event *e) {
     json_t *o = chunk(&s->c, json_array());
-    json_t *p = json_pack("{s:s,s:i,s:i}", "stage", e->ev.kind == VL_EV_ENCODE ? "encode" : "prefill",
-                          "done", e->ev.done, "total", e->ev.total);
+    json_t *p =
+        json_pack("{s:s,s:i,s:i}", "stage", e->ev.kind == VL_EV_ENCODE ? "encode" : "prefill",
+                  "done", e->ev.done, "total", e->ev.total);
     if (e->ev.kind == VL_EV_ENCODE) json_object_set_new(p, "image", json_integer(e->ev.picture));
     json_object_set_new(o, "x_progress", p);
     sse_data(s, o);
@@ -228,8 +231,11 @@ static void answer(http_request *r, sse *s) {
     }
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
-    http_bytes(r, 200, "application/json", text ? text : "{}", text ? strlen(text) : 2, true, "X-Cache",
-               c->from_cache ? "hit" : c->cacheable ? "miss" : "none");
+    http_bytes(r, 200, "application/json", text ? text : "{}", text ? strlen(text) : 2, true,
+               "X-Cache",
+               c->from_cache  ? "hit"
+               : c->cacheable ? "miss"
+                              : "none");
     free(text);
 }
 
@@ -245,7 +251,8 @@ static void generate(http_request *r, int which) {
         free(s);
         return;
     }
-    if (chat_open(&s->c, r->srv, which, s->body, s->files, r->tenant, INTERACTIVE, r->arrived, &e) ||
+    if (chat_open(&s->c, r->srv, which, s->body, s->files, r->tenant, INTERACTIVE, r->arrived,
+                  &e) ||
         chat_start(&s->c, &e)) {
         http_error(r, &e);
         sse_end(s);
@@ -263,9 +270,15 @@ void route_completions(http_request *r) { generate(r, FOR_TEXT); }
 
 /* ---- multipart ---------------------------------------------------------------------------- */
 
-typedef struct form_state { json_t *body; attachment **tail; char *prompt; api_error *e; } form_state;
+typedef struct form_state {
+    json_t *body;
+    attachment **tail;
+    char *prompt;
+    api_error *e;
+} form_state;
 
-static int form_field(void *user, const char *name, const char *filename, const char *data, size_t len) {
+static int form_field(void *user, const char *name, const char *filename, const char *data,
+                      size_t len) {
     form_state *f = user;
     if (filename) {
         attachment *a = vl_calloc(1, sizeof *a);
@@ -281,7 +294,8 @@ static int form_field(void *user, const char *name, const char *filename, const 
         json_t *o = json_loadb(data ? data : "", len, JSON_REJECT_DUPLICATES, NULL);
         if (!json_is_object(o)) {
             json_decref(o);
-            return api_fail(f->e, 400, "invalid_json", "request", "the part 'request' is no JSON object");
+            return api_fail(f->e, 400, "invalid_json", "request",
+                            "the part 'request' is no JSON object");
         }
         json_object_update(f->body, o);
         json_decref(o);
@@ -312,10 +326,12 @@ json_t *form_body(http_request *r, attachment **files, api_error *e) {
         snprintf(name, sizeof name, "attachment:%d", i++);
         free(a->name);
         a->name = strdup(name + 11);
-        json_array_append_new(parts, json_pack("{s:s,s:s}", "type", "image_url", "image_url", name));
+        json_array_append_new(parts,
+                              json_pack("{s:s,s:s}", "type", "image_url", "image_url", name));
     }
     json_array_append_new(parts, json_pack("{s:s,s:O?}", "type", "text", "text", prompt));
-    json_object_set_new(f.body, "messages", json_pack("[{s:s,s:o}]", "role", "user", "content", parts));
+    json_object_set_new(f.body, "messages",
+                        json_pack("[{s:s,s:o}]", "role", "user", "content", parts));
     json_object_del(f.body, "prompt");
     return f.body;
 }

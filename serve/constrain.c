@@ -14,7 +14,11 @@
 
 enum { MAX_TOKEN_BYTES = 255, MAX_MASKS = 512 };
 
-typedef struct token { uint32_t at; uint8_t len, common; int32_t id; } token;  /* common: with the last */
+typedef struct token {
+    uint32_t at;
+    uint8_t len, common;
+    int32_t id;
+} token;  /* common: with the last */
 
 struct vocabulary {
     pthread_mutex_t lock;             /* filled at the first constrained request             */
@@ -112,7 +116,8 @@ static int vocabulary_fill(vocabulary *v, api_error *e) {
 
 /* ---- making ------------------------------------------------------------------------------- */
 
-static int finish(constraint **out, vocabulary *v, nfa *a, frag whole, const char *what, api_error *e) {
+static int finish(constraint **out, vocabulary *v, nfa *a, frag whole, const char *what,
+                  api_error *e) {
     dfa *d;
     if (dfa_open(&d, a, whole, what, e)) return -1;
     pthread_mutex_lock(&v->lock);
@@ -136,7 +141,8 @@ static int drop(nfa *a) {
     return -1;
 }
 
-int constraint_regex(constraint **out, vocabulary *v, const char *regex, const char *what, api_error *e) {
+int constraint_regex(constraint **out, vocabulary *v, const char *regex, const char *what,
+                     api_error *e) {
     nfa a = {0};
     frag f;
     return regex_build(&a, regex, false, &f, what, e) ? drop(&a) : finish(out, v, &a, f, what, e);
@@ -149,7 +155,8 @@ int constraint_choice(constraint **out, vocabulary *v, const json_t *choices, co
     size_t i, n = json_array_size(choices);
     json_t *s;
     if (!json_is_array(choices) || !n || n > 1000)
-        return api_fail(e, 400, "invalid_type", what, "%s must be an array of 1 to 1000 strings", what);
+        return api_fail(e, 400, "invalid_type", what, "%s must be an array of 1 to 1000 strings",
+                        what);
     json_array_foreach(choices, i, s) {
         if (!json_is_string(s) || !json_string_length(s)) {
             free(a.v);

@@ -17,7 +17,8 @@ int vocabulary_open(vocabulary **out, const vl_model *m, vl_err *err);
 void vocabulary_free(vocabulary *v);
 
 /* Each constraint serves one answer. `what` names the request field in errors. */
-int constraint_regex(constraint **out, vocabulary *v, const char *regex, const char *what, api_error *e);
+int constraint_regex(constraint **out, vocabulary *v, const char *regex, const char *what,
+                     api_error *e);
 int constraint_choice(constraint **out, vocabulary *v, const json_t *choices, const char *what,
                       api_error *e);
 /* schema NULL: any JSON object. */

@@ -8,77 +8,58 @@
 #define BIG 9007199254740992.0
 
 const field chat_field_table[] = {
-    {"model", F_STR, FOR_BOTH, 0, 0, AT(model), 0, "accepted for compatibility; one model is served"},
-    {"max_tokens", F_INT, FOR_BOTH, 1, 1e6, AT(max_tokens), 0, "most tokens to generate"},
-    {"max_completion_tokens", F_INT, FOR_CHAT, 1, 1e6, AT(max_completion_tokens), 0,
+    {"model", F_STR, FOR_BOTH, 0, 0, AT(model), "accepted for compatibility; one model is served"},
+    {"max_tokens", F_INT, FOR_BOTH, 1, 1e6, AT(max_tokens), "most tokens to generate"},
+    {"max_completion_tokens", F_INT, FOR_CHAT, 1, 1e6, AT(max_completion_tokens),
      "the newer name of max_tokens; wins if both are given"},
-    {"temperature", F_NUM, FOR_BOTH, 0, 2, AT(temperature), 0, "0: greedy and deterministic"},
-    {"top_p", F_NUM, FOR_BOTH, 1e-6, 1, AT(top_p), 0, "nucleus"},
-    {"top_k", F_INT, FOR_BOTH, -1, 1e6, AT(top_k), 0, "0 or -1: off"},
-    {"min_p", F_NUM, FOR_BOTH, 0, 1, AT(min_p), 0, "0: off"},
-    {"repetition_penalty", F_NUM, FOR_BOTH, 0.01, 10, AT(repetition_penalty), 0, "1: off"},
-    {"presence_penalty", F_NUM, FOR_BOTH, -2, 2, AT(presence_penalty), 0, "0: off"},
-    {"frequency_penalty", F_NUM, FOR_BOTH, -2, 2, AT(frequency_penalty), 0, "0: off"},
-    {"seed", F_INT, FOR_BOTH, -BIG, BIG, AT(seed), 0, "same seed, same answer"},
-    {"n", F_INT, FOR_BOTH, 1, MAX_CHOICES, AT(n), 0, "answers to one prompt"},
-    {"stream", F_BOOL, FOR_BOTH, 0, 0, AT(stream), 0, "server-sent events"},
-    {"logprobs", F_BOOL, FOR_CHAT, 0, 0, AT(logprobs), 0, "log probability of every token"},
-    {"logprobs", F_INT, FOR_TEXT, 0, MAX_TOP_LOGPROBS, AT(logprobs_n), 0, "alternatives per token"},
-    {"top_logprobs", F_INT, FOR_CHAT, 0, MAX_TOP_LOGPROBS, AT(top_logprobs), 0,
+    {"temperature", F_NUM, FOR_BOTH, 0, 2, AT(temperature), "0: greedy and deterministic"},
+    {"top_p", F_NUM, FOR_BOTH, 1e-6, 1, AT(top_p), "nucleus"},
+    {"top_k", F_INT, FOR_BOTH, -1, 1e6, AT(top_k), "0 or -1: off"},
+    {"min_p", F_NUM, FOR_BOTH, 0, 1, AT(min_p), "0: off"},
+    {"repetition_penalty", F_NUM, FOR_BOTH, 0.01, 10, AT(repetition_penalty), "1: off"},
+    {"presence_penalty", F_NUM, FOR_BOTH, -2, 2, AT(presence_penalty), "0: off"},
+    {"frequency_penalty", F_NUM, FOR_BOTH, -2, 2, AT(frequency_penalty), "0: off"},
+    {"seed", F_INT, FOR_BOTH, -BIG, BIG, AT(seed), "same seed, same answer"},
+    {"n", F_INT, FOR_BOTH, 1, MAX_CHOICES, AT(n), "answers to one prompt"},
+    {"stream", F_BOOL, FOR_BOTH, 0, 0, AT(stream), "server-sent events"},
+    {"logprobs", F_BOOL, FOR_CHAT, 0, 0, AT(logprobs), "log probability of every token"},
+    {"logprobs", F_INT, FOR_TEXT, 0, MAX_TOP_LOGPROBS, AT(logprobs_n), "alternatives per token"},
+    {"top_logprobs", F_INT, FOR_CHAT, 0, MAX_TOP_LOGPROBS, AT(top_logprobs),
      "alternatives per token; needs logprobs"},
-    {"max_time", F_NUM, FOR_BOTH, 0.001, 86400, AT(max_time), 0, "seconds after which to stop"},
-    {"ignore_eos", F_BOOL, FOR_BOTH, 0, 0, AT(ignore_eos), 0, "run to max_tokens"},
-    {"detect_repetition", F_BOOL, FOR_BOTH, 0, 0, AT(detect_repetition), 0,
+    {"max_time", F_NUM, FOR_BOTH, 0.001, 86400, AT(max_time), "seconds after which to stop"},
+    {"ignore_eos", F_BOOL, FOR_BOTH, 0, 0, AT(ignore_eos), "run to max_tokens"},
+    {"detect_repetition", F_BOOL, FOR_BOTH, 0, 0, AT(detect_repetition),
      "stop loops with finish_reason \"repetition\"; on unless ignore_eos"},
-    {"skip_special_tokens", F_BOOL, FOR_BOTH, 0, 0, AT(skip_special_tokens), 0, "default true"},
-    {"min_pixels", F_INT, FOR_BOTH, 1, BIG, AT(min_pixels), 0, "of every picture; a part may override"},
-    {"max_pixels", F_INT, FOR_BOTH, 1, BIG, AT(max_pixels), 0, "of every picture; a part may override"},
-    {"detail", F_STR, FOR_BOTH, 0, 0, AT(detail), 0, "low, high or auto, for every picture"},
-    {"preset", F_STR, FOR_BOTH, 0, 0, AT(preset), 0, "fast, balanced, ocr or ground"},
-    {"cache", F_BOOL, FOR_BOTH, 0, 0, AT(cache), 0, "false: do not use the result cache"},
-    {"guided_regex", F_STR, FOR_BOTH, 0, 0, AT(guided_regex), 0, "the answer matches this expression"},
-    {"add_generation_prompt", F_BOOL, FOR_CHAT, 0, 0, AT(add_generation_prompt), 0, "default true"},
-    {"add_vision_id", F_BOOL, FOR_CHAT, 0, 0, AT(add_vision_id), 0, "number the pictures"},
-    {"echo", F_BOOL, FOR_TEXT, 0, 0, AT(echo), 0, "repeat the prompt"},
-    {"raw", F_BOOL, FOR_TEXT, 0, 0, AT(raw), 0, "parse special tokens in the prompt"},
-    {"messages", F_OTHER, FOR_CHAT, 0, 0, 0, "{\"$ref\":\"#/components/schemas/Messages\"}",
-     "the conversation, OpenAI form"},
-    {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0,
-     "{\"type\":\"string\",\"minLength\":1,\"pattern\":\"^[^\\\\u0000]+$\"}", "text to continue"},
+    {"skip_special_tokens", F_BOOL, FOR_BOTH, 0, 0, AT(skip_special_tokens), "default true"},
+    {"min_pixels", F_INT, FOR_BOTH, 1, BIG, AT(min_pixels),
+     "of every picture; a part may override"},
+    {"max_pixels", F_INT, FOR_BOTH, 1, BIG, AT(max_pixels),
+     "of every picture; a part may override"},
+    {"detail", F_STR, FOR_BOTH, 0, 0, AT(detail), "low, high or auto, for every picture"},
+    {"preset", F_STR, FOR_BOTH, 0, 0, AT(preset), "fast, balanced, ocr or ground"},
+    {"cache", F_BOOL, FOR_BOTH, 0, 0, AT(cache), "false: do not use the result cache"},
+    {"guided_regex", F_STR, FOR_BOTH, 0, 0, AT(guided_regex), "the answer matches this expression"},
+    {"add_generation_prompt", F_BOOL, FOR_CHAT, 0, 0, AT(add_generation_prompt), "default true"},
+    {"add_vision_id", F_BOOL, FOR_CHAT, 0, 0, AT(add_vision_id), "number the pictures"},
+    {"echo", F_BOOL, FOR_TEXT, 0, 0, AT(echo), "repeat the prompt"},
+    {"raw", F_BOOL, FOR_TEXT, 0, 0, AT(raw), "parse special tokens in the prompt"},
+    {"messages", F_OTHER, FOR_CHAT, 0, 0, 0, "the conversation, OpenAI form"},
+    {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0, "text to continue"},
     {"images", F_OTHER, FOR_TEXT, 0, 0, 0,
-     "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"string\"},\"maxItems\":8}",
      "with raw: data URLs or file ids, one per <|image_pad|>"},
-    {"stop", F_OTHER, FOR_BOTH, 0, 0, 0,
-     "{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\",\"maxItems\":16,"
-     "\"items\":{\"type\":\"string\",\"minLength\":1}},{\"type\":\"null\"}]}", "stop strings"},
-    {"logit_bias", F_OTHER, FOR_BOTH, 0, 0, 0,
-     "{\"type\":[\"object\",\"null\"],\"maxProperties\":1024,\"propertyNames\":{\"pattern\":"
-     "\"^[0-9]{1,3}$\"},\"additionalProperties\":{\"type\":\"number\",\"minimum\":-100,\"maximum\":100}}",
-     "token id -> -100..100"},
-    {"tools", F_OTHER, FOR_CHAT, 0, 0, 0,
-     "{\"type\":[\"array\",\"null\"],\"maxItems\":64,\"items\":{\"$ref\":\"#/components/schemas/Tool\"}}",
-     "functions, OpenAI form"},
-    {"tool_choice", F_OTHER, FOR_CHAT, 0, 0, 0,
-     "{\"anyOf\":[{\"enum\":[\"none\",\"auto\",null]},{\"const\":\"required\",\"description\":\"needs tools\"},"
-     "{\"type\":\"object\",\"description\":\"names one of tools\"}]}", "none, auto, required or one function"},
-    {"response_format", F_OTHER, FOR_BOTH, 0, 0, 0,
-     "{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"object\",\"required\":[\"type\"],\"properties\":{\"type\":"
-     "{\"enum\":[\"text\",\"json_object\"]}}},{\"type\":\"object\",\"required\":[\"type\",\"json_schema\"],"
-     "\"properties\":{\"type\":{\"const\":\"json_schema\"},\"json_schema\":{\"type\":\"object\","
-     "\"required\":[\"schema\"],\"properties\":{\"schema\":{\"type\":\"object\"}}}}}]}",
-     "text, json_object or json_schema"},
-    {"guided_choice", F_OTHER, FOR_BOTH, 0, 0, 0,
-     "{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"string\"}}", "the answer is one of these"},
-    {"guided_json", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"]}",
-     "the answer follows this JSON schema"},
-    {"stream_options", F_OTHER, FOR_BOTH, 0, 0, 0, "{\"type\":[\"object\",\"null\"],\"properties\":"
-     "{\"include_usage\":{\"type\":\"boolean\"},\"include_progress\":{\"type\":\"boolean\"}}}",
-     "include_usage, include_progress"},
-    {"user", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
-    {"metadata", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
-    {"store", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
-    {"service_tier", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
-    {"parallel_tool_calls", F_IGNORED, FOR_BOTH, 0, 0, 0, 0, 0},
+    {"stop", F_OTHER, FOR_BOTH, 0, 0, 0, "stop strings"},
+    {"logit_bias", F_OTHER, FOR_BOTH, 0, 0, 0, "token id -> -100..100"},
+    {"tools", F_OTHER, FOR_CHAT, 0, 0, 0, "functions, OpenAI form"},
+    {"tool_choice", F_OTHER, FOR_CHAT, 0, 0, 0, "none, auto, required or one function"},
+    {"response_format", F_OTHER, FOR_BOTH, 0, 0, 0, "text, json_object or json_schema"},
+    {"guided_choice", F_OTHER, FOR_BOTH, 0, 0, 0, "the answer is one of these"},
+    {"guided_json", F_OTHER, FOR_BOTH, 0, 0, 0, "the answer follows this JSON schema"},
+    {"stream_options", F_OTHER, FOR_BOTH, 0, 0, 0, "include_usage, include_progress"},
+    {"user", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
+    {"metadata", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
+    {"store", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
+    {"service_tier", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
+    {"parallel_tool_calls", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
     {0},
 };
 
@@ -100,10 +81,12 @@ static int wrong(api_error *e, const char *name, const char *expected, const jso
 }
 
 static int out_of_range(api_error *e, const char *name, double lo, double hi) {
-    return api_fail(e, 400, "invalid_value", name, "%s must be between %.10g and %.10g", name, lo, hi);
+    return api_fail(e, 400, "invalid_value", name, "%s must be between %.10g and %.10g", name, lo,
+                    hi);
 }
 
-int field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out, api_error *e) {
+int field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out,
+              api_error *e) {
     const json_t *v = json_object_get(o, name);
     if (!v || json_is_null(v)) return 0;
     if (!json_is_integer(v)) return wrong(e, name, "an integer", v);
@@ -173,12 +156,13 @@ int fields_read(chat_fields *f, const json_t *body, int route, json_t *warnings,
     return 0;
 }
 
-json_t *fields_schema(int route) {
+json_t *fields_schema(int route, const json_t *others) {
     json_t *props = json_object();
     for (const field *d = chat_field_table; d->name; d++) {
         if (!(d->routes & route)) continue;
-        json_t *s = NULL;
-        if (d->kind == F_INT)
+        json_t *s;
+        if (d->kind == F_OTHER) s = json_deep_copy(json_object_get(others, d->name));
+        else if (d->kind == F_INT)
             s = json_pack("{s:[ss],s:I,s:I}", "type", "integer", "null", "minimum",
                           (json_int_t)d->lo, "maximum", (json_int_t)d->hi);
         else if (d->kind == F_NUM)
@@ -186,7 +170,6 @@ json_t *fields_schema(int route) {
                           d->hi);
         else if (d->kind == F_BOOL) s = json_pack("{s:[ss]}", "type", "boolean", "null");
         else if (d->kind == F_STR) s = json_pack("{s:[ss]}", "type", "string", "null");
-        else if (d->kind == F_OTHER) s = json_loads(d->schema, 0, NULL);
         else s = json_object();
         if (d->doc) json_object_set_new(s, "description", json_string(d->doc));
         json_object_set_new(props, d->name, s);

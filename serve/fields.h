@@ -24,7 +24,6 @@ typedef struct field {
     int routes;                       /* FOR_CHAT | FOR_TEXT                                */
     double lo, hi;
     size_t offset;
-    const char *schema;               /* F_OTHER: its JSON schema                           */
     const char *doc;
 } field;
 extern const field chat_field_table[];                  /* ends with name NULL */
@@ -32,11 +31,12 @@ extern const field chat_field_table[];                  /* ends with name NULL *
 /* Reads every scalar of `body` into *f (set to defaults beforehand); unknown and ignored fields
  * become strings in `warnings`. */
 int fields_read(chat_fields *f, const json_t *body, int route, json_t *warnings, api_error *e);
-/* JSON schema properties for a route. */
-json_t *fields_schema(int route);
+/* JSON schema properties for a route; `others` has those of F_OTHER fields by name. */
+json_t *fields_schema(int route, const json_t *others);
 
 /* One object field with a type and range; absent or null leaves *out alone. */
-int field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out, api_error *e);
+int field_int(const json_t *o, const char *name, int64_t lo, int64_t hi, int64_t *out,
+              api_error *e);
 int field_bool(const json_t *o, const char *name, bool *out, api_error *e);
 const char *json_kind(const json_t *v);                 /* "a string", "an object", ...     */
 

@@ -55,7 +55,8 @@ json_t *files_put(file_store *s, int tenant, const char *name, blob *data, api_e
     file *f = vl_calloc(1, sizeof *f);
     if (!f || data->len > s->max_bytes) {
         free(f);
-        api_fail(e, 413, "file_too_large", "file", "at most %zu bytes of files are kept", s->max_bytes);
+        api_fail(e, 413, "file_too_large", "file", "at most %zu bytes of files are kept",
+                 s->max_bytes);
         return NULL;
     }
     new_id(f->id, sizeof f->id, "file-");

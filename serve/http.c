@@ -193,7 +193,9 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max) {
     ssize_t n = s->read(s->user, buf, max);
     set_deadline(s->r->http, s->r->c, write_stall_s, true);
     if (n > 0) s->r->sent += (size_t)n;
-    return n > 0 ? n : n == 0 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+    return n > 0    ? n
+           : n == 0 ? MHD_CONTENT_READER_END_OF_STREAM
+                    : MHD_CONTENT_READER_END_WITH_ERROR;
 }
 
 static void stream_end(void *cls) {
@@ -295,7 +297,8 @@ static int check_framing(http_request *r, const char *version, api_error *e) {
 static bool same_key(const char *key, const char *given) {
     size_t n = strlen(key), m = strlen(given);
     unsigned diff = (unsigned)(n ^ m) | (unsigned)((n ^ m) >> 8);
-    for (size_t i = 0; i < n; i++) diff |= (unsigned char)key[i] ^ (unsigned char)given[m ? i % m : 0];
+    for (size_t i = 0; i < n; i++)
+        diff |= (unsigned char)key[i] ^ (unsigned char)given[m ? i % m : 0];
     return diff == 0;
 }
 
@@ -351,8 +354,9 @@ static int find_route(http_request *r, const char *method, api_error *e) {
         r->tail = prefix ? r->path + n : "";
         return 0;
     }
-    return path_known ? api_fail(e, 405, "method_not_allowed", NULL, "%s is not for this path", method)
-                      : api_fail(e, 404, "not_found", NULL, "there is nothing at this path");
+    return path_known
+               ? api_fail(e, 405, "method_not_allowed", NULL, "%s is not for this path", method)
+               : api_fail(e, 404, "not_found", NULL, "there is nothing at this path");
 }
 
 static int check_body(http_request *r, api_error *e) {
@@ -368,7 +372,8 @@ static int check_body(http_request *r, api_error *e) {
     bool json = !strncasecmp(r->content_type, "application/json", 16);
     int flags = r->route->flags;
     if (body && (flags & R_JSON) && !json && !((flags & R_UPLOAD) && form))
-        return api_fail(e, 415, "unsupported_media_type", NULL, "send Content-Type: application/json%s",
+        return api_fail(e, 415, "unsupported_media_type", NULL,
+                        "send Content-Type: application/json%s",
                         flags & R_UPLOAD ? " or multipart/form-data" : "");
     if (atomic_load(&r->srv->draining) && !(flags & R_LIVE)) {
         e->retry_after = 5;
@@ -605,56 +610,4 @@ void http_close(http_server *h) {
     pthread_join(h->reaper, NULL);
     pthread_mutex_destroy(&h->lock);
     free(h);
-}
-
-/* ---- multipart ---------------------------------------------------------------------------- */
-
-typedef struct form {
-    int (*fn)(void *user, const char *name, const char *filename, const char *data, size_t len);
-    void *user;
-    char *name, *filename, *data;
-    size_t len;
-    int fields, rc;
-} form;
-
-static void form_flush(form *f) {
-    if (f->name && f->rc == 0) f->rc = f->fn(f->user, f->name, f->filename, f->data, f->len);
-    free(f->name);
-    free(f->filename);
-    free(f->data);
-    f->name = f->filename = f->data = NULL;
-    f->len = 0;
-}
-
-static enum MHD_Result form_part(void *cls, enum MHD_ValueKind kind, const char *key,
-                                 const char *filename, const char *type, const char *encoding,
-                                 const char *data, uint64_t off, size_t size) {
-    form *f = cls;
-    (void)kind;
-    (void)type;
-    (void)encoding;
-    if (off == 0) {
-        form_flush(f);
-        if (!key || ++f->fields > 64) return MHD_NO;
-        f->name = strdup(key);
-        f->filename = filename ? strdup(filename) : NULL;
-    }
-    char *p = realloc(f->data, f->len + size + 1);
-    if (!p) return MHD_NO;
-    memcpy(p + f->len, data, size);
-    f->data = p;
-    f->len += size;
-    p[f->len] = 0;
-    return f->rc ? MHD_NO : MHD_YES;
-}
-
-int http_form(http_request *r, int (*fn)(void *user, const char *name, const char *filename,
-                                         const char *data, size_t len), void *user, api_error *e) {
-    form f = {.fn = fn, .user = user};
-    struct MHD_PostProcessor *pp = MHD_create_post_processor(r->conn, 64 << 10, form_part, &f);
-    bool ok = pp && r->len && MHD_post_process(pp, r->body, r->len) == MHD_YES;
-    ok = pp && MHD_destroy_post_processor(pp) == MHD_YES && ok;
-    form_flush(&f);
-    if (f.rc) return -1;              /* fn has said why */
-    return ok && f.fields ? 0 : api_fail(e, 400, "invalid_form", NULL, "malformed multipart/form-data");
 }

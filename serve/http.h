@@ -52,8 +52,9 @@ void http_bytes(http_request *r, int status, const char *type, const void *data,
                 bool copy, const char *header, const char *header_value);
 /* Streams: `read` fills buf with up to max bytes and returns how many, 0 at the end, -1 on
  * failure; it may block but not much longer than a second. `end` always runs, once. */
-void http_stream(http_request *r, const char *type, ssize_t (*read)(void *user, char *buf, size_t max),
-                 void (*end)(void *user), void *user);
+void http_stream(http_request *r, const char *type,
+                 ssize_t (*read)(void *user, char *buf, size_t max), void (*end)(void *user),
+                 void *user);
 /* Has the client gone away? */
 bool http_gone(const http_request *r);
 const char *http_header(const http_request *r, const char *name);

@@ -27,8 +27,10 @@ struct job_store {
 
 static const char schema_sql[] =
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;"
-    "CREATE TABLE IF NOT EXISTS jobs(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, status TEXT NOT NULL,"
-    " created INTEGER NOT NULL, finished INTEGER, request TEXT NOT NULL, http INTEGER, result TEXT);"
+    "CREATE TABLE IF NOT EXISTS jobs(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, status TEXT NOT "
+    "NULL,"
+    " created INTEGER NOT NULL, finished INTEGER, request TEXT NOT NULL, http INTEGER, result "
+    "TEXT);"
     "CREATE INDEX IF NOT EXISTS by_status ON jobs(status, created);"
     "UPDATE jobs SET status='queued' WHERE status='running';";
 
@@ -58,7 +60,8 @@ static int tenant_index(const job_store *s, const char *name) {
 static sqlite3_stmt *prepare(job_store *s, const char *sql, const char *const *args) {
     sqlite3_stmt *st = NULL;
     if (sqlite3_prepare_v2(s->db, sql, -1, &st, NULL) != SQLITE_OK) return NULL;
-    for (int i = 0; args && args[i]; i++) sqlite3_bind_text(st, i + 1, args[i], -1, SQLITE_TRANSIENT);
+    for (int i = 0; args && args[i]; i++)
+        sqlite3_bind_text(st, i + 1, args[i], -1, SQLITE_TRANSIENT);
     return st;
 }
 
@@ -82,8 +85,11 @@ typedef struct job { char id[40], tenant[33]; char *request; } job;
 
 /* Takes the oldest queued job. Called with the lock held. */
 static bool claim(job_store *s, job *j) {
-    sqlite3_stmt *st = prepare(s, "UPDATE jobs SET status='running' WHERE id=(SELECT id FROM jobs WHERE"
-        " status='queued' ORDER BY created, rowid LIMIT 1) RETURNING id, tenant, request", NULL);
+    sqlite3_stmt *st =
+        prepare(s,
+                "UPDATE jobs SET status='running' WHERE id=(SELECT id FROM jobs WHERE"
+                " status='queued' ORDER BY created, rowid LIMIT 1) RETURNING id, tenant, request",
+                NULL);
     bool got = st && sqlite3_step(st) == SQLITE_ROW;
     if (got) {
         snprintf(j->id, sizeof j->id, "%s", (const char *)sqlite3_column_text(st, 0));
@@ -120,8 +126,8 @@ static char *run_job(job_store *s, int worker, const job *j, int *status) {
     chat *c = vl_calloc(1, sizeof *c);
     vl_assert(c, "out of memory for a job of %zu bytes", sizeof *c);
     json_t *body = json_loads(j->request, 0, NULL), *result = NULL;
-    int rc = chat_open(c, s->srv, FOR_CHAT, body, NULL, tenant_index(s, j->tenant), BACKGROUND, vl_now(),
-                       &e);
+    int rc = chat_open(c, s->srv, FOR_CHAT, body, NULL, tenant_index(s, j->tenant), BACKGROUND,
+                       vl_now(), &e);
     c->f.stream = false;
     if (rc == 0) rc = start_patiently(s, worker, c, &e);
     while (rc == 0 && c->left) {
@@ -144,7 +150,10 @@ static char *run_job(job_store *s, int worker, const job *j, int *status) {
 /* Called with the lock held. */
 static void finish_job(job_store *s, int worker, const job *j, int status, const char *text) {
     bool cancelled = s->running[worker].cancel, again = s->stop && status != 200 && !cancelled;
-    const char *state = again ? "queued" : status == 200 ? "done" : cancelled ? "cancelled" : "failed";
+    const char *state = again           ? "queued"
+                        : status == 200 ? "done"
+                        : cancelled     ? "cancelled"
+                                        : "failed";
     char code[16], now[24];
     snprintf(code, sizeof code, "%d", status);
     snprintf(now, sizeof now, "%lld", (long long)time(NULL));
@@ -201,7 +210,9 @@ int jobs_open(job_store **out, server *srv, vl_err *err) {
         return -1;
     }
     snprintf(old, sizeof old, "%lld", (long long)time(NULL) - KEEP_SECONDS);
-    execute(s, "DELETE FROM jobs WHERE status NOT IN ('queued','running') AND finished < CAST(?1 AS INTEGER)",
+    execute(s,
+            "DELETE FROM jobs WHERE status NOT IN ('queued','running') AND finished < CAST(?1 AS "
+            "INTEGER)",
             (const char *[]){old, NULL});
     for (int i = 0; i < WORKERS; i++)
         if (pthread_create(&s->workers[i], NULL, worker_main, s))
@@ -228,9 +239,10 @@ void jobs_free(job_store *s) {
 
 static json_t *describe(const job_store *s, sqlite3_stmt *st, bool with_result) {
     const char *result = (const char *)sqlite3_column_text(st, 5);
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:b}", "id", sqlite3_column_text(st, 0), "object", "job",
-        "status", sqlite3_column_text(st, 1), "created_at", (json_int_t)sqlite3_column_int64(st, 2),
-        "durable", s->srv->config.state_dir != NULL);
+    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:b}", "id", sqlite3_column_text(st, 0), "object",
+                          "job", "status", sqlite3_column_text(st, 1), "created_at",
+                          (json_int_t)sqlite3_column_int64(st, 2), "durable",
+                          s->srv->config.state_dir != NULL);
     if (sqlite3_column_int64(st, 3))
         json_object_set_new(o, "finished_at", json_integer(sqlite3_column_int64(st, 3)));
     if (with_result && result && *result) {
@@ -254,7 +266,8 @@ json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
     pthread_mutex_lock(&s->lock);
     const char *args[] = {id, name, now, text ? text : "{}", NULL};
     if (s->stop || count(s, "SELECT count(*) FROM jobs WHERE status='queued'") >= MAX_QUEUED) {
-        api_fail(e, 429, "queue_full", NULL, "%d jobs are queued already; try again later", MAX_QUEUED);
+        api_fail(e, 429, "queue_full", NULL, "%d jobs are queued already; try again later",
+                 MAX_QUEUED);
         e->retry_after = 30;
     } else if (execute(s, "INSERT INTO jobs(id, tenant, status, created, request) VALUES(?1, ?2, "
                           "'queued', CAST(?3 AS INTEGER), ?4)", args)) {
@@ -262,7 +275,8 @@ json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
         log_json("error", "job storage", json_pack("{s:s}", "error", sqlite3_errmsg(s->db)));
     } else {
         o = json_pack("{s:s,s:s,s:s,s:I,s:b}", "id", id, "object", "job", "status", "queued",
-                      "created_at", (json_int_t)atoll(now), "durable", s->srv->config.state_dir != NULL);
+                      "created_at", (json_int_t)atoll(now), "durable",
+                      s->srv->config.state_dir != NULL);
         pthread_cond_signal(&s->more);
     }
     pthread_mutex_unlock(&s->lock);
@@ -294,9 +308,13 @@ json_t *jobs_list(job_store *s, int tenant, api_error *e) {
     tenant_name(s, tenant, name);
     (void)e;
     pthread_mutex_lock(&s->lock);
-    sqlite3_stmt *st = prepare(s, "SELECT " JOB_COLUMNS " FROM jobs WHERE tenant=?1 ORDER BY created DESC,"
-                               " rowid DESC LIMIT 100", (const char *[]){name, NULL});
-    while (st && sqlite3_step(st) == SQLITE_ROW) json_array_append_new(list, describe(s, st, false));
+    sqlite3_stmt *st =
+        prepare(s,
+                "SELECT " JOB_COLUMNS " FROM jobs WHERE tenant=?1 ORDER BY created DESC,"
+                " rowid DESC LIMIT 100",
+                (const char *[]){name, NULL});
+    while (st && sqlite3_step(st) == SQLITE_ROW)
+        json_array_append_new(list, describe(s, st, false));
     sqlite3_finalize(st);
     pthread_mutex_unlock(&s->lock);
     return json_pack("{s:s,s:o}", "object", "list", "data", list);
@@ -312,7 +330,8 @@ json_t *jobs_cancel(job_store *s, int tenant, const char *id, api_error *e) {
             if (!strcmp(s->running[i].id, id)) s->running[i].cancel = true;
         json_object_set_new(o, "status", json_string("cancelling"));
     } else if (o && !strcmp(status, "queued")) {
-        execute(s, "UPDATE jobs SET status='cancelled', finished=strftime('%s','now') WHERE id=?1", args);
+        execute(s, "UPDATE jobs SET status='cancelled', finished=strftime('%s','now') WHERE id=?1",
+                args);
         json_object_set_new(o, "status", json_string("cancelled"));
     } else if (o) {
         execute(s, "DELETE FROM jobs WHERE id=?1", args);

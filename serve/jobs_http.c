@@ -30,13 +30,15 @@ void route_job_submit(http_request *r) {
     size_t i;
     chat *c = vl_calloc(1, sizeof *c);
     vl_assert(c, "out of memory for a job of %zu bytes", sizeof *c);
-    json_array_foreach(json_object_get(r->json, "messages"), i, m)
-        if (!e.status && refers_to_files(json_object_get(m, "content")) &&
-            !json_is_string(json_object_get(m, "content")))
-            api_fail(&e, 400, "file_in_job", "messages",
-                     "a job must carry its pictures as data URLs: uploaded files do not outlive a restart");
+    json_array_foreach(json_object_get(r->json, "messages"), i,
+                       m) if (!e.status && refers_to_files(json_object_get(m, "content")) &&
+                              !json_is_string(json_object_get(m, "content")))
+        api_fail(
+            &e, 400, "file_in_job", "messages",
+            "a job must carry its pictures as data URLs: uploaded files do not outlive a restart");
     if (!e.status) {
-        if (chat_open(c, r->srv, FOR_CHAT, r->json, NULL, r->tenant, BACKGROUND, r->arrived, &e) == 0)
+        if (chat_open(c, r->srv, FOR_CHAT, r->json, NULL, r->tenant, BACKGROUND, r->arrived, &e) ==
+            0)
             o = jobs_submit(r->srv->jobs, r->tenant, r->json, &e);
         chat_free(c);
     }

@@ -29,17 +29,20 @@ static const struct metric_desc {
     [M_REJECTED] = {"rejected_total", COUNTER, "reason", 0, 0, "requests turned away"},
     [M_CANCELLED] = {"cancelled_total", COUNTER, "stage", 0, 0, "generations cancelled, by stage"},
     [M_FORMATS] = {"image_format_total", COUNTER, "format", "result", 0, "pictures received"},
-    [M_TOKENS] = {"tokens_total", COUNTER, "kind", 0, 0, "prompt, image, cached, completion tokens"},
+    [M_TOKENS] = {"tokens_total", COUNTER, "kind", 0, 0,
+                  "prompt, image, cached, completion tokens"},
     [M_NAN] = {"nan_logits_total", COUNTER, 0, 0, 0, "answers stopped by NaN or infinity"},
     [M_REPETITION] = {"repetition_stops_total", COUNTER, 0, 0, 0, "answers stopped as loops"},
     [M_RESULT_HITS] = {"result_cache_hits", COUNTER, 0, 0, 0, "whole answers from the cache"},
     [M_RESULT_MISSES] = {"result_cache_misses", COUNTER, 0, 0, 0, "cacheable answers computed"},
     [M_RESULT_BYTES] = {"result_cache_bytes", GAUGE, 0, 0, 0, "bytes of cached answers"},
-    [M_PREFIX_HITS] = {"prefix_cache_hits", COUNTER, 0, 0, 0, "prompt tokens found in the KV cache"},
+    [M_PREFIX_HITS] = {"prefix_cache_hits", COUNTER, 0, 0, 0,
+                       "prompt tokens found in the KV cache"},
     [M_PREFIX_MISSES] = {"prefix_cache_misses", COUNTER, 0, 0, 0, "prompt tokens computed"},
     [M_PREFIX_BLOCKS] = {"prefix_cache_blocks", GAUGE, 0, 0, 0, "KV blocks of 64 tokens in use"},
     [M_IMAGE_HITS] = {"image_cache_hits", COUNTER, 0, 0, 0, "encoded pictures found in the cache"},
-    [M_IMAGE_MISSES] = {"image_cache_misses", COUNTER, 0, 0, 0, "encoded pictures not in the cache"},
+    [M_IMAGE_MISSES] = {"image_cache_misses", COUNTER, 0, 0, 0,
+                        "encoded pictures not in the cache"},
     [M_IMAGE_BYTES] = {"image_cache_bytes", GAUGE, 0, 0, 0, "bytes of cached encoded pictures"},
     [M_QUEUE_DEPTH] = {"queue_depth", GAUGE, 0, 0, 0, "requests waiting for the engine"},
     [M_INFLIGHT] = {"inflight", GAUGE, 0, 0, 0, "requests in the engine"},
@@ -189,8 +192,10 @@ char *metrics_text(metrics *m, size_t *len) {
         if (d->kind == HISTOGRAM) write_histogram(f, m, id);
         else if (d->label1) write_series(f, m, id);
         else if (id == M_BUILD)
-            fprintf(f, "vitreous_build_info{version=\"%s\",model=\"%s\",backend=\"%s\",dtype=\"%s\"}"
-                    " 1\n", VL_VERSION, m->model, m->backend, m->dtype);
+            fprintf(f,
+                    "vitreous_build_info{version=\"%s\",model=\"%s\",backend=\"%s\",dtype=\"%s\"}"
+                    " 1\n",
+                    VL_VERSION, m->model, m->backend, m->dtype);
         else fprintf(f, "vitreous_%s %.17g\n", d->name, m->plain[id]);
     }
     pthread_mutex_unlock(&m->lock);

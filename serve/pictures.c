@@ -77,16 +77,19 @@ int data_url_decode(const char *url, size_t len, size_t max_bytes, blob *out, ap
     if (room > max_bytes * 4)         /* even if every character were escaped or blank */
         return api_fail(e, 413, "image_too_large", param, "an image may have at most %zu bytes",
                         max_bytes);
-    if (!(out->data = malloc(room))) return api_fail(e, 500, "out_of_memory", param, "out of memory");
+    if (!(out->data = malloc(room)))
+        return api_fail(e, 500, "out_of_memory", param, "out of memory");
     if (base64_decode(comma + 1, end, out) || !out->len) {
         free(out->data);
         *out = (blob){0};
-        return api_fail(e, 400, "invalid_base64", param, "the image's base64 is malformed or empty");
+        return api_fail(e, 400, "invalid_base64", param,
+                        "the image's base64 is malformed or empty");
     }
     if (out->len <= max_bytes) return 0;
     free(out->data);
     *out = (blob){0};
-    return api_fail(e, 413, "image_too_large", param, "an image may have at most %zu bytes", max_bytes);
+    return api_fail(e, 413, "image_too_large", param, "an image may have at most %zu bytes",
+                    max_bytes);
 }
 
 /* ---- budgets ------------------------------------------------------------------------------ */
@@ -94,7 +97,8 @@ int data_url_decode(const char *url, size_t len, size_t max_bytes, blob *out, ap
 bool picture_preset(const server *srv, const char *name, picture_limits *out) {
     const vl_model_info *m = srv->info;
     const int64_t low = 512 * 512;    /* detail "low" */
-    if (!strcmp(name, "auto")) *out = (picture_limits){srv->config.min_pixels, srv->config.max_pixels};
+    if (!strcmp(name, "auto"))
+        *out = (picture_limits){srv->config.min_pixels, srv->config.max_pixels};
     else if (!strcmp(name, "high")) *out = (picture_limits){m->min_pixels, m->max_pixels};
     else if (!strcmp(name, "low"))
         *out = (picture_limits){m->min_pixels < low ? m->min_pixels : low,
@@ -163,7 +167,8 @@ int picture_load(server *srv, const void *bytes, size_t len, picture_limits limi
     pthread_once(&decoders_once, decoders_init);
     while (sem_wait(&decoders)) continue;
     int rc;
-    if (confined && (rc = sandbox_decode(srv->sandbox, bytes, len, &p, cfg->picture_s, &c, &err)) == 0) {
+    if (confined &&
+        (rc = sandbox_decode(srv->sandbox, bytes, len, &p, cfg->picture_s, &c, &err)) == 0) {
         p.max_bytes = (int64_t)c.len;
         rc = vl_picture_load(out, srv->model, c.ppm, c.len, "image", &p, &err);
     } else if (!confined) {

@@ -76,7 +76,8 @@ static frag class_frag(parser *r, span *v, int n, bool negate) {
 
 /* \d \w \s and their opposites into v; false if c is none of them. */
 static bool named_class(int c, span *v, int *n) {
-    static const span digit[] = {{'0', '9'}}, word[] = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
+    static const span digit[] = {{'0', '9'}},
+                      word[] = {{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
     static const span space[] = {{'\t', '\r'}, {' ', ' '}};
     static const struct { int c; const span *v; int n; } names[] = {
         {'d', digit, 1}, {'w', word, 4}, {'s', space, 2}};
@@ -247,7 +248,8 @@ static int parse_alternatives(parser *r, frag *out) {
     return 0;
 }
 
-int regex_build(nfa *a, const char *regex, bool in_json, frag *out, const char *what, api_error *e) {
+int regex_build(nfa *a, const char *regex, bool in_json, frag *out, const char *what,
+                api_error *e) {
     parser r = {.a = a, .p = regex, .what = what, .in_json = in_json, .e = e};
     if (strlen(regex) > MAX_REGEX) return bad(&r, "longer than 16384 bytes");
     if (*r.p == '^') r.p++;

@@ -23,7 +23,8 @@ static void reply_error(http_request *r, int status, const char *code, const cha
 static void route_health(http_request *r) {
     scheduler_state st;
     scheduler_get_state(r->srv->scheduler, &st);
-    if (st.broken) reply_error(r, 503, "engine_failed", "the engine has failed and must be restarted");
+    if (st.broken)
+        reply_error(r, 503, "engine_failed", "the engine has failed and must be restarted");
     else http_json(r, 200, json_pack("{s:s}", "status", "ok"));
 }
 
@@ -68,8 +69,8 @@ static void route_metrics(http_request *r) {
     size_t n = 0;
     refresh_gauges(r->srv);
     char *text = metrics_text(r->srv->metrics, &n);
-    http_bytes(r, 200, "text/plain; version=0.0.4; charset=utf-8", text ? text : "", text ? n : 0, true,
-               NULL, NULL);
+    http_bytes(r, 200, "text/plain; version=0.0.4; charset=utf-8", text ? text : "", text ? n : 0,
+               true, NULL, NULL);
     free(text);
 }
 
@@ -114,10 +115,10 @@ static void route_props(http_request *r) {
 }
 
 static json_t *model_object(const server *srv) {
-    return json_pack("{s:s,s:s,s:I,s:s,s:I,s:{s:[ss],s:[s]}}", "id", srv->model_id, "object", "model",
-        "created", (json_int_t)srv->started_unix, "owned_by", "vitreous", "max_model_len",
-        (json_int_t)srv->info->context, "architecture", "input_modalities", "text", "image",
-        "output_modalities", "text");
+    return json_pack("{s:s,s:s,s:I,s:s,s:I,s:{s:[ss],s:[s]}}", "id", srv->model_id, "object",
+                     "model", "created", (json_int_t)srv->started_unix, "owned_by", "vitreous",
+                     "max_model_len", (json_int_t)srv->info->context, "architecture",
+                     "input_modalities", "text", "image", "output_modalities", "text");
 }
 
 static void route_models(http_request *r) {
@@ -140,9 +141,11 @@ static void route_tokenize(http_request *r) {
     bool special = false;
     int32_t *ids;
     size_t n;
-    if (field_bool(r->json, "special", &special, &e) == 0 && !json_is_string(text)) api_fail(&e, 400, "invalid_type", "content", "content must be a string");
-    if (!e.status && vl_tokenize(r->srv->model, json_string_value(text), json_string_length(text), special,
-                         &ids, &n, &err)) api_fail_engine(&e, &err, "content");
+    if (field_bool(r->json, "special", &special, &e) == 0 && !json_is_string(text))
+        api_fail(&e, 400, "invalid_type", "content", "content must be a string");
+    if (!e.status && vl_tokenize(r->srv->model, json_string_value(text), json_string_length(text),
+                                 special, &ids, &n, &err))
+        api_fail_engine(&e, &err, "content");
     if (e.status) {
         http_error(r, &e);
         return;
@@ -180,7 +183,8 @@ static void route_detokenize(http_request *r) {
     }
     json_t *s = json_stringn(text, len);    /* NULL when the bytes are no UTF-8 */
     json_t *bytes = json_array();
-    for (i = 0; !s && i < len; i++) json_array_append_new(bytes, json_integer((unsigned char)text[i]));
+    for (i = 0; !s && i < len; i++)
+        json_array_append_new(bytes, json_integer((unsigned char)text[i]));
     free(text);
     http_json(r, 200, s ? json_pack("{s:o}", "content", s)
                         : json_pack("{s:n,s:O}", "content", "bytes", bytes));
@@ -198,9 +202,12 @@ static void route_template(http_request *r) {
         http_error(r, &e);
         return;
     }
-    char *messages = json_dumps(m, 0), *tools = json_is_array(t) ? json_dumps(t, 0) : NULL, *text = NULL;
-    unsigned flags = (generation ? 0 : VL_NO_GENERATION_PROMPT) | (vision_id ? VL_ADD_VISION_ID : 0);
-    if (!json_is_array(m)) api_fail(&e, 400, "invalid_type", "messages", "messages must be an array");
+    char *messages = json_dumps(m, 0), *tools = json_is_array(t) ? json_dumps(t, 0) : NULL,
+         *text = NULL;
+    unsigned flags =
+        (generation ? 0 : VL_NO_GENERATION_PROMPT) | (vision_id ? VL_ADD_VISION_ID : 0);
+    if (!json_is_array(m))
+        api_fail(&e, 400, "invalid_type", "messages", "messages must be an array");
     else if (vl_render(r->srv->model, messages, tools, flags, &text, &err))
         api_fail_engine(&e, &err, "messages");
     free(messages);
@@ -224,8 +231,10 @@ static json_t *preset_sizes(server *srv, const json_t *report) {
         picture_preset(srv, vl_preset_names[i], &lim);
         if (vl_smart_resize(h, w, factor, lim.min_pixels, lim.max_pixels, &oh, &ow, &err)) continue;
         int tokens = oh / factor * (ow / factor);
-        json_object_set_new(o, vl_preset_names[i], json_pack("{s:i,s:i,s:i,s:o}", "resized_width", ow,
-            "resized_height", oh, "tokens", tokens, "estimate", picture_estimate(srv, tokens)));
+        json_object_set_new(o, vl_preset_names[i],
+                            json_pack("{s:i,s:i,s:i,s:o}", "resized_width", ow, "resized_height",
+                                      oh, "tokens", tokens, "estimate",
+                                      picture_estimate(srv, tokens)));
     }
     return o;
 }
@@ -250,7 +259,8 @@ static void route_preprocess(http_request *r) {
         rc = api_fail(&e, 400, "invalid_value", "min_pixels", "min_pixels is above max_pixels");
     if (rc == 0 && !files) {
         if (!json_is_string(image))
-            rc = api_fail(&e, 400, "invalid_type", "image", "image must be a data: URL or a file id");
+            rc = api_fail(&e, 400, "invalid_type", "image",
+                          "image must be a data: URL or a file id");
         else if (!strncmp(json_string_value(image), "file-", 5))
             rc = files_get(r->srv->files, r->tenant, json_string_value(image), &data, &e);
         else
@@ -304,12 +314,15 @@ static void route_file_list(http_request *r) {
 static void route_file_get(http_request *r) {
     json_t *o = files_info(r->srv->files, r->tenant, r->tail);
     if (o) http_json(r, 200, o);
-    else reply_error(r, 404, "file_not_found", "no such file; it may have been displaced by newer ones");
+    else
+        reply_error(r, 404, "file_not_found",
+                    "no such file; it may have been displaced by newer ones");
 }
 
 static void route_file_delete(http_request *r) {
     if (files_delete(r->srv->files, r->tenant, r->tail))
-        http_json(r, 200, json_pack("{s:s,s:s,s:b}", "id", r->tail, "object", "file", "deleted", 1));
+        http_json(r, 200,
+                  json_pack("{s:s,s:s,s:b}", "id", r->tail, "object", "file", "deleted", 1));
     else reply_error(r, 404, "file_not_found", "no such file");
 }
 
@@ -325,7 +338,8 @@ const route routes[] = {
     {"GET", "/openapi.json", route_openapi, R_LIVE, "This description"},
     {"GET", "/v1/models", route_models, R_LIVE, "The one model that is loaded"},
     {"GET", "/v1/models/", route_model, R_LIVE, "One model"},
-    {"POST", "/v1/chat/completions", route_chat, R_JSON | R_UPLOAD, "Answer a conversation with pictures"},
+    {"POST", "/v1/chat/completions", route_chat, R_JSON | R_UPLOAD,
+     "Answer a conversation with pictures"},
     {"POST", "/v1/completions", route_completions, R_JSON, "Continue a text"},
     {"POST", "/v1/preprocess", route_preprocess, R_JSON | R_UPLOAD,
      "What would be done to a picture, and what it would cost"},

@@ -245,7 +245,8 @@ int sandbox_decode(sandbox *s, const void *bytes, size_t len, const vl_picture_p
     if (memory < 0 || ftruncate(memory, (off_t)(sizeof o + len)) || pipe2(p, O_CLOEXEC)) {
         vl_fail(err, VL_E_IO, "picture sandbox: %s", strerror(errno));
     } else if (pwrite(memory, &o, sizeof o, 0) != (ssize_t)sizeof o ||
-               pwrite(memory, bytes, len, sizeof o) != (ssize_t)len || send_order(s, memory, p[1])) {
+               pwrite(memory, bytes, len, sizeof o) != (ssize_t)len ||
+               send_order(s, memory, p[1])) {
         vl_fail(err, VL_E_IO, "picture sandbox: the helper process is gone");
     } else {
         close(p[1]);

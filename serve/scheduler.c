@@ -162,7 +162,8 @@ static int on_event(void *user, const vl_event *ev) {
     }
     t->stage = ev->kind;
     if (ev->kind == VL_EV_TOKEN) {
-        if (t->last_token == 0) metrics_observe(s->srv->metrics, M_T_TTFT, t->ttft_s = now - t->arrived);
+        if (t->last_token == 0)
+            metrics_observe(s->srv->metrics, M_T_TTFT, t->ttft_s = now - t->arrived);
         else metrics_observe(s->srv->metrics, M_T_ITL, now - t->last_token);
         t->last_token = now;
     }
@@ -363,8 +364,8 @@ int scheduler_submit(scheduler *s, task **tasks, int n, api_error *e) {
                                       : s->stop ? "shutting down" : "still starting");
         e->retry_after = 2;
     } else if (tasks[0]->priority == INTERACTIVE && s->n_waiting + n > s->srv->config.queue) {
-        rc = api_fail(e, 429, "queue_full", NULL, "%d requests are waiting already; try again later",
-                      s->n_waiting);
+        rc = api_fail(e, 429, "queue_full", NULL,
+                      "%d requests are waiting already; try again later", s->n_waiting);
         e->retry_after = retry < 60 ? retry : 60;
         metrics_add(s->srv->metrics, M_REJECTED, "queue_full", NULL, 1);
     }

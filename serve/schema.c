@@ -13,7 +13,13 @@
 
 enum { MAX_LEVELS = 24, ANY_LEVELS = 5, MAX_LENGTH = 2000, MAX_SPAN = 2000 };
 
-typedef struct builder { nfa *a; const json_t *root; const char *what; api_error *e; int level; } builder;
+typedef struct builder {
+    nfa *a;
+    const json_t *root;
+    const char *what;
+    api_error *e;
+    int level;
+} builder;
 
 static int value(builder *b, const json_t *s, frag *out);
 
@@ -34,8 +40,8 @@ static frag json_char(builder *b) {
     f = nfa_alt(b->a, f, nfa_range(b->a, 0x23, 0x5B));
     f = nfa_alt(b->a, f, nfa_range(b->a, 0x5D, 0x10FFFF));
     frag esc;
-    from_regex(b, "\\\\([\"\\\\/bfnrt]|u[0-9a-cA-CefEF][0-9a-fA-F]{3}|u[dD][0-7][0-9a-fA-F]{2})", false,
-               &esc);                 /* no lone surrogates */
+    from_regex(b, "\\\\([\"\\\\/bfnrt]|u[0-9a-cA-CefEF][0-9a-fA-F]{3}|u[dD][0-7][0-9a-fA-F]{2})",
+               false, &esc);                 /* no lone surrogates */
     return nfa_alt(b->a, f, esc);
 }
 
@@ -44,10 +50,12 @@ static frag quoted(builder *b, frag inside) {
 }
 
 static int string_value(builder *b, const json_t *s, frag *out) {
-    static const struct { const char *name, *regex; } formats[] = {
+    static const struct { const char *name, *regex;
+    } formats[] = {
         {"date", "\\d{4}-\\d{2}-\\d{2}"},
         {"time", "\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,6})?(Z|[+-]\\d{2}:\\d{2})?"},
-        {"date-time", "\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,6})?(Z|[+-]\\d{2}:\\d{2})"},
+        {"date-time",
+         "\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,6})?(Z|[+-]\\d{2}:\\d{2})"},
         {"uuid", "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"},
     };
     const char *pattern = json_string_value(json_object_get(s, "pattern"));
@@ -74,7 +82,8 @@ static int string_value(builder *b, const json_t *s, frag *out) {
 
 static int integer_value(builder *b, const json_t *s, frag *out) {
     int64_t lo = INT64_MIN, hi = INT64_MAX, big = INT64_C(1) << 53;
-    if (field_int(s, "minimum", -big, big, &lo, b->e) || field_int(s, "maximum", -big, big, &hi, b->e))
+    if (field_int(s, "minimum", -big, big, &lo, b->e) ||
+        field_int(s, "maximum", -big, big, &hi, b->e))
         return -1;
     bool has_lo = lo != INT64_MIN, has_hi = hi != INT64_MAX;
     if (has_lo && has_hi && hi - lo >= 0 && hi - lo <= MAX_SPAN) {
@@ -87,7 +96,10 @@ static int integer_value(builder *b, const json_t *s, frag *out) {
     }
     if (has_hi || (has_lo && lo != 0 && lo != 1))
         return refuse(b, "integer bounds must be minimum 0 or 1, or span at most", "2000 values");
-    return from_regex(b, !has_lo ? "-?(0|[1-9]\\d{0,14})" : lo ? "[1-9]\\d{0,14}" : "0|[1-9]\\d{0,14}",
+    return from_regex(b,
+                      !has_lo ? "-?(0|[1-9]\\d{0,14})"
+                      : lo    ? "[1-9]\\d{0,14}"
+                              : "0|[1-9]\\d{0,14}",
                       false, out);
 }
 
@@ -238,11 +250,17 @@ static int typed(builder *b, const json_t *s, const char *type, frag *out) {
 }
 
 static int check_keywords(builder *b, const json_t *s) {
-    static const char *const known[] = {
-        "type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems",
-        "maxItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "anyOf", "oneOf",
-        "allOf", "$ref", "$defs", "definitions", "title", "description", "default", "examples", "$schema",
-        "$id", "$comment", "strict", "nullable", "deprecated", "readOnly", "writeOnly"};
+    static const char *const known[] = {"type",       "enum",        "const",
+                                        "properties", "required",    "additionalProperties",
+                                        "items",      "minItems",    "maxItems",
+                                        "minLength",  "maxLength",   "pattern",
+                                        "format",     "minimum",     "maximum",
+                                        "anyOf",      "oneOf",       "allOf",
+                                        "$ref",       "$defs",       "definitions",
+                                        "title",      "description", "default",
+                                        "examples",   "$schema",     "$id",
+                                        "$comment",   "strict",      "nullable",
+                                        "deprecated", "readOnly",    "writeOnly"};
     const char *name;
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)s, name, v) {
@@ -256,7 +274,8 @@ static int check_keywords(builder *b, const json_t *s) {
 static int any_of(builder *b, const json_t *list, bool literals, frag *out) {
     size_t i;
     json_t *v;
-    if (!json_is_array(list) || !json_array_size(list)) return refuse(b, "an empty list of", "choices");
+    if (!json_is_array(list) || !json_array_size(list))
+        return refuse(b, "an empty list of", "choices");
     json_array_foreach(list, i, v) {
         frag f;
         if (literals ? literal(b, v, &f) : value(b, v, &f)) return -1;
@@ -283,7 +302,8 @@ static int choose(builder *b, const json_t *s, frag *out) {
     if (!s || json_is_true(s)) return any_value(b, ANY_LEVELS, out);
     if (!json_is_object(s)) return refuse(b, "a schema must be an", "object");
     if (check_keywords(b, s)) return -1;
-    if (ref) return resolve(b, ref) ? value(b, resolve(b, ref), out) : refuse(b, "cannot resolve", ref);
+    if (ref)
+        return resolve(b, ref) ? value(b, resolve(b, ref), out) : refuse(b, "cannot resolve", ref);
     if ((v = json_object_get(s, "const"))) return literal(b, v, out);
     if ((v = json_object_get(s, "enum"))) return any_of(b, v, true, out);
     if ((v = json_object_get(s, "anyOf")) || (v = json_object_get(s, "oneOf")))
@@ -292,7 +312,8 @@ static int choose(builder *b, const json_t *s, frag *out) {
         return json_array_size(v) == 1 ? value(b, json_array_get(v, 0), out)
                                        : refuse(b, "supported with one member only:", "allOf");
     if (json_is_string(type)) return typed(b, s, json_string_value(type), out);
-    if (type && !json_is_array(type)) return refuse(b, "a type must be a name or a list, not", json_kind(type));
+    if (type && !json_is_array(type))
+        return refuse(b, "a type must be a name or a list, not", json_kind(type));
     if (json_object_get(s, "properties")) return object_value(b, s, out);
     if (!type) return any_value(b, ANY_LEVELS, out);
     json_array_foreach(type, i, t) {

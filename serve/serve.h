@@ -85,7 +85,7 @@ typedef struct server {
 
 /* Random identifier "prefix" + 24 hex digits, NUL-terminated. */
 void new_id(char *out, size_t size, const char *prefix);
-/* One structured log line on stderr: {"ts":…,"level":…,"msg":…, …}; takes `fields` (may be NULL).
+/* One JSON line on stderr: ts, level, msg and `fields` (taken; may be NULL).
  * Never contains prompts, answers or pictures. */
 void log_json(const char *level, const char *msg, json_t *fields);
 

@@ -77,7 +77,18 @@ void log_json(const char *level, const char *msg, json_t *fields) {
 
 /* ---- options ------------------------------------------------------------------------------ */
 
-typedef enum opt_kind { O_STR, O_INT, O_INT64, O_NUM, O_OFF, O_KEY, O_KEYFILE, O_HOST, O_PRESET, O_HELP } opt_kind;
+typedef enum opt_kind {
+    O_STR,
+    O_INT,
+    O_INT64,
+    O_NUM,
+    O_OFF,
+    O_KEY,
+    O_KEYFILE,
+    O_HOST,
+    O_PRESET,
+    O_HELP
+} opt_kind;
 #define AT(m) offsetof(serve_config, m)
 static const struct opt {
     const char *name;
@@ -113,7 +124,8 @@ static const struct opt {
     {"body-timeout", O_NUM, AT(body_s), 0.1, 3600, "seconds, plus size at 128 KiB/s; default 30"},
     {"image-timeout", O_NUM, AT(picture_s), 0.1, 600, "seconds to decode a picture; default 5"},
     {"shutdown-timeout", O_NUM, AT(shutdown_s), 0, 3600, "seconds to finish; default 30"},
-    {"files-bytes", O_INT64, AT(files_bytes), 0, 1e12, "uploaded files kept in memory; default 64 MiB"},
+    {"files-bytes", O_INT64, AT(files_bytes), 0, 1e12,
+     "uploaded files kept in memory; default 64 MiB"},
     {"result-cache", O_INT64, AT(result_cache_bytes), 0, 1e12, "bytes, 0: off; default 64 MiB"},
     {"picture-cache", O_INT64, AT(picture_cache_bytes), 0, 1e12, "bytes, 0: off; default 256 MiB"},
     {"no-sandbox", O_OFF, AT(sandbox), 0, 0, "decode pictures in this process"},
@@ -186,7 +198,8 @@ static int parse(serve_config *c, int argc, char **argv, const char **preset) {
     struct option longs[N_OPTS + 1] = {0};
     for (int i = 0; i < N_OPTS; i++) {
         bool plain = opts[i].kind == O_OFF || opts[i].kind == O_HELP;
-        longs[i] = (struct option){opts[i].name, plain ? no_argument : required_argument, NULL, 1000 + i};
+        longs[i] =
+            (struct option){opts[i].name, plain ? no_argument : required_argument, NULL, 1000 + i};
     }
     optind = 1;
     for (int k; (k = getopt_long(argc, argv, "m:h", longs, NULL)) != -1;) {
@@ -211,9 +224,9 @@ static void make_identity(server *srv) {
     vl_sha256 h;
     const char *name = m->name && *m->name ? m->name : "vitreous";
     snprintf(srv->model_id, sizeof srv->model_id, "%s", name);
-    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%llu|%llu", VL_VERSION, m->dir ? m->dir : "",
-        m->name ? m->name : "", m->backend, m->dtype, m->vocab, (unsigned long long)m->parameters,
-        (unsigned long long)m->weight_bytes);
+    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%llu|%llu", VL_VERSION,
+                     m->dir ? m->dir : "", m->name ? m->name : "", m->backend, m->dtype, m->vocab,
+                     (unsigned long long)m->parameters, (unsigned long long)m->weight_bytes);
     vl_sha256_init(&h);
     vl_sha256_add(&h, text, (size_t)n);
     vl_sha256_end(&h, srv->identity);
@@ -227,7 +240,8 @@ static int open_all(server *srv, const char *preset, vl_err *err) {
     picture_limits lim;
     if (preset) {
         if (!picture_preset(srv, preset, &lim))
-            return vl_fail(err, VL_E_USAGE, "--preset %s: not fast, balanced, ocr or ground", preset);
+            return vl_fail(err, VL_E_USAGE, "--preset %s: not fast, balanced, ocr or ground",
+                           preset);
         if (!c->min_pixels) srv->config.min_pixels = lim.min_pixels;
         if (!c->max_pixels) srv->config.max_pixels = lim.max_pixels;
     }
@@ -300,7 +314,8 @@ static int run(server *srv) {
 }
 
 int cmd_serve(int argc, char **argv) {
-    server srv = {.config = default_config(), .started = vl_now(), .started_unix = (int64_t)time(NULL)};
+    server srv = {
+        .config = default_config(), .started = vl_now(), .started_unix = (int64_t)time(NULL)};
     const char *preset = NULL;
     vl_err err = {0};
     sigset_t set;

@@ -1,10 +1,6 @@
 /* web.c: the page, embedded in the binary (see Makefile.inc): nothing is fetched from elsewhere. */
+#include "serve/embed.h"
 #include "serve/routes.h"
-
-#define EMBED(name, file)                                                      \
-    __asm__(".section .rodata\n.global web_" #name "\n.balign 16\nweb_" #name ":\n.incbin \"" file \
-            "\"\n.global web_" #name "_end\nweb_" #name "_end:\n.byte 0\n.previous\n");             \
-    extern const char web_##name[], web_##name##_end[]
 
 EMBED(index, "serve/web/index.html");
 EMBED(style, "serve/web/style.css");

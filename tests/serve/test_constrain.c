@@ -10,7 +10,8 @@ static dfa *make(const char *regex, const char *schema, api_error *e) {
     frag f;
     dfa *d = NULL;
     json_t *o = schema ? json_loads(schema, 0, NULL) : NULL;
-    int rc = regex ? regex_build(&a, regex, false, &f, "regex", e) : schema_build(&a, o, &f, "schema", e);
+    int rc = regex ? regex_build(&a, regex, false, &f, "regex", e)
+                   : schema_build(&a, o, &f, "schema", e);
     json_decref(o);
     if (rc) free(a.v);
     else if (dfa_open(&d, &a, f, "pattern", e)) d = NULL;
@@ -55,29 +56,49 @@ static const row schemas[] = {
     {"{\"type\":\"integer\",\"minimum\":-2,\"maximum\":11}", {"-2", "0", "11"}, {"-3", "12", "00"}},
     {"{\"type\":\"integer\",\"minimum\":1}", {"1", "99"}, {"0", "-1"}},
     {"{\"type\":\"number\"}", {"1", "-0.5", "2e10", "1.25E-3"}, {"1.", ".5", "01", "NaN"}},
-    {"{\"type\":\"string\"}", {"\"\"", "\"a\\n\\\"\\u00e9你\""}, {"\"", "\"\n\"", "\"\\x\"", "a", "\"\\ud800\""}},
-    {"{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}", {"\"ab\"", "\"你好吗\""}, {"\"a\"", "\"abcd\""}},
+    {"{\"type\":\"string\"}",
+     {"\"\"", "\"a\\n\\\"\\u00e9你\""},
+     {"\"", "\"\n\"", "\"\\x\"", "a", "\"\\ud800\""}},
+    {"{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}",
+     {"\"ab\"", "\"你好吗\""},
+     {"\"a\"", "\"abcd\""}},
     {"{\"type\":\"string\",\"pattern\":\"^[A-Z]+$\"}", {"\"AB\""}, {"\"\"", "\"a\"", "AB"}},
     {"{\"type\":\"string\",\"pattern\":\".*\"}", {"\"x y\""}, {"\"a\"b\"", "\"\\\""}},
     {"{\"type\":\"string\",\"format\":\"date\"}", {"\"2026-11-22\""}, {"\"2026-1-1\""}},
     {"{\"enum\":[\"a\",1,null,[2]]}", {"\"a\"", "1", "null", "[2]"}, {"a", "2"}},
     {"{\"const\":{\"a\":1}}", {"{\"a\":1}"}, {"{}"}},
-    {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}", {"[]", "[1]", "[1, 2,3]"}, {"[1,]", "[,1]", "[a]", "[1 ,2]"}},
+    {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}",
+     {"[]", "[1]", "[1, 2,3]"},
+     {"[1,]", "[,1]", "[a]", "[1 ,2]"}},
     {"{\"type\":\"array\",\"items\":{\"type\":\"null\"},\"minItems\":2,\"maxItems\":3}",
-     {"[null,null]", "[null, null, null]"}, {"[]", "[null]", "[null,null,null,null]"}},
-    {"{\"type\":\"array\",\"items\":{\"type\":\"null\"},\"maxItems\":1}", {"[]", "[null]"}, {"[null,null]"}},
-    {"{\"type\":\"array\",\"items\":{\"type\":\"null\"},\"minItems\":3}", {"[null,null,null]", "[null,null,null,null,null]"},
+     {"[null,null]", "[null, null, null]"},
+     {"[]", "[null]", "[null,null,null,null]"}},
+    {"{\"type\":\"array\",\"items\":{\"type\":\"null\"},\"maxItems\":1}",
+     {"[]", "[null]"},
      {"[null,null]"}},
-    {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"boolean\"},\"c\":{}},"
+    {"{\"type\":\"array\",\"items\":{\"type\":\"null\"},\"minItems\":3}",
+     {"[null,null,null]", "[null,null,null,null,null]"},
+     {"[null,null]"}},
+    {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":"
+     "\"boolean\"},\"c\":{}},"
      "\"required\":[\"b\"]}",
-     {"{\"b\": true}", "{\"a\":1,\"b\":false}", "{\"a\": 1, \"b\": true, \"c\": [1, {\"x\": null}]}", "{\"b\":true,\"c\":\"y\"}"},
-     {"{}", "{\"a\":1}", "{\"b\":true,}", "{\"b\":true,\"a\":1}", "{,\"b\":true}", "{\"b\":true,\"d\":1}"}},
-    {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"}}}", {"{}", "{\"a\":null}"}, {"{\"a\":null,\"a\":null}"}},
+     {"{\"b\": true}", "{\"a\":1,\"b\":false}",
+      "{\"a\": 1, \"b\": true, \"c\": [1, {\"x\": null}]}", "{\"b\":true,\"c\":\"y\"}"},
+     {"{}", "{\"a\":1}", "{\"b\":true,}", "{\"b\":true,\"a\":1}", "{,\"b\":true}",
+      "{\"b\":true,\"d\":1}"}},
+    {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"}}}",
+     {"{}", "{\"a\":null}"},
+     {"{\"a\":null,\"a\":null}"}},
     {"{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"null\"}]}", {"1", "null"}, {"true"}},
     {"{\"type\":[\"string\",\"null\"]}", {"\"x\"", "null"}, {"1"}},
-    {"{\"$defs\":{\"p\":{\"type\":\"object\",\"properties\":{\"x\":{\"type\":\"integer\"}},\"required\":[\"x\"]}},"
-     "\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/p\"}}", {"[]", "[{\"x\":1}, {\"x\":2}]"}, {"[{}]", "[1]"}},
-    {"{\"type\":\"object\"}", {"{}", "{\"a\": {\"b\": [1, \"x\", {\"c\": true}]}}"}, {"[]", "{a:1}", "{\"a\"}"}},
+    {"{\"$defs\":{\"p\":{\"type\":\"object\",\"properties\":{\"x\":{\"type\":\"integer\"}},"
+     "\"required\":[\"x\"]}},"
+     "\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/p\"}}",
+     {"[]", "[{\"x\":1}, {\"x\":2}]"},
+     {"[{}]", "[1]"}},
+    {"{\"type\":\"object\"}",
+     {"{}", "{\"a\": {\"b\": [1, \"x\", {\"c\": true}]}}"},
+     {"[]", "{a:1}", "{\"a\"}"}},
     {"true", {"1", "{}", "[[]]", "\"s\"", "null"}, {"", "{", "tru"}},
 };
 
@@ -100,14 +121,42 @@ static void check_rows(const row *rows, size_t n, bool regex) {
 }
 
 static void check_refusals(void) {
-    static const char *const bad_regex[] = {"(", ")", "a)", "[", "[a", "*", "a**", "{2}", "a{3,2}", "a{2000}", "\\", "\\q",
-        "(?=a)", "a^b", "[z-a]", "\\ud800", "\\xg0", "a{,3}", "(((((a{1000}){1000}){1000}){1000}){1000})"};
-    static const char *const bad_schema[] = {"{\"type\":\"cat\"}", "{\"type\":[]}", "{\"patternProperties\":{}}",
-        "{\"type\":\"integer\",\"minimum\":5}", "{\"type\":\"number\",\"maximum\":5}", "{\"$ref\":\"#/x\"}", "{\"enum\":[]}",
-        "{\"type\":\"string\",\"format\":\"email\"}", "{\"type\":\"string\",\"minLength\":3,\"maxLength\":2}",
-        "{\"type\":\"array\",\"uniqueItems\":true}", "{\"type\":\"object\",\"properties\":{\"a\":{}},\"required\":[\"b\"]}",
-        "{\"$defs\":{\"a\":{\"anyOf\":[{\"$ref\":\"#/$defs/a\"},{\"$ref\":\"#/$defs/a\"}]}},\"$ref\":\"#/$defs/a\"}",
-        "{\"allOf\":[{},{}]}", "{\"type\":\"string\",\"pattern\":\"(\"}", "{\"type\":5}"};
+    static const char *const bad_regex[] = {"(",
+                                            ")",
+                                            "a)",
+                                            "[",
+                                            "[a",
+                                            "*",
+                                            "a**",
+                                            "{2}",
+                                            "a{3,2}",
+                                            "a{2000}",
+                                            "\\",
+                                            "\\q",
+                                            "(?=a)",
+                                            "a^b",
+                                            "[z-a]",
+                                            "\\ud800",
+                                            "\\xg0",
+                                            "a{,3}",
+                                            "(((((a{1000}){1000}){1000}){1000}){1000})"};
+    static const char *const bad_schema[] = {
+        "{\"type\":\"cat\"}",
+        "{\"type\":[]}",
+        "{\"patternProperties\":{}}",
+        "{\"type\":\"integer\",\"minimum\":5}",
+        "{\"type\":\"number\",\"maximum\":5}",
+        "{\"$ref\":\"#/x\"}",
+        "{\"enum\":[]}",
+        "{\"type\":\"string\",\"format\":\"email\"}",
+        "{\"type\":\"string\",\"minLength\":3,\"maxLength\":2}",
+        "{\"type\":\"array\",\"uniqueItems\":true}",
+        "{\"type\":\"object\",\"properties\":{\"a\":{}},\"required\":[\"b\"]}",
+        "{\"$defs\":{\"a\":{\"anyOf\":[{\"$ref\":\"#/$defs/a\"},{\"$ref\":\"#/$defs/"
+        "a\"}]}},\"$ref\":\"#/$defs/a\"}",
+        "{\"allOf\":[{},{}]}",
+        "{\"type\":\"string\",\"pattern\":\"(\"}",
+        "{\"type\":5}"};
     for (size_t i = 0; i < sizeof bad_regex / sizeof *bad_regex; i++) {
         api_error e = {0};
         dfa *d = make(bad_regex[i], NULL, &e);

@@ -1,0 +1,80 @@
+/* test_sandbox.c: pictures decoded in the confined child are those decoded here; damaged files
+ * and limits are errors, never a hang. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include "loader/image.h"
+#include "loader/json.h"
+#include "serve/sandbox.h"
+#include "tests/test.h"
+
+static const char *const files[] = {"models/demo/pictures/01-shapes.png",
+                                    "models/demo/pictures/02-shapes.jpg"};
+
+static void same_as_here(sandbox *s, const char *path) {
+    char *data;
+    size_t len;
+    vl_err err = {0};
+    vl_image here = {0};
+    confined_picture there = {0};
+    if (vl_read_file(path, 10 << 20, &data, &len, &err)) {
+        CHECK(false, "%s", err.msg);
+        return;
+    }
+    vl_picture_params p = {0};
+    CHECK(vl_image_decode(&here, data, len, path, &p, &err) == 0, "%s", err.msg);
+    CHECK(sandbox_decode(s, data, len, &p, 5, &there, &err) == 0, "%s: %s", path, err.msg);
+    size_t n = (size_t)here.width * (size_t)here.height * 3;
+    char head[48];
+    size_t h = (size_t)snprintf(head, sizeof head, "P6\n%d %d\n255\n", here.width, here.height);
+    CHECK(there.len == h + n && !memcmp(there.ppm, head, h) && !memcmp(there.ppm + h, here.rgb, n),
+          "%s: the same pixels", path);
+    CHECK(!strcmp(there.format, here.format), "%s and %s", there.format, here.format);
+    vl_image_clear(&here);
+    free(there.ppm);
+    there = (confined_picture){0};
+    CHECK(sandbox_decode(s, data, len / 2, &p, 5, &there, &err) == -1, "a cut-off %s is refused",
+          path);
+    p.max_decoded_pixels = 100;
+    CHECK(sandbox_decode(s, data, len, &p, 5, &there, &err) == -1 && err.code == VL_E_LIMIT,
+          "%s over the pixel limit: %s", path, err.msg);
+    free(data);
+}
+
+static void *many(void *arg) {
+    for (int i = 0; i < 10; i++) {
+        confined_picture c = {0};
+        vl_err err = {0};
+        vl_picture_params p = {0};
+        static const char ppm[] = "P6\n2 1\n255\nabcdef";
+        int rc = sandbox_decode(arg, ppm, sizeof ppm - 1, &p, 5, &c, &err);
+        if (rc || c.len < 6 || memcmp(c.ppm + c.len - 6, "abcdef", 6)) return arg;
+        free(c.ppm);
+    }
+    return NULL;
+}
+
+int main(void) {
+    sandbox *s = NULL;
+    vl_err err = {0};
+    confined_picture c = {0};
+    vl_picture_params p = {0};
+    signal(SIGPIPE, SIG_IGN);
+    CHECK(sandbox_open(&s, &err) == 0, "%s", err.msg);
+    if (!s) return test_end();
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) same_as_here(s, files[i]);
+    CHECK(sandbox_decode(s, "nonsense", 8, &p, 5, &c, &err) == -1 && *err.msg,
+          "nonsense is refused");
+    CHECK(sandbox_decode(s, "", 0, &p, 5, &c, &err) == -1, "nothing is refused");
+    pthread_t t[4];
+    for (int i = 0; i < 4; i++) pthread_create(&t[i], NULL, many, s);
+    for (int i = 0; i < 4; i++) {
+        void *bad;
+        pthread_join(t[i], &bad);
+        CHECK(!bad, "several at once");
+    }
+    sandbox_close(s);
+    return test_end();
+}
