@@ -129,6 +129,7 @@ help:
 	@echo 'make asan     the C tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer'
 	@echo 'make test-qwen-vocab   the tokenizer against HF on the real vocabulary (installs packages)'
 	@echo 'make fuzz     FUZZ_SECONDS=20 on each parser'
+	@echo 'make test-neon         the AArch64 kernels under qemu (cross compiler needed)'
 	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
 	@echo 'make report   build/report/report.html: this machine measured at the 2B shape, and what it costs'
 	@echo 'make lint     include order, #ifdef and size rules, weights.md up to date'

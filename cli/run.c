@@ -1,8 +1,22 @@
 /* run.c: one question about any number of pictures, answered on stdout as it is generated. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cli.h"
+
+/* The question on stdin, without the newline that ends it. */
+static int read_question(char **text) {
+    size_t len;
+    int rc = cli_read_stdin(text, &len);
+    if (rc) return rc;
+    if (strlen(*text) != len) {
+        fputs("vitreous: the question on stdin holds a NUL byte; expected UTF-8 text\n", stderr);
+        return CLI_BAD;
+    }
+    if (len && (*text)[len - 1] == '\n') (*text)[len - 1] = '\0';
+    return 0;
+}
 
 int cmd_run(int argc, char **argv) {
     cli_common common = {0};
@@ -32,9 +46,8 @@ int cmd_run(int argc, char **argv) {
     vl_prompt *prompt = NULL;
     vl_err err = {0};
     char *from_stdin = NULL, *messages = NULL;
-    size_t len;
     cli_answer answer = {.stream = json ? NULL : stdout, .progress = true};
-    rc = text[0] == '-' && !text[1] ? cli_read_stdin(&from_stdin, &len) : 0;
+    rc = text[0] == '-' && !text[1] ? read_question(&from_stdin) : 0;
     if (!rc) rc = cli_messages(system, images.n, from_stdin ? from_stdin : text, &messages);
     if (!rc) rc = cli_open_model(&common, &m);
     if (!rc) rc = cli_load_pictures(m, &common, &images, &pictures);

@@ -54,6 +54,9 @@ run "$v" run -m $model -p "你好" -n 4 --ignore-eos --temp 0.8 --seed 7 --top-p
 check "sampling: same seed, same answer" [ "$out" = "$one" ]
 run bash -c "printf 'What is this?' | '$v' run -m $model --image $photo -p - -n 8 --ignore-eos"
 check "the question from stdin" [ "$out" = "$first" ]
+run bash -c "echo 'What is this?' | '$v' run -m $model --image $photo -p - -n 8 --ignore-eos"
+check "the newline at its end does not count" [ "$out" = "$first" ]
+run bash -c "printf 'a\\0b' | '$v' run -m $model -p -"; rc 3 "a NUL in the question"
 run bash -c "printf 'hello\n/help\n/image $photo\nand this?\n/nonsense\n/quit\n' | '$v' chat -m $model -n 4"
 rc 0 "chat"; errs "chat: /image" "tokens"; errs "chat: help" "/image FILE"
 run bash -c "'$v' run -m $model -p x -n 4 --ignore-eos >/dev/full"; rc 3 "a full disk is not success"
