@@ -198,12 +198,27 @@ static task *pick(scheduler *s) {
     return t;
 }
 
+/* Off the waiting list and finished without having run. Called with the lock held. */
+static void give_up(scheduler *s, task **p) {
+    task *t = *p;
+    vl_event ev = {.kind = VL_EV_DONE, .finish_reason = "cancelled"};
+    *p = t->next;
+    s->n_waiting--;
+    t->final = event_copy(&ev, t->choice);
+    finish(s, t);
+}
+
 /* Called with the lock held; gives it up while it works. */
 static void admit(scheduler *s) {
     task *t;
+    for (task **p = &s->waiting; *p;) {
+        (*p)->timed_out = overdue(*p);
+        if ((*p)->timed_out) give_up(s, p);
+        else p = &(*p)->next;
+    }
     while (s->n_running < s->srv->config.batch && (t = pick(s))) {
         bool broken = s->state.broken;
-        bool drop = s->abandon || atomic_load(&t->cancelled) || (t->timed_out = overdue(t));
+        bool drop = s->abandon || atomic_load(&t->cancelled);
         t->queue_s = vl_now() - t->arrived;
         t->next = s->running;
         s->running = t;
@@ -390,11 +405,7 @@ void scheduler_cancel(task *t) {
     pthread_mutex_lock(&s->lock);
     for (task **p = &s->waiting; *p; p = &(*p)->next) {
         if (*p != t) continue;
-        *p = t->next;
-        s->n_waiting--;
-        vl_event ev = {.kind = VL_EV_DONE, .finish_reason = "cancelled"};
-        t->final = event_copy(&ev, t->choice);
-        finish(s, t);
+        give_up(s, p);
         break;
     }
     pthread_mutex_unlock(&s->lock);

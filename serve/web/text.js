@@ -50,12 +50,12 @@ const words = {
 };
 
 export const tasks = [
-  { id: 'describe', en: 'Describe', zh: '描述', ask: { en: 'Describe this picture.', zh: '描述这张图片。' } },
-  { id: 'read', en: 'Read text', zh: '读文字', preset: 'ocr', ask: { en: 'Read all the text in the picture.', zh: '读出图片中的所有文字。' } },
+  { id: 'describe', en: 'Describe', zh: '描述', ask: { en: 'Describe what you see in this image.', zh: '请描述这张图。' } },
+  { id: 'read', en: 'Read text', zh: '读文字', preset: 'ocr', ask: { en: 'Read the text.', zh: '图片里写了什么？' } },
   { id: 'table', en: 'Table → CSV', zh: '表格 → CSV', preset: 'ocr', ask: { en: 'Write the table in this picture as CSV.', zh: '把图中的表格写成 CSV。' } },
   { id: 'find', en: 'Find objects', zh: '找物体', preset: 'ground', ask: {
-    en: 'Locate every object in the picture and report bbox coordinates in JSON format.',
-    zh: '找出图中的每个物体，用 JSON 格式给出 bbox 坐标。' } },
+    en: 'Locate all objects and output their bounding boxes in JSON format.',
+    zh: '请找到所有物体，用JSON格式输出边框。' } },
   { id: 'chart', en: 'Read chart', zh: '看图表', ask: { en: 'What does this chart show?', zh: '这张图表说明了什么？' } },
 ];
 

@@ -222,6 +222,20 @@ def overload():
         check(status in (200, 503) and (status != 200 or r["choices"][0]["finish_reason"] == "length"), f"max_time: {status}")
 
 
+def deadlines():
+    with Server("--batch", "1") as s:
+        t = threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_time": 3}, timeout=60))
+        t.start()
+        while s.metric("inflight") == 0:
+            time.sleep(0.02)
+        start = time.monotonic()
+        status, r = s.chat("x", max_time=0.4)
+        took = time.monotonic() - start
+        check(status == 503 and r["error"]["code"] == "deadline_exceeded" and took < 2.5,
+              f"a deadline also holds in the queue: {status} {r} after {took:.1f} s")
+        t.join()
+
+
 def drain():
     with Server() as s:
         out = []
@@ -283,7 +297,7 @@ def main():
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, drain, killed_jobs):
+    for part in (slow_clients, overload, deadlines, drain, killed_jobs):
         before = time.monotonic()
         part()
         if os.environ.get("V"):
