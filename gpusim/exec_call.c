@@ -23,7 +23,7 @@ static const char *text(uint64_t addr) {
 /* One conversion of the format, e.g. "%-5.2f", with its argument of 4 or 8 bytes. */
 static const char *convert(const char *f, const uint8_t **args) {
     char spec[32], out[512];
-    size_t n = strcspn(f, "diuoxXcfFeEgGaAspn%");
+    size_t n = 1 + strcspn(f + 1, "diuoxXcfFeEgGaAsp");
     bool wide = memchr(f, 'l', n) || strchr("fFeEgGaAsp", f[n]);
     snprintf(spec, sizeof spec, "%.*s", (int)(n + 1), f);
     uint64_t v = 0;

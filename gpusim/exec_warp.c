@@ -117,12 +117,15 @@ static uint32_t active(const Warp *w, const Op *op) {
     return w->mask & (op->pneg ? ~w->pred[op->pred] : w->pred[op->pred]);
 }
 
-/* Shared by all .sync operations: every executing lane must be named, every named lane be here. */
-static int gather(Warp *w, const Op *op, uint32_t m, uint32_t member, bool *ready) {
-    *ready = false;
-    if (!converged(w, member)) return wait_for_lanes(w, op, "divergent-sync", member);
+/* Waits until every lane of `member` that is alive is here. */
+static int gather(Warp *w, const Op *op, uint32_t member, bool *ready) {
+    *ready = converged(w, member);
+    if (!*ready) return wait_for_lanes(w, op, "divergent-sync", member);
     for (int i = 0; i < w->nsplit; i++) w->split[i].waiting = 0;
-    m = active(w, op);
+    return NEXT;
+}
+
+static void check_members(Warp *w, const Op *op, uint32_t m, uint32_t member) {
     uint32_t missing = member & w->started & ~m, unnamed = m & ~member;
     if (missing)
         check_report(w, op, __builtin_ctz(missing), 0, NULL, "divergent-sync", "the member mask is "
@@ -130,23 +133,38 @@ static int gather(Warp *w, const Op *op, uint32_t m, uint32_t member, bool *read
     if (unnamed)
         check_report(w, op, __builtin_ctz(unnamed), 0, NULL, "inactive-lane", "lanes 0x%08x are not "
                      "in the member mask 0x%08x", unnamed, member);
-    *ready = true;
+}
+
+/* A .sync operation whose member mask is operand o: lanes with the same mask form a group, and
+ * body runs for each group (tiles of a warp may execute one instruction together). */
+static int grouped(Warp *w, const Op *op, uint32_t m, Opnd o,
+                   void (*body)(Warp *w, const Op *op, uint32_t group)) {
+    const uint32_t *mask = at(w, o);
+    uint32_t all = 0;
+    bool ready;
+    for (uint32_t k = m; k; k &= k - 1) all |= mask[__builtin_ctz(k)];
+    int r = gather(w, op, all, &ready);
+    if (!ready) return r;
+    for (uint32_t rest = active(w, op); rest;) {
+        uint32_t member = mask[__builtin_ctz(rest)], group = 0;
+        for (int i = 0; i < LANES; i++)
+            if (rest >> i & 1 && mask[i] == member) group |= 1u << i;
+        check_members(w, op, group, member);
+        body(w, op, group);
+        rest &= ~group;
+    }
     return NEXT;
 }
 
 int exec_whole_warp(Warp *w, const Op *op, uint32_t mask) {
     bool ready;
     if (mask == ALL) return NEXT;
-    int r = gather(w, op, mask, ALL, &ready);
-    if (!ready || active(w, op) == ALL) return r;
-    check_report(w, op, __builtin_ctz(~active(w, op)), 0, NULL, "inactive-lane",
-                 "needs all 32 lanes, active are 0x%08x", active(w, op));
+    int r = gather(w, op, ALL, &ready);
+    mask = active(w, op);
+    if (!ready || mask == ALL) return r;
+    check_members(w, op, mask, ALL);
     w->cta->l->failed = 719;
     return FATAL;
-}
-
-static uint32_t member_mask(const Warp *w, Opnd o, uint32_t m) {
-    return ((const uint32_t *)at(w, o))[__builtin_ctz(m)];
 }
 
 /* ---- control flow ---- */
@@ -247,12 +265,8 @@ static int shuffle_source(int mode, int i, uint32_t b, uint32_t c, bool *in) {
     return *in ? j : i;
 }
 
-int exec_shfl(Warp *w, const Op *op, uint32_t m) {
-    uint32_t member = member_mask(w, op->o[5], m), tmp[LANES], ok = 0;
-    bool ready;
-    int r = gather(w, op, m, member, &ready);
-    if (!ready) return r;
-    m = active(w, op);
+static void shuffle(Warp *w, const Op *op, uint32_t m) {
+    uint32_t tmp[LANES], ok = 0;
     const uint32_t *a = at(w, op->o[2]), *b = at(w, op->o[3]), *c = at(w, op->o[4]);
     for (int i = 0; i < LANES; i++) {
         bool in = false;
@@ -264,35 +278,32 @@ int exec_shfl(Warp *w, const Op *op, uint32_t m) {
                          "(active 0x%08x)", j, m);
     }
     uint32_t *d = at(w, op->o[0]), *p = &w->pred[op->o[1].off];
-    for (int i = 0; i < LANES; i++)
-        if (m >> i & 1) d[i] = tmp[i];
+    for (int i = 0; i < LANES; i++) d[i] = m >> i & 1 ? tmp[i] : d[i];
     *p = (*p & ~m) | (ok & m);
-    return NEXT;
 }
 
-int exec_vote(Warp *w, const Op *op, uint32_t m) {
-    bool ready;
-    int r = gather(w, op, m, member_mask(w, op->o[2], m), &ready);
-    if (!ready) return r;
-    m = active(w, op);
+int exec_shfl(Warp *w, const Op *op, uint32_t m) { return grouped(w, op, m, op->o[5], shuffle); }
+
+static void set_lanes(Warp *w, Opnd o, uint32_t m, uint32_t v) {
+    uint32_t *d = at(w, o);
+    for (int i = 0; i < LANES; i++)
+        if (m >> i & 1) d[i] = v;
+}
+
+static void vote(Warp *w, const Op *op, uint32_t m) {
     uint32_t v = pred_of(w, op->o[1]) & m;
     if (op->mode == VOTE_BALLOT) {
-        uint32_t *d = at(w, op->o[0]);
-        for (int i = 0; i < LANES; i++)
-            if (m >> i & 1) d[i] = v;
-        return NEXT;
+        set_lanes(w, op->o[0], m, v);
+        return;
     }
     bool yes = op->mode == VOTE_ALL ? v == m : op->mode == VOTE_ANY ? v != 0 : v == 0 || v == m;
     uint32_t *p = &w->pred[op->o[0].off];
     *p = yes ? *p | m : *p & ~m;
-    return NEXT;
 }
 
-int exec_match(Warp *w, const Op *op, uint32_t m) {
-    bool ready;
-    int r = gather(w, op, m, member_mask(w, op->o[3], m), &ready);
-    if (!ready) return r;
-    m = active(w, op);
+int exec_vote(Warp *w, const Op *op, uint32_t m) { return grouped(w, op, m, op->o[2], vote); }
+
+static void match(Warp *w, const Op *op, uint32_t m) {
     uint32_t *d = at(w, op->o[0]), *p = &w->pred[op->o[1].off], all = 0, same[LANES];
     for (int i = 0; i < LANES; i++) {
         same[i] = 0;
@@ -305,16 +316,13 @@ int exec_match(Warp *w, const Op *op, uint32_t m) {
     for (int i = 0; i < LANES; i++)
         if (m >> i & 1) d[i] = op->mode && same[i] != m ? 0 : same[i];
     *p = (*p & ~m) | (all & m);
-    return NEXT;
 }
 
-int exec_redux(Warp *w, const Op *op, uint32_t m) {
-    bool ready;
-    int r = gather(w, op, m, member_mask(w, op->o[2], m), &ready);
-    if (!ready) return r;
-    m = active(w, op);
+int exec_match(Warp *w, const Op *op, uint32_t m) { return grouped(w, op, m, op->o[3], match); }
+
+static void redux(Warp *w, const Op *op, uint32_t m) {
     const uint32_t *a = at(w, op->o[1]);
-    uint32_t v = a[__builtin_ctz(m)], *d = at(w, op->o[0]);
+    uint32_t v = a[__builtin_ctz(m)];
     bool sign = op->mode2 == TY_S;
     for (uint32_t k = m & (m - 1); k; k &= k - 1) {
         uint32_t x = a[__builtin_ctz(k)];
@@ -328,36 +336,31 @@ int exec_redux(Warp *w, const Op *op, uint32_t m) {
         default: v ^= x; break;
         }
     }
-    for (int i = 0; i < LANES; i++)
-        if (m >> i & 1) d[i] = v;
-    return NEXT;
+    set_lanes(w, op->o[0], m, v);
 }
+
+int exec_redux(Warp *w, const Op *op, uint32_t m) { return grouped(w, op, m, op->o[2], redux); }
 
 int exec_activemask(Warp *w, const Op *op, uint32_t m) {
-    uint32_t *d = at(w, op->o[0]);
-    for (int i = 0; i < LANES; i++)
-        if (m >> i & 1) d[i] = m;
+    set_lanes(w, op->o[0], m, m);
     return NEXT;
 }
 
-int exec_elect(Warp *w, const Op *op, uint32_t m) {
-    bool ready;
-    int r = gather(w, op, m, member_mask(w, op->o[2], m), &ready);
-    if (!ready) return r;
-    m = active(w, op);
-    uint32_t leader = (uint32_t)__builtin_ctz(m), *d = at(w, op->o[0]);
-    for (int i = 0; i < LANES; i++)
-        if (m >> i & 1) d[i] = leader;
-    uint32_t *p = &w->pred[op->o[1].off];
+static void elect(Warp *w, const Op *op, uint32_t m) {
+    uint32_t leader = (uint32_t)__builtin_ctz(m), *p = &w->pred[op->o[1].off];
+    set_lanes(w, op->o[0], m, leader);
     *p = (*p & ~m) | 1u << leader;
-    return NEXT;
+}
+
+int exec_elect(Warp *w, const Op *op, uint32_t m) { return grouped(w, op, m, op->o[2], elect); }
+
+static void warp_sync(Warp *w, const Op *op, uint32_t m) {
+    (void)op; (void)m;
+    w->sync++;
 }
 
 int exec_warp_sync(Warp *w, const Op *op, uint32_t m) {
-    bool ready;
-    int r = gather(w, op, m, member_mask(w, op->o[0], m), &ready);
-    if (ready) w->sync++;
-    return r;
+    return grouped(w, op, m, op->o[0], warp_sync);
 }
 
 /* bar.sync and its like. The whole warp must be here; the block counts the warps. */

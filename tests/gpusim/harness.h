@@ -125,6 +125,33 @@ static __attribute__((unused)) char *read_all(const char *name) {
     return p;
 }
 
+/* The PTX of `arch` inside an uncompressed fatbin, as a NUL-terminated copy. */
+static __attribute__((unused)) char *ptx_of(const char *image, int arch) {
+    uint64_t left, size;
+    uint16_t head16;
+    const unsigned char *p = (const unsigned char *)image;
+    memcpy(&head16, p + 6, 2);
+    memcpy(&left, p + 8, 8);
+    p += head16;
+    while (left >= 64) {
+        uint16_t kind;
+        uint32_t head, cc;
+        memcpy(&kind, p, 2);
+        memcpy(&head, p + 4, 4);
+        memcpy(&size, p + 8, 8);
+        memcpy(&cc, p + 28, 4);
+        if (kind == 1 && (int)cc == arch) {
+            char *text = malloc(size + 1);
+            memcpy(text, p + head, size);
+            text[size] = 0;
+            return text;
+        }
+        p += head + size;
+        left -= head + size;
+    }
+    return NULL;
+}
+
 static CUdeviceptr __attribute__((unused)) device(size_t bytes) {
     CUdeviceptr p = 0;
     MUST(cuMemAlloc_v2(&p, bytes));

@@ -124,6 +124,7 @@ int main(int argc, char **argv) {
         return finish();
     }
     for (int i = 0; i < 5; i++) {
+        if (!ptx_of(image, levels[i])) { skipped++; continue; }
         char level[8];
         snprintf(level, sizeof level, "%d", levels[i]);
         gpusim_set("ptx", level);

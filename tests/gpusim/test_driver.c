@@ -308,8 +308,10 @@ static void test_modules(char *image) {
     CHECK(cuModuleLoadDataEx(&m, image, 0, NULL, NULL) == CU_NO_BINARY, "PTX that is not there");
     expect("no-ptx", "PTX that is not there");
     gpusim_set("ptx", "0");
+    gpusim_set("device", "H100");       /* the newest PTX that an H100 may run */
     MUST(cuModuleLoadDataEx(&m, image, 0, NULL, NULL));
     MUST(cuModuleUnload(m));
+    gpusim_set("device", "A100");
 }
 
 int main(int argc, char **argv) {

@@ -227,6 +227,7 @@ int main(int argc, char **argv) {
         return finish();
     }
     for (int i = 0; i < 5; i++) {
+        if (!ptx_of(image, atoi(levels[i]))) { skipped++; continue; }
         half = i == 0;
         gpusim_set("ptx", levels[i]);
         int r = cuModuleLoadDataEx(&mod, image, 0, NULL, NULL);

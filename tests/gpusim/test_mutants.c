@@ -68,7 +68,7 @@ int main(int argc, char **argv) {
         return finish();
     }
     int count = 0;
-    for (int arch = 80; arch <= 100; arch += 20) {
+    for (int arch = 90; arch <= 100; arch += 10) {
         char *text = ptx_of(image, arch);
         CUmodule clean;
         MUST(cuModuleLoadDataEx(&clean, text, 0, NULL, NULL));

@@ -56,6 +56,12 @@ static uint32_t like(const Data *d, int i) {
     for (int j = 0; j < LANES; j++) m |= (uint32_t)((d->a[j] & 3) == (d->a[i] & 3)) << j;
     return m;
 }
+EXPECT(ballot_tiles) { uint32_t m = odd_mask(d); LANE(m & 0xffu << (i & 24)); }
+EXPECT(add_tiles) {
+    uint32_t v[4] = {0};
+    for (int i = 0; i < LANES; i++) v[i / 8] += (uint32_t)d->a[i];
+    LANE(v[i / 8]);
+}
 EXPECT(match_any) { LANE(like(d, i)); }
 EXPECT(match_all) { LANE(like(d, i) == ~0u ? (1ull << 32 | ~0u) : 0); }
 #define FOLD(name, init, step) \
@@ -201,6 +207,10 @@ static const Case cases[] = {
     {"shfl.idx, width 8", "cvt.u32.u64 r0, x0;\nshfl.sync.idx.b32 r1, r0, 5, 0x181f, -1;\n"
      "cvt.u64.u32 x9, r1;\n", idx5},
     {"vote.ballot", ODD "vote.sync.ballot.b32 r2, p1, -1;\ncvt.u64.u32 x9, r2;\n", ballot},
+    {"vote.ballot of tiles", ODD "and.b32 r3, r9, 24;\nmov.u32 r4, 255;\nshl.b32 r4, r4, r3;\n"
+     "vote.sync.ballot.b32 r2, p1, r4;\ncvt.u64.u32 x9, r2;\n", ballot_tiles},
+    {"redux of tiles", ODD "and.b32 r3, r9, 24;\nmov.u32 r4, 255;\nshl.b32 r4, r4, r3;\n"
+     "redux.sync.add.u32 r2, r0, r4;\ncvt.u64.u32 x9, r2;\n", add_tiles},
     {"vote.all any uni", ODD "vote.sync.all.pred p0, p1, -1;\nvote.sync.any.pred p2, p1, -1;\n"
      "vote.sync.uni.pred p3, p1, -1;\nselp.u64 x9, 1, 0, p0;\nselp.u64 x2, 2, 0, p2;\nadd.u64 x9, x9, x2;\n"
      "selp.u64 x2, 4, 0, p3;\nadd.u64 x9, x9, x2;\n", votes},
