@@ -15,6 +15,10 @@ static inline __attribute__((always_inline)) void tile(float *c, const uint32_t 
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
     for (int k = 0; k < kc; k += 2, a += lda, panel += VL_NR) {
+        if (rows > 1 && rows <= VL_GEMV_ROWS) { /* as gemv in simd.inc; one row needs no help */
+            __builtin_prefetch(panel + 1024);
+            __builtin_prefetch(panel + 1040);
+        }
         __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel), b1 = (__m512bh)_mm512_loadu_si512(panel + 16);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
