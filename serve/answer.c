@@ -242,10 +242,8 @@ static int engine_failed(const chat *c, api_error *e) {
     for (int i = 0; i < c->n; i++) {
         const choice *k = &c->choices[i];
         if (k->timed_out && !k->completion_tokens && !k->n_pieces) {
-            api_fail(e, 503, "deadline_exceeded", "max_time",
-                     "the time of the request was over before its first token");
-            e->retry_after = 5;
-            return -1;
+            return api_fail(e, 408, "deadline_exceeded", "max_time",
+                            "the time of the request was over before its first token");
         }
         if (!strcmp(k->finish, "error")) return api_fail_engine(e, &k->error, NULL);
         if (!strcmp(k->finish, "cancelled")) {
