@@ -264,7 +264,7 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
                        "or VL_CPU masks; use exact");
     }
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, p->threads, "exact"};
+    b->base = (vl_backend){&CPU_OPS, p->threads, strcmp(p->dtype, "bf16") ? "exact" : "bf16"};
     *out = &b->base;
     return 0;
 }

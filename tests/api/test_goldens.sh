@@ -55,6 +55,15 @@ for threads in 1 2; do
 done
 check "the digests are not all one" [ "$(digests "$tmp/a.json" | awk '{print $NF}' | sort -u | wc -l)" -gt 10 ]
 
+# The bf16 mode where the processor has its instruction: within 1.1 times HF bf16's own distance.
+if grep -q avx512_bf16 /proc/cpuinfo; then
+    verify "bf16" "$tmp/bf16.json" "$v" verify --golden $cases --dtype bf16 --json
+    has_bf16() { grep -q '"dtype":"bf16"' "$tmp/bf16.json"; }
+    check "bf16: judged as bf16" has_bf16
+else
+    skip "bf16: this processor has no vdpbf16ps"
+fi
+
 # A gate that cannot fail proves nothing: a golden with one wrong value must be caught.
 cp -r $cases/std-text-en "$tmp/wrong"
 sed -i 's#\.\./\.\./models#'"$PWD"'/tests/golden/models#' "$tmp/wrong/case.json"
