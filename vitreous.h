@@ -123,7 +123,7 @@ typedef struct vl_logit_bias { int32_t id; float bias; } vl_logit_bias;
  * generated so far. */
 typedef void (*vl_logits_fn)(void *user, float *logits, int vocab, const int32_t *ids, int n);
 typedef struct vl_sampling {
-    int max_tokens;
+    int max_tokens;                   /* <= 0: as many as context and KV cache hold     */
     float temperature;                /* 0: greedy                                      */
     int top_k;                        /* 0: off                                         */
     float top_p, min_p;               /* 1 and 0: off                                   */
@@ -172,7 +172,8 @@ typedef struct vl_event {
     vl_timings timings;               /* DONE                                           */
     vl_err error;                     /* DONE with "error"                              */
 } vl_event;
-/* Called on the session's thread; non-zero cancels the request. */
+/* Called on the session's thread; non-zero cancels the request. Inside it a program may submit,
+ * cancel any request, and free its own after DONE; it must not step, nor free others. */
 typedef int (*vl_event_fn)(void *user, const vl_event *ev);
 
 int vl_session_open(vl_session **out, vl_model *m, const vl_session_params *params, vl_err *err);
@@ -205,7 +206,8 @@ typedef struct vl_tap {
     const int64_t *i64;
 } vl_tap;
 /* Calls fn for every named tensor of later steps (see docs for the names) and makes logits for all
- * prompt rows; fn == NULL stops. The data is valid during the call only. */
+ * prompt rows; fn == NULL stops. The data is valid during the call only. Taps belong to the model:
+ * while one session is traced, no other session of the same model may step. */
 void vl_session_trace(vl_session *s, void (*fn)(void *user, const vl_tap *tap), void *user);
 
 #ifdef __cplusplus

@@ -109,13 +109,27 @@ static void print_tensors(const info *in) {
     }
 }
 
+/* Names every tensor with NaN or infinity in it. */
+static int check_tensors(const info *in) {
+    size_t n = vl_checkpoint_count(in->checkpoint), bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        const vl_tensor *t = vl_checkpoint_at(in->checkpoint, i);
+        if (vl_tensor_finite(t)) continue;
+        printf("tensor %s holds NaN or infinity\n", t->name);
+        bad++;
+    }
+    printf("%zu of %zu tensors are finite\n", n - bad, n);
+    return bad ? CLI_CHECK : CLI_OK;
+}
+
 int cmd_info(int argc, char **argv) {
     info in = {0};
-    bool json = false, tensors = false, weights_md = false;
+    bool json = false, tensors = false, check = false, weights_md = false;
     const cli_option options[] = {
         {"model", 'm', CLI_STR, &in.dir, "DIR", "checkpoint folder (default: the demo model)", 0, 0},
         {"json", 0, CLI_FLAG, &json, NULL, "one JSON object", 0, 0},
         {"tensors", 0, CLI_FLAG, &tensors, NULL, "every tensor with type and shape", 0, 0},
+        {"check", 0, CLI_FLAG, &check, NULL, "look for NaN and infinity in every weight", 0, 0},
         {"weights-md", 0, CLI_FLAG, &weights_md, NULL, "the binding table as Markdown (weights.md)", 0, 0},
         {0},
     };
@@ -135,7 +149,9 @@ int cmd_info(int argc, char **argv) {
     if (vl_config_load(&in.config, in.dir, &err) || vl_preprocess_config_load(&in.preprocess, in.dir, &err) ||
         vl_tokenizer_open(&in.tokenizer, in.dir, &err) || vl_checkpoint_open(&in.checkpoint, in.dir, &err))
         rc = cli_fail(&err);
-    if (!rc && tensors) {
+    if (!rc && check) {
+        rc = check_tensors(&in);
+    } else if (!rc && tensors) {
         print_tensors(&in);
     } else if (!rc) {
         json_t *j = summary(&in);

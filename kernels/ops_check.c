@@ -17,10 +17,10 @@ typedef struct check_backend {
 
 static check_backend *check_of(vl_backend *b) { return (check_backend *)(void *)b; }
 
-static size_t extent(const vl_span *s) {
+static size_t extent(const vl_rect *s) {
     return s->rows ? ((s->rows - 1) * s->ld + s->cols) * s->elem : 0;
 }
-static bool overlap(const vl_span *a, const vl_span *b) {
+static bool overlap(const vl_rect *a, const vl_rect *b) {
     uintptr_t pa = (uintptr_t)a->data, pb = (uintptr_t)b->data;
     return pa < pb + extent(b) && pb < pa + extent(a);
 }
@@ -41,7 +41,7 @@ static void check_before(vl_wrap *w, const vl_op_call *c) {
     }
 }
 
-static void scan(check_backend *k, const vl_op_call *c, const vl_span *s) {
+static void scan(check_backend *k, const vl_op_call *c, const vl_rect *s) {
     vl_backend *inner = k->wrap.inner;
     if (s->cols > k->cap) {
         free(k->host);

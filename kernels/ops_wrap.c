@@ -9,28 +9,28 @@ static vl_backend *inner_of(vl_backend *b) { return vl_wrap_of(b)->inner; }
 
 /* ---- describing a call ------------------------------------------------------------------------ */
 
-static vl_span floats(const float *p, int rows, int cols, int ld) {
-    return (vl_span){p, (size_t)rows, (size_t)cols, (size_t)ld, 4};
+static vl_rect floats(const float *p, int rows, int cols, int ld) {
+    return (vl_rect){p, (size_t)rows, (size_t)cols, (size_t)ld, 4};
 }
-static vl_span ints(const int32_t *p, int n) {
-    return (vl_span){p, 1, (size_t)n, (size_t)n, 4};
+static vl_rect ints(const int32_t *p, int n) {
+    return (vl_rect){p, 1, (size_t)n, (size_t)n, 4};
 }
-static double span_bytes(const vl_span *s) {
+static double rect_bytes(const vl_rect *s) {
     return s->data ? (double)s->rows * (double)s->cols * (double)s->elem : 0;
 }
-static void add_in(vl_op_call *c, vl_span s) {
-    vl_assert(c->ins < VL_SPANS, "%s: too many inputs", c->op);
+static void add_in(vl_op_call *c, vl_rect s) {
+    vl_assert(c->ins < VL_RECTS, "%s: too many inputs", c->op);
     if (s.data) c->in[c->ins++] = s;
 }
-static void add_out(vl_op_call *c, vl_span s) { c->out[c->outs++] = s; }
+static void add_out(vl_op_call *c, vl_rect s) { c->out[c->outs++] = s; }
 static double matrix_bytes(const vl_matrix *w) {
     return (double)w->rows * (double)w->cols * (double)vl_dtype_size(w->dtype);
 }
 
-/* Starts the call: bytes are the spans', plus what the op adds. */
+/* Starts the call: bytes are the rectangles', plus what the op adds. */
 static void begin(vl_backend *b, vl_op_call *c) {
-    for (int i = 0; i < c->ins; i++) c->bytes += span_bytes(&c->in[i]);
-    for (int i = 0; i < c->outs; i++) c->bytes += span_bytes(&c->out[i]);
+    for (int i = 0; i < c->ins; i++) c->bytes += rect_bytes(&c->in[i]);
+    for (int i = 0; i < c->outs; i++) c->bytes += rect_bytes(&c->out[i]);
     vl_wrap *w = vl_wrap_of(b);
     if (w->before) w->before(w, c);
 }
@@ -176,7 +176,7 @@ static void w_swiglu(vl_backend *b, float *out, const float *gate, const float *
 }
 
 /* Indexed rows are described where they start: [n, D] with an index stands for n scattered rows,
- * so only an unindexed side is a span that can be looked at; the bytes are the same. */
+ * so only an unindexed side is a rectangle that can be looked at; the bytes are the same. */
 static void w_move_rows(vl_backend *b, vl_op_call *c, float *dst, const int32_t *dst_idx,
                         const float *src, const int32_t *src_idx, int n, int D) {
     c->what = "";

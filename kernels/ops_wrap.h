@@ -8,14 +8,14 @@
 #include "kernels/ops.h"
 
 /* A rectangle of device memory: rows of cols elements, ld elements apart. */
-typedef struct vl_span { const void *data; size_t rows, cols, ld, elem; } vl_span;
+typedef struct vl_rect { const void *data; size_t rows, cols, ld, elem; } vl_rect;
 
-enum { VL_SPANS = 8 };
+enum { VL_RECTS = 8 };
 typedef struct vl_op_call {
     const char *op;            /* "linear", ...                                              */
     const char *what;          /* the matrix's name, or ""                                   */
     int rows, cols, inner;     /* the shape worth printing: out [rows, cols], inner sum      */
-    vl_span out[3], in[VL_SPANS];
+    vl_rect out[3], in[VL_RECTS];
     int outs, ins;
     bool in_place;             /* the op may write where it reads                            */
     double bytes, flops;       /* memory that must move, arithmetic that must happen         */

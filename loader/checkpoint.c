@@ -14,6 +14,7 @@
 #include "loader/json.h"
 
 #include <limits.h>
+#include <math.h>
 
 _Static_assert(sizeof ((vl_tensor *)0)->shape / sizeof(int64_t) == ST_MAX_RANK, "same rank limit");
 
@@ -271,6 +272,21 @@ int vl_checkpoint_check(const vl_checkpoint *c, vl_err *err) {
                            s->file.map_bytes);
     }
     return 0;
+}
+
+bool vl_tensor_finite(const vl_tensor *t) {
+    static const vl_dtype FLOATS[] = {VL_F32, VL_F16, VL_BF16, VL_F64, VL_F8_E4M3, VL_F8_E5M2};
+    bool is_float = false;
+    for (size_t i = 0; i < sizeof FLOATS / sizeof *FLOATS; i++) is_float |= t->dtype == FLOATS[i];
+    size_t each = vl_dtype_size(t->dtype), n = is_float ? t->bytes / each : 0;
+    float piece[1024];
+    for (size_t at = 0; at < n; at += 1024) {
+        size_t m = n - at < 1024 ? n - at : 1024;
+        vl_widen(piece, (const uint8_t *)t->data + at * each, t->dtype, m);
+        for (size_t i = 0; i < m; i++)
+            if (!isfinite(piece[i])) return false;
+    }
+    return true;
 }
 
 void vl_checkpoint_release(const void *data, size_t bytes) {

@@ -30,6 +30,9 @@ void vl_checkpoint_release(const void *data, size_t bytes);
 /* 0, or -1 if a mapped file shrank or could not be read since it was opened (a guarded SIGBUS). */
 int vl_checkpoint_check(const vl_checkpoint *c, vl_err *err);
 
+/* False: some element of a float tensor is NaN or infinite. Reads all of it. */
+bool vl_tensor_finite(const vl_tensor *t);
+
 /* Writing: the one safetensors writer of the project (traces, make-random, quantize). `metadata`
  * is NULL or alternating key, value strings ending in NULL. */
 int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,

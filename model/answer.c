@@ -93,7 +93,7 @@ static void choose(vl_request *r, int i) {
     r->timings.sample_s += vl_now() - start;
     if (id < 0) {
         vl_fail(&err, VL_E_NUMERIC, "the logits of token %d hold no number to choose from (NaN, or every "
-                "token forbidden)", r->n - r->n_prompt);
+                "token forbidden); `vitreous info --check` looks for broken weights", r->n - r->n_prompt);
         vl_finish(r, "error", NULL, &err);
         return;
     }

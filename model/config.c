@@ -95,6 +95,9 @@ static int read_text(vl_config *c, const json_t *o, const char *what, vl_err *er
     if (t->H % t->G)
         return vl_fail(err, VL_E_MODEL, "%s: %d attention heads do not divide over %d key/value heads",
                        what, t->H, t->G);
+    if (t->H / t->G > VL_MAX_GROUP)
+        return vl_fail(err, VL_E_UNSUPPORTED, "%s: %d attention heads share a key/value head, at most %d can",
+                       what, t->H / t->G, VL_MAX_GROUP);
     if (t->E % 2) return vl_fail(err, VL_E_MODEL, "%s: head_dim %d is odd", what, t->E);
     if (rope) {
         if (vl_json_str(rope, what, "rope_type", NULL, &type, err)) return -1;
@@ -129,9 +132,9 @@ static int read_vision(vl_config *c, const json_t *o, const char *what, vl_err *
         return vl_fail(err, VL_E_UNSUPPORTED, "%s: hidden_act \"%s\" is not gelu_pytorch_tanh", what,
                        act);
     if (read_theta(o, what, 10000.0, &rope, &v->theta, err)) return -1;
-    if (v->D % v->H || v->D / v->H % 4)
+    if (v->D % v->H || v->D / v->H % 4 || v->D / v->H > 4096)
         return vl_fail(err, VL_E_MODEL, "%s: hidden_size %d over %d heads must give heads of a multiple "
-                       "of 4", what, v->D, v->H);
+                       "of 4, at most 4096 wide", what, v->D, v->H);
     if (v->out != c->text.D)
         return vl_fail(err, VL_E_MODEL, "%s: out_hidden_size %d differs from the text hidden_size %d",
                        what, v->out, c->text.D);

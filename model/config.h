@@ -5,7 +5,8 @@
 
 #include "common/common.h"
 
-enum { VL_MAX_DEEPSTACK = 8, VL_MAX_EOS = 8, VL_MAX_LAYERS = 512 };
+enum { VL_MAX_DEEPSTACK = 8, VL_MAX_EOS = 8, VL_MAX_LAYERS = 512,
+       VL_MAX_GROUP = 256 /* query heads of one key/value head: attend_causal's limit */ };
 
 typedef struct vl_text_config {        /* HF Qwen3VLTextConfig, Qwen3-VL-2B in brackets       */
     int layers;                        /* num_hidden_layers                           [28]   */

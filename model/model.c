@@ -23,8 +23,12 @@ static void describe(vl_model *m) {
     const char *template_note = vl_template_check(m->dir);
     if (*template_note) at = (size_t)snprintf(m->warning, sizeof m->warning, "%s", template_note);
     if (m->weights.unused && at < sizeof m->warning)
-        snprintf(m->warning + at, sizeof m->warning - at, "%s%d tensors of the checkpoint are not used "
-                 "(the first is %s)", at ? "; " : "", m->weights.unused, m->weights.unused_name);
+        at += (size_t)snprintf(m->warning + at, sizeof m->warning - at, "%s%d tensors of the checkpoint are "
+                               "not used (the first is %s)", at ? "; " : "", m->weights.unused,
+                               m->weights.unused_name);
+    if (m->weights.not_finite[0] && at < sizeof m->warning)
+        at += (size_t)snprintf(m->warning + at, sizeof m->warning - at, "%stensor %s holds NaN or infinity",
+                               at ? "; " : "", m->weights.not_finite);
     m->info = (vl_model_info){
         .dir = m->dir, .name = m->name, .backend = m->backend->ops->name, .dtype = m->dtype,
         .threads = vl_backend_threads(m->backend), .vocab = c->text.V, .hidden = c->text.D,
@@ -66,7 +70,7 @@ static int check_tokens(const vl_model *m, vl_err *err) {
     return 0;
 }
 
-/* Without generation_config.json: the two ends of turn that Qwen uses. */
+/* Both ends of turn that Qwen uses stop an answer, also where a file names only one of them. */
 static void default_eos(vl_model *m) {
     static const char *const END[] = {"<|im_end|>", "<|endoftext|>"};
     for (int i = 0; i < 2 && m->config.n_eos < VL_MAX_EOS; i++) {

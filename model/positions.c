@@ -55,7 +55,7 @@ static void rotate_to(float position, float inv_freq, float *cos_out, float *sin
 
 void vl_vision_rope(const vl_vision_config *v, int h, int w, float *cos_out, float *sin_out) {
     int half = v->E / 2, quarter = v->E / 4;
-    float inv_freq[1024]; /* quarter <= 1024 / 2, since E <= 4096 in read_vision */
+    float inv_freq[1024]; /* [E/4]; config.c bounds E by 4096 */
     vl_assert(quarter <= 1024, "vision head width %d", v->E);
     vl_rope_inv_freq(v->theta, half, inv_freq);
     for (int p = 0; p < h * w; p++) {

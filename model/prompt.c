@@ -36,6 +36,7 @@ static int expand(vl_prompt *p, const vl_model *m, const vl_ids *ids, vl_picture
         bool end = i == ids->n, picture = !end && ids->v[i] == c->image_token;
         if (!end && ids->v[i] == c->video_token)
             return vl_fail(err, VL_E_UNSUPPORTED, "video input is not supported; send frames as pictures");
+        if (p->ids.n > (size_t)INT32_MAX / 4) return vl_fail(err, VL_E_LIMIT, "the prompt is too long");
         if (!end && !picture) {
             if (vl_ids_push(&p->ids, ids->v[i], err)) return -1;
             continue;
@@ -55,7 +56,6 @@ static int expand(vl_prompt *p, const vl_model *m, const vl_ids *ids, vl_picture
         return vl_fail(err, VL_E_INPUT, "%d pictures were given, the prompt has places for %d", n_pictures,
                        places);
     if (p->ids.n == 0) return vl_fail(err, VL_E_INPUT, "the prompt is empty");
-    if (p->ids.n > (size_t)INT32_MAX / 4) return vl_fail(err, VL_E_LIMIT, "the prompt is too long");
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* session.c: opening a session, submitting requests, and the step that advances them all. */
 #include "model/session.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -82,6 +83,10 @@ static int check_sampling(const vl_sampling *p, int V, vl_err *err) {
         if (p->bias[i].id < 0 || p->bias[i].id >= V)
             return vl_fail(err, VL_E_INPUT, "logit_bias names token %d, the vocabulary has %d",
                            p->bias[i].id, V);
+    for (int i = 0; i < p->n_bias; i++)
+        if (isnan(p->bias[i].bias) || p->bias[i].bias > FLT_MAX) /* -INFINITY forbids a token */
+            return vl_fail(err, VL_E_INPUT, "logit_bias of token %d is %g, expected a number", p->bias[i].id,
+                           (double)p->bias[i].bias);
     return 0;
 }
 
@@ -203,10 +208,12 @@ int vl_session_step(vl_session *s, vl_err *err) {
     start_prompts(s);
     double start = vl_now();
     if (vl_fill_batch(s)) {
+        vl_err broken = {0};
         vl_decoder_forward(s->decoder, vl_trace_collecting(s));
-        if (s->m->backend->ops->sync(s->m->backend, err) || vl_checkpoint_check(s->m->checkpoint, err)) {
-            while (s->first) vl_finish(s->first, "error", NULL, err);
-            return -1;
+        if (s->m->backend->ops->sync(s->m->backend, &broken) ||
+            vl_checkpoint_check(s->m->checkpoint, &broken)) {
+            while (s->first) vl_finish(s->first, "error", NULL, &broken);
+            return vl_fail(err, broken.code, "%s", broken.msg);
         }
         vl_batch_done(s, vl_now() - start);
         vl_choose(s);

@@ -79,9 +79,11 @@ void vl_trace_free(struct vl_trace *t) {
 }
 
 void vl_session_trace(vl_session *s, void (*fn)(void *user, const vl_tap *tap), void *user) {
-    vl_ops_tap_set(s->m->backend, NULL, NULL);
-    vl_trace_free(s->trace);
-    s->trace = NULL;
+    if (s->trace) { /* else the tap, which all sessions of the model share, may be another's */
+        vl_ops_tap_set(s->m->backend, NULL, NULL);
+        vl_trace_free(s->trace);
+        s->trace = NULL;
+    }
     if (!fn) return;
     s->trace = vl_calloc(1, sizeof *s->trace);
     if (!s->trace) return;

@@ -124,11 +124,11 @@ static int check_tensor(const vl_tensor *t, int64_t rows, int64_t cols, vl_err *
     if (t->dtype != VL_F32 && t->dtype != VL_F16 && t->dtype != VL_BF16)
         return vl_fail(err, VL_E_UNSUPPORTED, "tensor %s is %s; expected BF16, F16 or F32", t->name,
                        vl_dtype_name(t->dtype));
-    int64_t rest = 1;
-    for (int i = 1; i < t->rank; i++) rest *= t->shape[i]; /* bounded by the file's size */
     bool rank_ok = cols == 1 ? t->rank == 1 : t->rank == 2 || t->rank == 5;
-    if (!rank_ok || t->shape[0] != rows || rest != cols) return fail_shape(t, rows, cols, err);
-    return 0;
+    if (!rank_ok || t->shape[0] != rows) return fail_shape(t, rows, cols, err);
+    int64_t rest = 1; /* cannot overflow: the first size is not 0, so the file's size bounds the others */
+    for (int i = 1; i < t->rank; i++) rest *= t->shape[i];
+    return rest == cols ? 0 : fail_shape(t, rows, cols, err);
 }
 
 static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, vl_backend *b,
@@ -143,6 +143,8 @@ static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, v
         return vl_fail(err, VL_E_NOMEM, "no memory for tensor %s", t->name);
     }
     vl_widen(host, t->data, t->dtype, n);
+    if (!w->not_finite[0] && !vl_tensor_finite(t))
+        snprintf(w->not_finite, sizeof w->not_finite, "%s", t->name);
     b->ops->put(b, dev, host, n * sizeof(float));
     free(host);
     vl_assert(own->n < own->cap, "more vectors than the table has");

@@ -44,6 +44,7 @@ typedef struct vl_weights {
     uint64_t parameters, bytes, decode_bytes;
     int unused;                                      /* tensors nothing asked for      */
     char unused_name[128];                           /* the first of them              */
+    char not_finite[128];                            /* a vector with NaN or infinity, or "" */
     void *owned;                                     /* host and device blocks to free */
 } vl_weights;
 

@@ -5,6 +5,7 @@
  * team.h takes one by one; a lock keeps two sessions from fighting over the cores.
  * KV pools hold f32: [n_blocks][G][VL_KV_BLOCK][E].
  */
+#include <math.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -222,9 +223,12 @@ static void cpu_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, 
     for (int t = 0; t < T; t++) {
         const float *x = logits + (size_t)t * (size_t)V;
         int best = 0;
-        for (int v = 1; v < V; v++)
+        bool nan = false;
+        for (int v = 0; v < V; v++) {
+            nan |= isnan(x[v]) != 0;
             if (x[v] > x[best]) best = v;
-        ids[t] = best;
+        }
+        ids[t] = nan ? -1 : best;
     }
 }
 

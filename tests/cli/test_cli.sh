@@ -117,6 +117,20 @@ done
 run "$v" trace -m $model -p hi --dump "$tmp/no/such/folder.safetensors"; rc 3 "trace to nowhere"
 run "$v" info -m $model; rc 0 "info"; has "info" "parameters"
 run "$v" info -m $model --json; rc 0 "info --json"; has "info --json" '"decode_bytes_per_token":[0-9]+'
+run "$v" info -m $model --check; rc 0 "info --check"; has "info --check" "([0-9]+) of \\1 tensors are finite"
+cp -rL $model "$tmp/nan" && chmod -R u+w "$tmp/nan"
+python3 - "$tmp/nan/model.safetensors" <<'END'
+import json, struct, sys
+b = bytearray(open(sys.argv[1], "rb").read())
+n, = struct.unpack_from("<Q", b)
+t = json.loads(b[8:8 + n])["model.language_model.norm.weight"]
+at, size = 8 + n + t["data_offsets"][0], {"BF16": 2, "F16": 2, "F32": 4}[t["dtype"]]
+b[at:at + size] = b"\xff" * size
+open(sys.argv[1], "wb").write(b)
+END
+run "$v" info -m "$tmp/nan" --check; rc 1 "NaN weights"; has "NaN weights are named" "language_model.norm.weight holds NaN"
+run "$v" run -m "$tmp/nan" -p hi; errs "NaN weights: an error, no answer" "no number"
+errs "NaN weights: the warning names the tensor" "language_model.norm.weight holds NaN"
 run "$v" info -m $model --tensors; has "info --tensors" 'model\.language_model\.embed_tokens\.weight'
 
 # ---- make-random ---------------------------------------------------------------------------------

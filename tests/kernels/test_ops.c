@@ -287,6 +287,9 @@ static void test_rows(vl_backend *b) {
     int32_t ids[2];
     b->ops->argmax(b, ids, logits, 2, 4);
     CHECK(ids[0] == 1 && ids[1] == 2, "%s argmax %d %d", tier, ids[0], ids[1]);
+    logits[0] = logits[7] = NAN;
+    b->ops->argmax(b, ids, logits, 2, 4);
+    CHECK(ids[0] == -1 && ids[1] == -1, "%s argmax of NaN %d %d", tier, ids[0], ids[1]);
     float *wide, out[10], corner[] = {0.25f, 0.25f, 0.5f, 0};
     vl_matrix table = random_matrix(4, 5, VL_BF16, &wide);
     vl_err err;

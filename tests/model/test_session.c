@@ -174,6 +174,38 @@ static void test_limits(void) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(vl_submit(&r, s, p, &bad[i].p, on_event, &a, &err) == -1 && strstr(err.msg, bad[i].name),
               "%s: %s", bad[i].name, err.msg);
+    const vl_logit_bias nan_bias = {1, NAN};
+    vl_sampling biased = vl_sampling_greedy(1);
+    biased.bias = &nan_bias;
+    biased.n_bias = 1;
+    CHECK(vl_submit(&r, s, p, &biased, on_event, &a, &err) == -1 && strstr(err.msg, "logit_bias"), "%s", err.msg);
+    vl_session_free(s);
+    vl_prompt_free(p);
+}
+
+/* A session that ends must not end the trace of another session of the model. */
+static void count_rows(void *user, const vl_tap *tap) {
+    if (!strcmp(tap->name, "model.language_model.layers.0")) *(int *)user = (int)tap->shape[0];
+}
+static void test_two_sessions(void) {
+    vl_prompt *p = make_prompt("Say something.", NULL, NULL);
+    vl_session *s = open_session(false, 1024), *other = open_session(false, 1024);
+    vl_sampling sampling = vl_sampling_greedy(1);
+    vl_request *r;
+    vl_err err = {0};
+    int rows = 0;
+    size_t n;
+    vl_prompt_ids(p, &n);
+    vl_session_free(s);
+    const vl_session_params params = {.max_rows = 4, .kv_tokens = 1024};
+    CHECK(vl_session_open(&s, model, &params, &err) == 0, "%s", err.msg);
+    vl_session_trace(s, count_rows, &rows);
+    CHECK(n > 4 && vl_submit(&r, s, p, &sampling, NULL, NULL, &err) == 0, "%s", err.msg);
+    vl_session_step(s, &err); /* the first rows of the prompt */
+    vl_session_free(other);
+    while (vl_session_step(s, &err) > 0) continue;
+    CHECK(rows == (int)n && err.code == 0, "%d of %zu rows traced: %s", rows, n, err.msg);
+    vl_request_free(r);
     vl_session_free(s);
     vl_prompt_free(p);
 }
@@ -195,6 +227,7 @@ int main(void) {
     test_caches();
     test_cancel();
     test_limits();
+    test_two_sessions();
     test_allocations();
     vl_model_free(model);
     return test_end();
