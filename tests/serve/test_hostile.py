@@ -19,6 +19,14 @@ LONG = {"messages": [{"role": "user", "content": "tell me everything"}], "temper
         "ignore_eos": True, "cache": False}
 
 
+def busy(s):
+    """Until something runs; a fast engine may be done before it is seen, so not for ever."""
+    for _ in range(500):
+        if s.metric("inflight") > 0:
+            return
+        time.sleep(0.002)
+
+
 def codes(answer):
     return [int(x) for x in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
 
@@ -226,8 +234,7 @@ def deadlines():
     with Server("--batch", "1") as s:
         t = threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_time": 3}, timeout=60))
         t.start()
-        while s.metric("inflight") == 0:
-            time.sleep(0.02)
+        busy(s)
         start = time.monotonic()
         status, r = s.chat("x", max_time=0.4)
         took = time.monotonic() - start
@@ -239,19 +246,17 @@ def deadlines():
 def drain():
     with Server() as s:
         out = []
-        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 40}, timeout=60)))
+        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 3000}, timeout=60)))
         t.start()
-        while s.metric("inflight") == 0:
-            time.sleep(0.02)
+        busy(s)
         s.process.send_signal(signal.SIGTERM)
         t.join()
         equal(out[0][0] if out else None, 200, "SIGTERM lets a running answer finish")
         equal(s.process.wait(30), 0, "... and exits with 0")
-    with Server("--shutdown-timeout", "0.5") as s:
-        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 3000}, timeout=60)))
+    with Server("--shutdown-timeout", "0.1") as s:
+        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 3500, "n": 4}, timeout=60)))
         t.start()
-        while s.metric("inflight") == 0:
-            time.sleep(0.02)
+        busy(s)
         start = time.monotonic()
         s.process.send_signal(signal.SIGTERM)
         equal(s.process.wait(30), 0, "the deadline of a shutdown")
@@ -260,8 +265,7 @@ def drain():
         check(len(out) == 2 and out[1][0] in (200, 503), f"its client is told: {out[1:]}")
     with Server() as s:
         threading.Thread(target=lambda: together([lambda: s.post("/v1/chat/completions", LONG, timeout=60)]), daemon=True).start()
-        while s.metric("inflight") == 0:
-            time.sleep(0.02)
+        busy(s)
         s.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         s.process.send_signal(signal.SIGTERM)
