@@ -18,7 +18,7 @@
  * One order for every sum, whatever the kernel: K is cut into blocks of VL_KC; inside a block
  * s = fma(x[k], w[k], s) for k ascending from s = 0; the blocks' sums are added in order. Hence
  * gemv and gemm of one tier give the same bits, for any number of rows. The two-level sum also
- * keeps the rounding error of K = 6144 near that of K = 256 (see docs in linear.c).
+ * keeps the rounding error of K = 6144 near that of K = 256.
  */
 #ifndef VL_UKERNELS_H
 #define VL_UKERNELS_H
