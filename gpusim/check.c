@@ -46,7 +46,8 @@ static bool keep(const gpusim_report *r) {
     for (int i = 0; i < count; i++) {
         gpusim_report *k = list[i];
         if (!strcmp(k->rule, r->rule) && !strcmp(k->kernel, r->kernel) && k->line == r->line &&
-            k->caller_line == r->caller_line && k->other_line == r->other_line && (r->line || !strcmp(k->message, r->message))) {
+            k->caller_line == r->caller_line && k->other_line == r->other_line &&
+            (r->line || !strcmp(k->message, r->message))) {
             k->count++;
             return false;
         }
@@ -78,7 +79,8 @@ static size_t where(char *out, size_t n, const Func *f, uint32_t pc, const uint3
                     uint32_t warp, int lane) {
     Place p = place_of(f, pc);
     char from[80] = "";
-    if (p.caller_line) snprintf(from, sizeof from, " called at %s:%u", p.caller_file, p.caller_line);
+    if (p.caller_line)
+        snprintf(from, sizeof from, " called at %s:%u", p.caller_file, p.caller_line);
     int k = snprintf(out, n, "%s:%u%s (%s) block (%u,%u,%u) warp %u", p.file, p.line, from,
                      pc < (uint32_t)f->ncode ? f->code[pc].text : "?", block[0], block[1], block[2],
                      warp);

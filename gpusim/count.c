@@ -22,7 +22,8 @@ static int sectors_of(const uint64_t *addr, uint32_t mask, uint32_t bytes, Secto
     uint64_t gap = 0;
     for (int i = 0; i < LANES; i++) gap |= addr[i] ^ (addr[0] + (uint64_t)i * bytes);
     if (!gap && mask == ALL && !(addr[0] % 32) && !(LANES * bytes % 32)) {
-        for (uint64_t s = addr[0] / 32; s < (addr[31] + bytes) / 32; s++) out[n++] = (Sector){s, ALL};
+        for (uint64_t s = addr[0] / 32; s < (addr[31] + bytes) / 32; s++)
+            out[n++] = (Sector){s, ALL};
         return n;
     }
     for (uint32_t m = mask; m; m &= m - 1) {
@@ -30,7 +31,8 @@ static int sectors_of(const uint64_t *addr, uint32_t mask, uint32_t bytes, Secto
         while (from < end) {
             uint64_t stop = from / 32 * 32 + 32 < end ? from / 32 * 32 + 32 : end;
             uint32_t n_bytes = (uint32_t)(stop - from);
-            add_sector(out, &n, from / 32, (n_bytes == 32 ? ALL : (1u << n_bytes) - 1) << from % 32);
+            add_sector(out, &n, from / 32,
+                       (n_bytes == 32 ? ALL : (1u << n_bytes) - 1) << from % 32);
             from = stop;
         }
     }

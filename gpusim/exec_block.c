@@ -358,7 +358,8 @@ static int run_block(Cta *c) {
             return FATAL;
         }
         Warp *w = &c->warps[k];
-        uint64_t turn = settings.order == ORDER_RANDOM ? 1 + settings_random() % 200 : UINT64_MAX / 2;
+        uint64_t turn =
+            settings.order == ORDER_RANDOM ? 1 + settings_random() % 200 : UINT64_MAX / 2;
         if (exec_warp(w, turn) == FATAL) {
             if (!c->l->failed) c->l->failed = 702;
             return FATAL;

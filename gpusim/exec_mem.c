@@ -125,7 +125,8 @@ static int resolve_global(Access *x) {
 static int resolve_shared(Access *x) {
     Cta *c = x->w->cta;
     int lane = misaligned(x);
-    if (lane >= 0) return fault(x, lane, 716, "misaligned", "shared address not a multiple of the size");
+    if (lane >= 0)
+        return fault(x, lane, 716, "misaligned", "shared address not a multiple of the size");
     for (int i = 0; i < LANES; i++) {
         if (!(x->mask >> i & 1)) continue;
         int64_t k = exec_shared_index(c, x->addr[i], x->bytes);
@@ -149,7 +150,8 @@ static int resolve_local(Access *x) {
             return fault(x, i, 700, "out-of-bounds-local", "outside the thread's local memory");
         size_t at_byte = (size_t)i * size + x->addr[i];
         x->p[i] = x->w->local + at_byte;
-        if (x->kind == ACC_READ && settings.checks && memchr(x->w->local_init + at_byte, 0, x->bytes))
+        if (x->kind == ACC_READ && settings.checks &&
+            memchr(x->w->local_init + at_byte, 0, x->bytes))
             check_report(x->w, x->op, i, x->addr[i], NULL, "uninitialised-local",
                          "reads local memory that the thread did not write");
         if (x->kind != ACC_READ) memset(x->w->local_init + at_byte, 1, x->bytes);
@@ -283,7 +285,8 @@ static uint64_t atomic_int(int op, bool sign, int size, uint64_t old, uint64_t b
 }
 
 static uint64_t atomic_one(const Op *op, uint64_t old, uint64_t b, uint64_t c) {
-    if (op->mode == AT_EXCH || op->mode == AT_CAS) return atomic_int(op->mode, 0, op->size, old, b, c);
+    if (op->mode == AT_EXCH || op->mode == AT_CAS)
+        return atomic_int(op->mode, 0, op->size, old, b, c);
     switch (op->mode2) {
     case TY_F:
         if (op->size == 4) {

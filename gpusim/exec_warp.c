@@ -131,8 +131,10 @@ static void check_members(Warp *w, const Op *op, uint32_t m, uint32_t member) {
         check_report(w, op, __builtin_ctz(missing), 0, NULL, "divergent-sync", "the member mask is "
                      "0x%08x, the active lanes are 0x%08x", member, m);
     if (unnamed)
-        check_report(w, op, __builtin_ctz(unnamed), 0, NULL, "inactive-lane", "lanes 0x%08x are not "
-                     "in the member mask 0x%08x", unnamed, member);
+        check_report(w, op, __builtin_ctz(unnamed), 0, NULL, "inactive-lane",
+                     "lanes 0x%08x are not "
+                     "in the member mask 0x%08x",
+                     unnamed, member);
 }
 
 /* A .sync operation whose member mask is operand o: lanes with the same mask form a group, and

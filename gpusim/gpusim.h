@@ -153,7 +153,8 @@ struct Warp {
     uint32_t pc, mask, live, started, carry;
     uint32_t id, sync;         /* sync: number of bar.warp.sync so far */
     uint64_t steps, quantum;
-    uint32_t known[MAX_WARPS]; /* tick up to which each other warp's actions are ordered before us */
+    uint32_t
+        known[MAX_WARPS]; /* tick up to which each other warp's actions are ordered before us */
     uint32_t ordered_upto;     /* launches up to this id are complete and visible */
     uint8_t at_barrier, done, released;
     AsyncCopy *async;
@@ -191,7 +192,7 @@ struct Launch {
     uint32_t grid[3], block[3], dyn_shared, nctas;
     uint8_t *params;
     uint32_t ordered_upto;     /* ids up to here are ordered before this launch */
-    uint32_t pdl_base;         /* ids from here on may still be running before griddepcontrol.wait */
+    uint32_t pdl_base; /* ids from here on may still be running before griddepcontrol.wait */
     OpCount *count;
     uint64_t steps;
     int failed;                /* CUresult */

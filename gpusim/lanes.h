@@ -233,7 +233,8 @@ static inline uint32_t f16_pair(uint32_t a, uint32_t b, uint32_t c, int op) {
 static inline uint32_t bf16_pair(uint32_t a, uint32_t b, uint32_t c, int op) {
     uint32_t m = 0xffff;
     return bfloat_of(pair_one(bfloat_to(a & m), bfloat_to(b & m), bfloat_to(c & m), op)) |
-           bfloat_of(pair_one(bfloat_to(a >> 16), bfloat_to(b >> 16), bfloat_to(c >> 16), op)) << 16;
+           bfloat_of(pair_one(bfloat_to(a >> 16), bfloat_to(b >> 16), bfloat_to(c >> 16), op))
+               << 16;
 }
 /* The first operand becomes the high half. */
 static inline uint32_t bf16_pack(double a, double b) { return bfloat_of(a) << 16 | bfloat_of(b); }

@@ -35,8 +35,8 @@ static CUresult run_kernel(Cmd *c, struct Stream *s) {
 }
 
 static CUresult vanished(const Cmd *c, const char *what) {
-    check_host("use-after-free", c->name, "%s: the %s range was freed before the stream ran", c->name,
-               what);
+    check_host("use-after-free", c->name, "%s: the %s range was freed before the stream ran",
+               c->name, what);
     return CU_ILLEGAL_ADDRESS;
 }
 
@@ -45,8 +45,10 @@ static CUresult to_device(Cmd *c, struct Stream *s) {
     s->time_us += model_copy(c->bytes, true);
     if (!src) return CU_OK;                     /* freed early: reported by cuMemFreeHost */
     if (!c->staged && host_hash(src, c->bytes) != c->hash)
-        check_host("host-buffer-changed", c->name, "the pinned source of a copy of %llu bytes was "
-                   "changed before the copy ran (no synchronisation)", (unsigned long long)c->bytes);
+        check_host("host-buffer-changed", c->name,
+                   "the pinned source of a copy of %llu bytes was "
+                   "changed before the copy ran (no synchronisation)",
+                   (unsigned long long)c->bytes);
     uint8_t *p = mem_fill_host(c->dst, c->bytes);
     if (!p) return vanished(c, "device");
     memcpy(p, src, c->bytes);

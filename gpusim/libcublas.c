@@ -45,8 +45,8 @@ static float *operand(uint64_t addr, int trans, int outer, int inner, int ld, in
         const uint8_t *p = gpusim_memory(at, (uint64_t)rows * bytes_of(type), 0);
         ok = p != NULL;
         for (int i = 0; ok && i < rows; i++)
-            f[trans ? (size_t)i * (size_t)outer + (size_t)j : (size_t)j * (size_t)outer + (size_t)i] =
-                element(p, (uint64_t)i, type);
+            f[trans ? (size_t)i * (size_t)outer + (size_t)j
+                    : (size_t)j * (size_t)outer + (size_t)i] = element(p, (uint64_t)i, type);
     }
     if (ok) return f;
     free(f);
@@ -129,7 +129,8 @@ static int check(const Gemm *g, int compute) {
         g->transb < 0 || g->transb > 2 || g->lda < (g->transa ? g->k : g->m) || g->lda < 1 ||
         g->ldb < (g->transb ? g->n : g->k) || g->ldb < 1 || g->ldc < g->m || g->ldc < 1)
         return INVALID_VALUE;
-    if (compute != COMPUTE_32F && compute != COMPUTE_32F_PEDANTIC && compute != COMPUTE_32F_FAST_TF32)
+    if (compute != COMPUTE_32F && compute != COMPUTE_32F_PEDANTIC &&
+        compute != COMPUTE_32F_FAST_TF32)
         return NOT_SUPPORTED;
     if (g->atype != g->btype || (g->atype != R_32F && !half)) return NOT_SUPPORTED;
     if (g->ctype != R_32F && g->ctype != g->atype) return NOT_SUPPORTED;
@@ -156,20 +157,46 @@ API cublasGemmEx(Handle *h, int ta, int tb, int m, int n, int k, const void *alp
                  int atype, int lda, const void *b, int btype, int ldb, const void *beta, void *c,
                  int ctype, int ldc, int compute, int algo) {
     (void)algo;
-    Gemm g = {.transa = ta, .transb = tb, .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
-              .atype = atype, .btype = btype, .ctype = ctype, .batch = 1, .a = (uintptr_t)a,
-              .b = (uintptr_t)b, .c = (uintptr_t)c};
+    Gemm g = {.transa = ta,
+              .transb = tb,
+              .m = m,
+              .n = n,
+              .k = k,
+              .lda = lda,
+              .ldb = ldb,
+              .ldc = ldc,
+              .atype = atype,
+              .btype = btype,
+              .ctype = ctype,
+              .batch = 1,
+              .a = (uintptr_t)a,
+              .b = (uintptr_t)b,
+              .c = (uintptr_t)c};
     return submit(h, &g, alpha, beta, compute);
 }
 
 API cublasGemmStridedBatchedEx(Handle *h, int ta, int tb, int m, int n, int k, const void *alpha,
                                const void *a, int atype, int lda, long long sa, const void *b,
-                               int btype, int ldb, long long sb, const void *beta, void *c, int ctype,
-                               int ldc, long long sc, int batch, int compute, int algo) {
+                               int btype, int ldb, long long sb, const void *beta, void *c,
+                               int ctype, int ldc, long long sc, int batch, int compute, int algo) {
     (void)algo;
-    Gemm g = {.transa = ta, .transb = tb, .m = m, .n = n, .k = k, .lda = lda, .ldb = ldb, .ldc = ldc,
-              .atype = atype, .btype = btype, .ctype = ctype, .batch = batch, .stride_a = sa,
-              .stride_b = sb, .stride_c = sc, .a = (uintptr_t)a, .b = (uintptr_t)b,
+    Gemm g = {.transa = ta,
+              .transb = tb,
+              .m = m,
+              .n = n,
+              .k = k,
+              .lda = lda,
+              .ldb = ldb,
+              .ldc = ldc,
+              .atype = atype,
+              .btype = btype,
+              .ctype = ctype,
+              .batch = batch,
+              .stride_a = sa,
+              .stride_b = sb,
+              .stride_c = sc,
+              .a = (uintptr_t)a,
+              .b = (uintptr_t)b,
               .c = (uintptr_t)c};
     return submit(h, &g, alpha, beta, compute);
 }

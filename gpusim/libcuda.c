@@ -233,7 +233,8 @@ static CUresult load_ptx(struct Module **out, const char *text) {
     return CU_INVALID_PTX;
 }
 
-API cuModuleLoadDataEx(struct Module **out, const void *image, unsigned nopt, int *opt, void **val) {
+API cuModuleLoadDataEx(struct Module **out, const void *image, unsigned nopt, int *opt,
+                       void **val) {
     LOCK;
     ENTER;
     (void)nopt; (void)opt; (void)val;
@@ -374,8 +375,10 @@ static void forget_host(Cmd *c, void *arg) {
     uint64_t *p = c->kind == CMD_TO_DEVICE && !c->staged ? &c->src
                 : c->kind == CMD_TO_HOST ? &c->dst : NULL;
     if (!p || *p < r->addr || *p - r->addr >= r->bytes) return;
-    check_host("host-buffer-freed", c->name, "pinned memory was freed while a copy of %llu bytes was "
-               "pending", (unsigned long long)c->bytes);
+    check_host("host-buffer-freed", c->name,
+               "pinned memory was freed while a copy of %llu bytes was "
+               "pending",
+               (unsigned long long)c->bytes);
     *p = 0;
 }
 
@@ -397,8 +400,10 @@ API cuMemHostUnregister(void *p) { LOCK; ENTER; return unpin(p, false); }
 static bool range_ok(const char *what, CUdeviceptr p, size_t bytes) {
     const Alloc *a = mem_find(p);
     if (a && !a->freed && bytes <= a->size - (p - a->addr)) return true;
-    check_host(a && a->freed ? "use-after-free" : "out-of-bounds", what, "%s of %zu bytes at 0x%llx: "
-               "outside every allocation", what, bytes, (unsigned long long)p);
+    check_host(a && a->freed ? "use-after-free" : "out-of-bounds", what,
+               "%s of %zu bytes at 0x%llx: "
+               "outside every allocation",
+               what, bytes, (unsigned long long)p);
     return false;
 }
 

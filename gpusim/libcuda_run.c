@@ -166,7 +166,8 @@ static CUresult check_limits(const Func *f, const Cmd *c) {
     if (threads > max || c->block[2] > 64)
         return refuse(f, CU_INVALID_VALUE, "too many threads per block", threads, max);
     if (f->reqntid[0] && memcmp(f->reqntid, c->block, sizeof f->reqntid))
-        return refuse(f, CU_INVALID_VALUE, ".reqntid asks for another block", threads, f->reqntid[0]);
+        return refuse(f, CU_INVALID_VALUE, ".reqntid asks for another block", threads,
+                      f->reqntid[0]);
     if (c->grid[0] > 0x7fffffff || c->grid[1] > 65535 || c->grid[2] > 65535 || blocks > 0xffffffff)
         return refuse(f, CU_INVALID_VALUE, "grid too large", blocks, 65535);
     if (c->shared > f->max_dynamic_shared)
@@ -238,7 +239,8 @@ API cuFuncSetAttribute(struct Func *f, int attribute, int value) {
     return CU_OK;
 }
 
-API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, struct Func *f, int threads, size_t shared) {
+API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, struct Func *f, int threads,
+                                                size_t shared) {
     LOCK;
     ENTER;
     if (!n || !f || threads <= 0) return CU_INVALID_VALUE;
@@ -324,8 +326,8 @@ EXPORT void *gpusim_memory(uint64_t addr, uint64_t bytes, int write) {
     }
     const Alloc *a = mem_find(addr);
     if (!write && settings.checks && mem_uninitialised(a, addr - a->addr, bytes) >= 0)
-        check_host("uninitialised-global", n->what, "%s reads %s+%llu, which nothing wrote", n->what,
-                   a->name, (unsigned long long)(addr - a->addr));
+        check_host("uninitialised-global", n->what, "%s reads %s+%llu, which nothing wrote",
+                   n->what, a->name, (unsigned long long)(addr - a->addr));
     race_host(command_running(), addr, bytes, write);
     return p;
 }

@@ -3,8 +3,9 @@
  * time = overhead + max(ramp, work of the busiest resource / its rate). Resources: DRAM bytes that
  * miss the L2 model, L2 bytes, shared wavefronts and global requests per SM and clock, mma FLOP,
  * fp32 and MUFU lanes, issue slots. Work on SMs is stretched by the last partial wave; DRAM speed
- * is bounded by the bytes in flight (Little's law). PTX moves count as free: ptxas removes them. The constants below are assumptions from the
- * literature (gpusim.md section 5), to be replaced by measurement on a first GPU. */
+ * is bounded by the bytes in flight (Little's law). PTX moves count as free: ptxas removes them.
+ * The constants below are assumptions from the literature, to be replaced by a first measurement.
+ */
 #include "model.h"
 #include "check.h"
 #include "exec.h"

@@ -188,7 +188,8 @@ static void emit_blocks(Cfg *c, Func *f) {
     for (int i = 0; i < n; i++) {
         if (out[i].fn == exec_bra) out[i].target = start[c->of[out[i].target]];
         if (out[i].fn == exec_brx)
-            for (int k = 0; k < out[i].imm; k++) out[i].targets[k] = start[c->of[out[i].targets[k]]];
+            for (int k = 0; k < out[i].imm; k++)
+                out[i].targets[k] = start[c->of[out[i].targets[k]]];
     }
     f->code = out;
     f->ncode = n;

@@ -4,183 +4,10 @@
  * table at the end of the file. A form that neither knows is a load error that names it. */
 #include "alu.h"
 #include "exec.h"
-#include "ptx_build.h"
+#include "ptx_inst.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_OPERANDS = 40, MAX_PARTS = 16 };
-
-typedef struct {
-    Op op;
-    Opnd o[MAX_OPERANDS];
-    int n;
-    Op post[4];               /* width changes of destinations */
-    Opnd post_o[4][2];
-    int npost;
-    char opcode[96];
-    char split[96];
-    char *part[MAX_PARTS];    /* opcode cut at the dots */
-    int nparts;
-} Inst;
-
-static void add(Build *b, Inst *in, Opnd o) {
-    if (in->n == MAX_OPERANDS) build_fail(b, "%s: more than %d operands", in->opcode, MAX_OPERANDS);
-    in->o[in->n++] = o;
-}
-
-static Op *emit(Build *b, const Op *op, const Opnd *o, int n) {
-    b->code = build_grow(b, b->code, &b->cap_code, b->ncode + 1, sizeof *b->code);
-    Op *d = &b->code[b->ncode++];
-    *d = *op;
-    d->o = ptx_own(b->mod, (size_t)n * sizeof *o);
-    if (!d->o) build_fail(b, "out of memory");
-    memcpy(d->o, o, (size_t)n * sizeof *o);
-    d->n = (uint8_t)n;
-    for (int i = 0; i < 3; i++) {
-        d->loc[i].file = (uint16_t)b->loc[i].file;
-        d->loc[i].line = b->loc[i].line;
-    }
-    return d;
-}
-
-/* A copy of o in a register of another width (low part; upper part zero or sign). */
-static Opnd resized(Build *b, Inst *in, Opnd o, uint8_t width, uint8_t bytes, uint8_t sext) {
-    Op op = {.fn = alu_resize, .text = "(width)", .pred = -1, .ndst = 1, .cls = C_MOVE,
-             .size = bytes, .sext = sext};
-    Opnd pair[2] = {{build_register(b, width), BASE_REG, width, 0, 1}, o};
-    if (!o.dst) {
-        emit(b, &op, pair, 2);
-        return pair[0];
-    }
-    if (in->npost == 4) build_fail(b, "%s: too many width changes", in->opcode);
-    op.pred = in->op.pred;
-    op.pneg = in->op.pneg;
-    Opnd temp = pair[0];
-    in->post[in->npost] = op;
-    in->post_o[in->npost][0] = o;
-    in->post_o[in->npost++][1] = (Opnd){temp.off, BASE_REG, width, 0, 0};
-    return temp;
-}
-
-static Opnd constant(Build *b, uint64_t v, int width) {
-    uint32_t off = build_const(b, v);
-    return (Opnd){off + (width == 64 ? 0 : 8 * LANES), BASE_CONST, (uint8_t)width, 0, 0};
-}
-
-/* The value of a symbol: an offset in its space, or a device address. */
-static uint64_t symbol_value(Build *b, const char *name, uint8_t *space) {
-    Local *l = build_find(b, name);
-    if (!l) build_fail(b, "unknown symbol '%s'", name);
-    *space = l->space;
-    return l->addr == UINT64_MAX ? DYN_SHARED : l->addr;
-}
-
-/* Adds "+ 8" or "+-8" if present. */
-static int64_t displacement(Build *b) {
-    return build_accept(b, "+") ? (int64_t)ptx_integer(b) : 0;
-}
-
-/* A register, an immediate or a symbol. width 0 keeps the register's own width. */
-static Opnd source(Build *b, Inst *in, int width) {
-    if (b->x.tok.kind == T_NUMBER || lex_is(&b->x, "-")) {
-        return constant(b, ptx_integer(b), width ? width : 64);
-    }
-    char name[128];
-    build_word(b, name, sizeof name);
-    Opnd o;
-    uint8_t space;
-    if (!strcmp(name, "_")) build_fail(b, "%s: '_' as a source", in->opcode);
-    if (!strcmp(name, "WARP_SZ")) return constant(b, LANES, width ? width : 32);
-    if (!build_reg(b, name, &o)) {
-        if (*name == '%') build_fail(b, "%s: unknown register '%s'", in->opcode, name);
-        uint64_t v = symbol_value(b, name, &space);
-        return constant(b, v + (uint64_t)displacement(b), width ? width : 64);
-    }
-    if (o.base == BASE_PRED) build_fail(b, "%s: predicate '%s' as a value", in->opcode, name);
-    if (width && (o.width == 64) != (width == 64))
-        return resized(b, in, o, (uint8_t)width, (uint8_t)((o.width < width ? o.width : width) / 8), 0);
-    return o;
-}
-
-static Opnd dest(Build *b, Inst *in, int width, uint8_t sext) {
-    char name[128];
-    build_word(b, name, sizeof name);
-    Opnd o;
-    if (!strcmp(name, "_")) {
-        o = (Opnd){build_register(b, (uint8_t)(width ? width : 64)), BASE_REG,
-                   (uint8_t)(width ? width : 64), 0, 1};
-    } else if (!build_reg(b, name, &o) || o.base == BASE_SPECIAL) {
-        build_fail(b, "%s: unknown register '%s'", in->opcode, name);
-    }
-    o.dst = 1;
-    if (o.base == BASE_PRED) build_fail(b, "%s: predicate '%s' as a value", in->opcode, name);
-    if (width && (o.width == 64) != (width == 64))
-        return resized(b, in, o, (uint8_t)width, (uint8_t)((o.width < width ? o.width : width) / 8),
-                       sext);
-    return o;
-}
-
-/* A predicate; predicate 0 is always true, so immediates need no storage. */
-static Opnd predicate(Build *b, Inst *in, bool dst) {
-    Opnd o = {0, BASE_PRED, 1, 0, dst};
-    if (!dst && (b->x.tok.kind == T_NUMBER || lex_is(&b->x, "-"))) {
-        o.neg = ptx_integer(b) == 0;
-        return o;
-    }
-    bool neg = build_accept(b, "!");
-    char name[128];
-    build_word(b, name, sizeof name);
-    if (dst && !strcmp(name, "_")) {
-        o.off = b->npred++;
-        return o;
-    }
-    if (!build_reg(b, name, &o) || o.base != BASE_PRED)
-        build_fail(b, "%s: '%s' is not a predicate", in->opcode, name);
-    o.neg = neg;
-    o.dst = dst;
-    return o;
-}
-
-static void comma(Build *b) { build_expect(b, ","); }
-
-/* {a, b, c} or a single operand; returns how many. width 0: the registers' own. */
-static int vector(Build *b, Inst *in, int width, bool dst) {
-    int n = 0;
-    bool braces = build_accept(b, "{");
-    do {
-        add(b, in, dst ? dest(b, in, width, 0) : source(b, in, width));
-        n++;
-    } while (braces && build_accept(b, ","));
-    if (braces) build_expect(b, "}");
-    return n;
-}
-
-/* [base + displacement]: the base becomes an operand, constants go to op.imm. */
-static void address(Build *b, Inst *in) {
-    build_expect(b, "[");
-    Opnd o = constant(b, 0, 64);
-    if (b->x.tok.kind == T_NUMBER) {
-        in->op.imm = (int64_t)ptx_integer(b);
-    } else {
-        char name[128];
-        build_word(b, name, sizeof name);
-        if (!build_reg(b, name, &o)) {
-            uint8_t space;
-            in->op.imm = (int64_t)symbol_value(b, name, &space);
-            if (in->op.space == S_PARAM) in->op.space = space;
-        }
-        in->op.imm += displacement(b);
-    }
-    add(b, in, o);
-    build_expect(b, "]");
-}
-
-static bool has(const Inst *in, const char *part) {
-    for (int i = 1; i < in->nparts; i++)
-        if (!strcmp(in->part[i], part)) return true;
-    return false;
-}
 
 /* ---- arithmetic ---- */
 
@@ -191,10 +18,10 @@ static void decode_alu(Build *b, Inst *in, const AluForm *f) {
     in->op.cls = f->cls;
     in->op.ndst = 1;
     uint8_t sext = cvt && in->nparts > 2 && in->part[in->nparts - 2][0] == signed_cvt[4];
-    add(b, in, dest(b, in, f->width[0], sext));
+    inst_add(b, in, inst_dest(b, in, f->width[0], sext));
     for (int k = 1; k <= f->nsrc; k++) {
-        comma(b);
-        add(b, in, source(b, in, f->width[k]));
+        inst_comma(b);
+        inst_add(b, in, inst_source(b, in, f->width[k]));
     }
     if (settings.perturb) {
         in->op.approx = (uint8_t)alu_approx(in->opcode);
@@ -220,18 +47,18 @@ static void decode_setp(Build *b, Inst *in) {
     in->op.cmp = f->cmp;
     in->op.cls = C_PRED;
     in->op.ndst = 1;
-    add(b, in, predicate(b, in, true));
+    inst_add(b, in, inst_predicate(b, in, true));
     if (build_accept(b, "|")) {
         in->op.ndst = 2;
-        add(b, in, predicate(b, in, true));
+        inst_add(b, in, inst_predicate(b, in, true));
     }
-    comma(b);
-    add(b, in, source(b, in, f->width[1]));
-    comma(b);
-    add(b, in, source(b, in, f->width[2]));
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, f->width[1]));
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, f->width[2]));
     if (in->op.mode) {
-        comma(b);
-        add(b, in, predicate(b, in, false));
+        inst_comma(b);
+        inst_add(b, in, inst_predicate(b, in, false));
     }
 }
 
@@ -256,14 +83,14 @@ static void decode_set(Build *b, Inst *in) {
     in->op.cmp = f->cmp;
     in->op.cls = C_INT;
     in->op.ndst = 1;
-    add(b, in, dest(b, in, 32, 0));
+    inst_add(b, in, inst_dest(b, in, 32, 0));
     for (int i = 1; i <= 2; i++) {
-        comma(b);
-        add(b, in, source(b, in, f->width[i]));
+        inst_comma(b);
+        inst_add(b, in, inst_source(b, in, f->width[i]));
     }
     if (in->op.mode) {
-        comma(b);
-        add(b, in, predicate(b, in, false));
+        inst_comma(b);
+        inst_add(b, in, inst_predicate(b, in, false));
     }
 }
 
@@ -273,13 +100,13 @@ static void decode_selp(Build *b, Inst *in) {
     in->op.cls = C_INT;
     in->op.ndst = 1;
     in->op.size = width == 64 ? 8 : 4;
-    add(b, in, dest(b, in, width, 0));
+    inst_add(b, in, inst_dest(b, in, width, 0));
     for (int k = 0; k < 2; k++) {
-        comma(b);
-        add(b, in, source(b, in, width));
+        inst_comma(b);
+        inst_add(b, in, inst_source(b, in, width));
     }
-    comma(b);
-    add(b, in, predicate(b, in, false));
+    inst_comma(b);
+    inst_add(b, in, inst_predicate(b, in, false));
 }
 
 /* and.pred and its like. */
@@ -293,10 +120,10 @@ static void decode_pred(Build *b, Inst *in) {
     in->op.mode = (uint8_t)modes[k];
     in->op.cls = C_PRED;
     in->op.ndst = 1;
-    add(b, in, predicate(b, in, true));
+    inst_add(b, in, inst_predicate(b, in, true));
     for (int i = 0; i < (k < 3 ? 2 : 1); i++) {
-        comma(b);
-        add(b, in, predicate(b, in, false));
+        inst_comma(b);
+        inst_add(b, in, inst_predicate(b, in, false));
     }
 }
 
@@ -306,19 +133,19 @@ static void decode_mov(Build *b, Inst *in) {
     int bits = atoi(type + 1);
     in->op.cls = C_MOVE;
     if (lex_is(&b->x, "{")) {
-        in->op.ndst = (uint8_t)vector(b, in, 0, true);
+        in->op.ndst = (uint8_t)inst_vector(b, in, 0, true);
         in->op.fn = alu_unpack;
         in->op.size = (uint8_t)(bits / in->op.ndst);
-        comma(b);
-        add(b, in, source(b, in, bits));
+        inst_comma(b);
+        inst_add(b, in, inst_source(b, in, bits));
         return;
     }
     in->op.ndst = 1;
-    add(b, in, dest(b, in, bits, 0));
-    comma(b);
+    inst_add(b, in, inst_dest(b, in, bits, 0));
+    inst_comma(b);
     if (lex_is(&b->x, "{")) {
         in->op.fn = alu_pack;
-        in->op.size = (uint8_t)(bits / vector(b, in, 0, false));
+        in->op.size = (uint8_t)(bits / inst_vector(b, in, 0, false));
         return;
     }
     if (lex_is(&b->x, "%clock64") || lex_is(&b->x, "%globaltimer") || lex_is(&b->x, "%clock")) {
@@ -329,7 +156,7 @@ static void decode_mov(Build *b, Inst *in) {
     const AluForm *f = alu_find(in->opcode);
     if (!f) build_fail(b, "unknown instruction '%s'", in->opcode);
     in->op.fn = f->fn;
-    add(b, in, source(b, in, f->width[1]));
+    inst_add(b, in, inst_source(b, in, f->width[1]));
 }
 
 /* ---- memory ---- */
@@ -375,11 +202,11 @@ static void space_class(Inst *in, bool store) {
 static void decode_ld(Build *b, Inst *in) {
     in->op.vec = 1;
     memory_parts(b, in, 1);
-    int n = vector(b, in, 0, true);
+    int n = inst_vector(b, in, 0, true);
     if (n != in->op.vec) build_fail(b, "%s: %d registers", in->opcode, n);
     in->op.ndst = (uint8_t)n;
-    comma(b);
-    address(b, in);
+    inst_comma(b);
+    inst_address(b, in);
     in->op.fn = exec_ld;
     space_class(in, false);
 }
@@ -387,9 +214,9 @@ static void decode_ld(Build *b, Inst *in) {
 static void decode_st(Build *b, Inst *in) {
     in->op.vec = 1;
     memory_parts(b, in, 1);
-    address(b, in);
-    comma(b);
-    int n = vector(b, in, 0, false);
+    inst_address(b, in);
+    inst_comma(b);
+    int n = inst_vector(b, in, 0, false);
     if (n != in->op.vec) build_fail(b, "%s: %d registers", in->opcode, n);
     in->op.fn = exec_st;
     space_class(in, true);
@@ -418,7 +245,10 @@ static void decode_atom(Build *b, Inst *in) {
     memory_parts(b, in, 1);
     in->op.size = 0;
     for (size_t k = 0; k < sizeof types / sizeof *types; k++)
-        if (!strcmp(types[k].name, last)) { in->op.mode2 = types[k].type; in->op.size = types[k].bytes; }
+        if (!strcmp(types[k].name, last)) {
+            in->op.mode2 = types[k].type;
+            in->op.size = types[k].bytes;
+        }
     if (op < 0 || !in->op.size) build_fail(b, "unknown instruction '%s'", in->opcode);
     in->op.mode = (uint8_t)op;
     in->op.strong = 1;
@@ -426,82 +256,85 @@ static void decode_atom(Build *b, Inst *in) {
     in->op.cls = C_ATOM;
     in->op.fn = exec_atom;
     int width = in->op.size == 8 ? 64 : 32;
-    if (red) add(b, in, (Opnd){build_register(b, (uint8_t)width), BASE_REG, (uint8_t)width, 0, 1});
-    else { add(b, in, dest(b, in, width, 0)); comma(b); }
+    if (red)
+        inst_add(b, in, (Opnd){build_register(b, (uint8_t)width), BASE_REG, (uint8_t)width, 0, 1});
+    else { inst_add(b, in, inst_dest(b, in, width, 0)); inst_comma(b); }
     in->op.ndst = 1;
-    address(b, in);
+    inst_address(b, in);
     for (int k = 0; k < (op == AT_CAS ? 2 : 1); k++) {
-        comma(b);
-        add(b, in, source(b, in, width));
+        inst_comma(b);
+        inst_add(b, in, inst_source(b, in, width));
     }
 }
 
 /* cvta.to.global.u64 d, a;  cvta.shared.u64 d, a */
 static void decode_cvta(Build *b, Inst *in) {
-    bool to = has(in, "to");
-    in->op.space = has(in, "shared") || has(in, "shared::cta") ? S_SHARED
-                 : has(in, "local") ? S_LOCAL : S_GLOBAL;
+    bool to = inst_has(in, "to");
+    in->op.space = inst_has(in, "shared") || inst_has(in, "shared::cta") ? S_SHARED
+                 : inst_has(in, "local") ? S_LOCAL : S_GLOBAL;
     in->op.mode = to;
     in->op.fn = exec_cvta;
     in->op.cls = C_INT;
     in->op.ndst = 1;
     int width = atoi(in->part[in->nparts - 1] + 1);
-    add(b, in, dest(b, in, width, 0));
-    comma(b);
-    add(b, in, source(b, in, width));
+    inst_add(b, in, inst_dest(b, in, width, 0));
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, width));
 }
 
 static void decode_isspacep(Build *b, Inst *in) {
-    in->op.space = has(in, "shared") ? S_SHARED : has(in, "local") ? S_LOCAL : S_GLOBAL;
+    in->op.space = inst_has(in, "shared") ? S_SHARED : inst_has(in, "local") ? S_LOCAL : S_GLOBAL;
     in->op.fn = exec_isspace;
     in->op.cls = C_PRED;
     in->op.ndst = 1;
-    add(b, in, predicate(b, in, true));
-    comma(b);
-    add(b, in, source(b, in, 64));
+    inst_add(b, in, inst_predicate(b, in, true));
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, 64));
 }
 
 /* cp.async.cg.shared.global [dst], [src], 16{, size};  commit_group;  wait_group N; */
 static void decode_cp(Build *b, Inst *in) {
     in->op.cls = C_ASYNC;
-    if (has(in, "commit_group")) { in->op.fn = exec_cp_commit; return; }
-    if (has(in, "wait_all") || has(in, "wait_group")) {
+    if (inst_has(in, "commit_group")) { in->op.fn = exec_cp_commit; return; }
+    if (inst_has(in, "wait_all") || inst_has(in, "wait_group")) {
         in->op.fn = exec_cp_wait;
-        in->op.mode = has(in, "wait_all");
+        in->op.mode = inst_has(in, "wait_all");
         in->op.imm = in->op.mode ? 0 : (int64_t)ptx_integer(b);
         return;
     }
-    if (!has(in, "async") || !has(in, "global") || has(in, "bulk") || has(in, "mbarrier"))
+    if (!inst_has(in, "async") || !inst_has(in, "global") || inst_has(in, "bulk") ||
+        inst_has(in, "mbarrier"))
         build_fail(b, "unknown instruction '%s'", in->opcode);
     in->op.fn = exec_cp_async;
-    address(b, in);
+    inst_address(b, in);
     int64_t shared_imm = in->op.imm;
     in->op.imm = 0;
-    comma(b);
-    address(b, in);
+    inst_comma(b);
+    inst_address(b, in);
     in->op.target = (int32_t)shared_imm;
-    comma(b);
+    inst_comma(b);
     in->op.size = (uint8_t)ptx_integer(b);
     if (in->op.size != 4 && in->op.size != 8 && in->op.size != 16)
         build_fail(b, "%s: copy size %u", in->opcode, in->op.size);
     bool sized = build_accept(b, ",");
-    add(b, in, sized ? source(b, in, 32) : constant(b, in->op.size, 32));
+    inst_add(b, in, sized ? inst_source(b, in, 32) : inst_constant(b, in->op.size, 32));
 }
 
 /* ldmatrix.sync.aligned.m8n8.x4{.trans}.shared.b16 {..}, [a];  stmatrix [a], {..} */
 static void decode_matrix(Build *b, Inst *in) {
     bool store = !strcmp(in->part[0], "stmatrix");
-    in->op.vec = has(in, "x4") ? 4 : has(in, "x2") ? 2 : 1;
-    in->op.trans = has(in, "trans");
+    in->op.vec = inst_has(in, "x4") ? 4 : inst_has(in, "x2") ? 2 : 1;
+    in->op.trans = inst_has(in, "trans");
     in->op.space = S_SHARED;
     in->op.size = 16;
     in->op.cls = C_LDSM;
     in->op.fn = store ? exec_stmatrix : exec_ldmatrix;
-    if (!has(in, "m8n8") || !has(in, "b16")) build_fail(b, "unknown instruction '%s'", in->opcode);
-    if (store) { address(b, in); comma(b); }
-    int n = vector(b, in, 32, !store);
+    if (!inst_has(in, "m8n8") || !inst_has(in, "b16"))
+        build_fail(b, "unknown instruction '%s'", in->opcode);
+    if (store) { inst_address(b, in); inst_comma(b); }
+    int n = inst_vector(b, in, 32, !store);
     if (n != in->op.vec) build_fail(b, "%s: %d registers", in->opcode, n);
-    if (!store) { in->op.ndst = (uint8_t)n; comma(b); address(b, in); }
+    if (!store) { in->op.ndst = (uint8_t)n; inst_comma(b); inst_address(b, in); }
 }
 
 /* mma.sync.aligned.m16n8kK.row.col.D.A.B.C d, a, b, c */
@@ -521,8 +354,8 @@ static void decode_mma(Build *b, Inst *in) {
     in->op.imm = depth;
     in->op.cls = C_MMA;
     in->op.fn = exec_mma;
-    in->op.ndst = (uint8_t)vector(b, in, 32, true);
-    for (int i = 0; i < 3; i++) { comma(b); vector(b, in, 32, false); }
+    in->op.ndst = (uint8_t)inst_vector(b, in, 32, true);
+    for (int i = 0; i < 3; i++) { inst_comma(b); inst_vector(b, in, 32, false); }
     int words = kinds[k].kind == MMA_F16_F16 ? 2 : 4, a = depth / (2 * kinds[k].ks);
     if (in->op.ndst != words || in->n != 2 * words + a + a / 2)
         build_fail(b, "%s: %d operands", in->opcode, in->n);
@@ -531,46 +364,51 @@ static void decode_mma(Build *b, Inst *in) {
 /* ---- warp-wide and control ---- */
 
 static void decode_shfl(Build *b, Inst *in) {
-    in->op.mode = has(in, "up") ? SHFL_UP : has(in, "down") ? SHFL_DOWN : has(in, "bfly")
-                ? SHFL_BFLY : SHFL_IDX;
-    if (!has(in, "sync")) build_fail(b, "unknown instruction '%s'", in->opcode);
+    in->op.mode = inst_has(in, "up")     ? SHFL_UP
+                  : inst_has(in, "down") ? SHFL_DOWN
+                  : inst_has(in, "bfly") ? SHFL_BFLY
+                                         : SHFL_IDX;
+    if (!inst_has(in, "sync")) build_fail(b, "unknown instruction '%s'", in->opcode);
     in->op.fn = exec_shfl;
     in->op.cls = C_SHFL;
     in->op.ndst = 2;
-    add(b, in, dest(b, in, 32, 0));
+    inst_add(b, in, inst_dest(b, in, 32, 0));
     bool p = build_accept(b, "|");
-    add(b, in, p ? predicate(b, in, true) : (Opnd){b->npred++, BASE_PRED, 1, 0, 1});
-    for (int k = 0; k < 4; k++) { comma(b); add(b, in, source(b, in, 32)); }
+    inst_add(b, in, p ? inst_predicate(b, in, true) : (Opnd){b->npred++, BASE_PRED, 1, 0, 1});
+    for (int k = 0; k < 4; k++) { inst_comma(b); inst_add(b, in, inst_source(b, in, 32)); }
 }
 
 static void decode_vote(Build *b, Inst *in) {
-    in->op.mode = has(in, "all") ? VOTE_ALL : has(in, "any") ? VOTE_ANY : has(in, "uni")
-                ? VOTE_UNI : VOTE_BALLOT;
-    if (!has(in, "sync")) build_fail(b, "unknown instruction '%s'", in->opcode);
+    in->op.mode = inst_has(in, "all")   ? VOTE_ALL
+                  : inst_has(in, "any") ? VOTE_ANY
+                  : inst_has(in, "uni") ? VOTE_UNI
+                                        : VOTE_BALLOT;
+    if (!inst_has(in, "sync")) build_fail(b, "unknown instruction '%s'", in->opcode);
     in->op.fn = exec_vote;
     in->op.cls = C_SHFL;
     in->op.ndst = 1;
-    add(b, in, in->op.mode == VOTE_BALLOT ? dest(b, in, 32, 0) : predicate(b, in, true));
-    comma(b);
-    add(b, in, predicate(b, in, false));
-    comma(b);
-    add(b, in, source(b, in, 32));
+    inst_add(b, in,
+             in->op.mode == VOTE_BALLOT ? inst_dest(b, in, 32, 0) : inst_predicate(b, in, true));
+    inst_comma(b);
+    inst_add(b, in, inst_predicate(b, in, false));
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, 32));
 }
 
 static void decode_match(Build *b, Inst *in) {
-    int width = has(in, "b64") ? 64 : 32;
-    in->op.mode = has(in, "all");
+    int width = inst_has(in, "b64") ? 64 : 32;
+    in->op.mode = inst_has(in, "all");
     in->op.size = (uint8_t)(width / 8);
     in->op.fn = exec_match;
     in->op.cls = C_SHFL;
     in->op.ndst = 2;
-    add(b, in, dest(b, in, 32, 0));
+    inst_add(b, in, inst_dest(b, in, 32, 0));
     bool p = build_accept(b, "|");
-    add(b, in, p ? predicate(b, in, true) : (Opnd){b->npred++, BASE_PRED, 1, 0, 1});
-    comma(b);
-    add(b, in, source(b, in, width));
-    comma(b);
-    add(b, in, source(b, in, 32));
+    inst_add(b, in, p ? inst_predicate(b, in, true) : (Opnd){b->npred++, BASE_PRED, 1, 0, 1});
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, width));
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, 32));
 }
 
 static void decode_redux(Build *b, Inst *in) {
@@ -578,73 +416,74 @@ static void decode_redux(Build *b, Inst *in) {
         {"add", AT_ADD}, {"min", AT_MIN}, {"max", AT_MAX}, {"and", AT_AND}, {"or", AT_OR},
         {"xor", AT_XOR}};
     size_t k = 0;
-    while (k < 6 && !has(in, ops[k].name)) k++;
-    if (k == 6 || has(in, "f32")) build_fail(b, "unknown instruction '%s'", in->opcode);
+    while (k < 6 && !inst_has(in, ops[k].name)) k++;
+    if (k == 6 || inst_has(in, "f32")) build_fail(b, "unknown instruction '%s'", in->opcode);
     in->op.mode = ops[k].op;
-    in->op.mode2 = has(in, "s32") ? TY_S : TY_U;
+    in->op.mode2 = inst_has(in, "s32") ? TY_S : TY_U;
     in->op.fn = exec_redux;
     in->op.cls = C_SHFL;
     in->op.ndst = 1;
-    add(b, in, dest(b, in, 32, 0));
-    for (int i = 0; i < 2; i++) { comma(b); add(b, in, source(b, in, 32)); }
+    inst_add(b, in, inst_dest(b, in, 32, 0));
+    for (int i = 0; i < 2; i++) { inst_comma(b); inst_add(b, in, inst_source(b, in, 32)); }
 }
 
 static void decode_activemask(Build *b, Inst *in) {
     in->op.fn = exec_activemask;
     in->op.cls = C_SHFL;
     in->op.ndst = 1;
-    add(b, in, dest(b, in, 32, 0));
+    inst_add(b, in, inst_dest(b, in, 32, 0));
 }
 
 static void decode_elect(Build *b, Inst *in) {
     in->op.fn = exec_elect;
     in->op.cls = C_SHFL;
     in->op.ndst = 2;
-    add(b, in, dest(b, in, 32, 0));
+    inst_add(b, in, inst_dest(b, in, 32, 0));
     build_expect(b, "|");
-    add(b, in, predicate(b, in, true));
-    comma(b);
-    add(b, in, source(b, in, 32));
+    inst_add(b, in, inst_predicate(b, in, true));
+    inst_comma(b);
+    inst_add(b, in, inst_source(b, in, 32));
 }
 
 /* bar.sync id{, n};  bar.arrive id, n;  bar.warp.sync mask;  bar.red.popc.u32 d, id{, n}, p */
 static void decode_bar(Build *b, Inst *in) {
     in->op.cls = C_SYNC;
-    if (has(in, "warp")) {
+    if (inst_has(in, "warp")) {
         in->op.fn = exec_warp_sync;
-        add(b, in, source(b, in, 32));
+        inst_add(b, in, inst_source(b, in, 32));
         return;
     }
     in->op.fn = exec_barrier;
-    in->op.mode = has(in, "arrive") ? BAR_ARRIVE : has(in, "popc") ? BAR_POPC
-                : has(in, "and") ? BAR_AND : has(in, "or") ? BAR_OR : BAR_SYNC;
+    in->op.mode = inst_has(in, "arrive") ? BAR_ARRIVE : inst_has(in, "popc") ? BAR_POPC
+                : inst_has(in, "and") ? BAR_AND : inst_has(in, "or") ? BAR_OR : BAR_SYNC;
     bool red = in->op.mode >= BAR_POPC;
     if (red) {
         in->op.ndst = 1;
-        add(b, in, in->op.mode == BAR_POPC ? dest(b, in, 32, 0) : predicate(b, in, true));
-        comma(b);
+        inst_add(b, in,
+                 in->op.mode == BAR_POPC ? inst_dest(b, in, 32, 0) : inst_predicate(b, in, true));
+        inst_comma(b);
     }
-    add(b, in, source(b, in, 32));
-    Opnd count = constant(b, 0, 32), p = {0, BASE_PRED, 1, 0, 0};
+    inst_add(b, in, inst_source(b, in, 32));
+    Opnd count = inst_constant(b, 0, 32), p = {0, BASE_PRED, 1, 0, 0};
     while (build_accept(b, ",")) {
         bool number = b->x.tok.kind == T_NUMBER;
         Opnd o;
         char name[128];
         snprintf(name, sizeof name, "%.*s", (int)(b->x.tok.end - b->x.tok.p), b->x.tok.p);
         if (!number && (lex_is(&b->x, "!") || (build_reg(b, name, &o) && o.base == BASE_PRED)))
-            p = predicate(b, in, false);
+            p = inst_predicate(b, in, false);
         else
-            count = source(b, in, 32);
+            count = inst_source(b, in, 32);
     }
-    add(b, in, count);
-    add(b, in, p);
+    inst_add(b, in, count);
+    inst_add(b, in, p);
 }
 
 static void decode_fence(Build *b, Inst *in) {
     (void)b;
     in->op.fn = exec_fence;
     in->op.cls = C_SYNC;
-    in->op.mode = has(in, "cta") || has(in, "proxy") ? 0 : 1;
+    in->op.mode = inst_has(in, "cta") || inst_has(in, "proxy") ? 0 : 1;
 }
 
 static void decode_bra(Build *b, Inst *in) {
@@ -657,8 +496,8 @@ static void decode_bra(Build *b, Inst *in) {
 
 /* brx.idx %r, table */
 static void decode_brx(Build *b, Inst *in) {
-    add(b, in, source(b, in, 32));
-    comma(b);
+    inst_add(b, in, inst_source(b, in, 32));
+    inst_comma(b);
     char name[128];
     build_word(b, name, sizeof name);
     int k = 0;
@@ -684,7 +523,7 @@ static void decode_call(Build *b, Inst *in) {
     if (build_accept(b, "(")) {
         build_word(b, name, sizeof name);
         build_expect(b, ")");
-        comma(b);
+        inst_comma(b);
     }
     build_word(b, name, sizeof name);
     in->op.mode = !strcmp(name, "__assertfail") ? CALL_ASSERT : CALL_PRINTF;
@@ -694,13 +533,13 @@ static void decode_call(Build *b, Inst *in) {
     in->op.cls = C_OTHER;
     in->op.targets = ptx_own(b->mod, 8 * sizeof(int32_t));
     if (!in->op.targets) build_fail(b, "out of memory");
-    comma(b);
+    inst_comma(b);
     build_expect(b, "(");
     do {
         build_word(b, name, sizeof name);
         uint8_t space;
         if (in->op.imm == 8) build_fail(b, "call with more than 8 parameters");
-        in->op.targets[in->op.imm++] = (int32_t)symbol_value(b, name, &space);
+        in->op.targets[in->op.imm++] = (int32_t)inst_symbol_value(b, name, &space);
     } while (build_accept(b, ","));
     build_expect(b, ")");
 }
@@ -719,23 +558,51 @@ static void decode_trap(Build *b, Inst *in) {
 
 static void decode_pdl(Build *b, Inst *in) {
     (void)b;
-    in->op.fn = has(in, "wait") ? exec_pdl_wait : exec_nop;
+    in->op.fn = inst_has(in, "wait") ? exec_pdl_wait : exec_nop;
     in->op.cls = C_SYNC;
 }
 
-static const struct { const char *name; void (*decode)(Build *b, Inst *in); } decoders[] = {
-    {"setp", decode_setp}, {"set", decode_set}, {"selp", decode_selp}, {"mov", decode_mov}, {"ld", decode_ld},
-    {"ldu", decode_ld}, {"st", decode_st}, {"atom", decode_atom}, {"red", decode_atom},
-    {"cvta", decode_cvta}, {"isspacep", decode_isspacep}, {"cp", decode_cp},
-    {"ldmatrix", decode_matrix}, {"stmatrix", decode_matrix}, {"mma", decode_mma},
-    {"shfl", decode_shfl}, {"vote", decode_vote}, {"match", decode_match},
-    {"redux", decode_redux}, {"activemask", decode_activemask}, {"elect", decode_elect},
-    {"bar", decode_bar}, {"barrier", decode_bar}, {"membar", decode_fence},
-    {"fence", decode_fence}, {"bra", decode_bra}, {"brx", decode_brx}, {"ret", decode_exit},
-    {"exit", decode_exit}, {"call", decode_call}, {"trap", decode_trap},
-    {"griddepcontrol", decode_pdl}, {"prefetch", decode_skip}, {"prefetchu", decode_skip},
-    {"nanosleep", decode_skip}, {"pmevent", decode_skip}, {"brkpt", decode_skip},
-    {"discard", decode_skip}, {"applypriority", decode_skip},
+static const struct { const char *name; void (*decode)(Build *b, Inst *in);
+} decoders[] = {
+    {"setp", decode_setp},
+    {"set", decode_set},
+    {"selp", decode_selp},
+    {"mov", decode_mov},
+    {"ld", decode_ld},
+    {"ldu", decode_ld},
+    {"st", decode_st},
+    {"atom", decode_atom},
+    {"red", decode_atom},
+    {"cvta", decode_cvta},
+    {"isspacep", decode_isspacep},
+    {"cp", decode_cp},
+    {"ldmatrix", decode_matrix},
+    {"stmatrix", decode_matrix},
+    {"mma", decode_mma},
+    {"shfl", decode_shfl},
+    {"vote", decode_vote},
+    {"match", decode_match},
+    {"redux", decode_redux},
+    {"activemask", decode_activemask},
+    {"elect", decode_elect},
+    {"bar", decode_bar},
+    {"barrier", decode_bar},
+    {"membar", decode_fence},
+    {"fence", decode_fence},
+    {"bra", decode_bra},
+    {"brx", decode_brx},
+    {"ret", decode_exit},
+    {"exit", decode_exit},
+    {"call", decode_call},
+    {"trap", decode_trap},
+    {"griddepcontrol", decode_pdl},
+    {"prefetch", decode_skip},
+    {"prefetchu", decode_skip},
+    {"nanosleep", decode_skip},
+    {"pmevent", decode_skip},
+    {"brkpt", decode_skip},
+    {"discard", decode_skip},
+    {"applypriority", decode_skip},
 };
 
 static void decode(Build *b, Inst *in) {
@@ -757,7 +624,7 @@ static void decode(Build *b, Inst *in) {
 void ptx_instruction(Build *b) {
     Inst *in = &(Inst){.op = {.pred = -1}};
     if (build_accept(b, "@")) {
-        Opnd p = predicate(b, in, false);
+        Opnd p = inst_predicate(b, in, false);
         in->op.pred = (int16_t)p.off;
         in->op.pneg = p.neg;
         if (p.off > INT16_MAX) build_fail(b, "more than 32767 predicates");
@@ -771,7 +638,7 @@ void ptx_instruction(Build *b) {
     if (!in->op.text) build_fail(b, "out of memory");
     memcpy(in->op.text, in->opcode, strlen(in->opcode) + 1);
     decode(b, in);
-    emit(b, &in->op, in->o, in->n);
-    for (int i = 0; i < in->npost; i++) emit(b, &in->post[i], in->post_o[i], 2);
+    inst_emit(b, &in->op, in->o, in->n);
+    for (int i = 0; i < in->npost; i++) inst_emit(b, &in->post[i], in->post_o[i], 2);
     build_expect(b, ";");
 }

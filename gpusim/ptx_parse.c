@@ -255,7 +255,11 @@ static void read_initialiser(Build *b, uint8_t *at, uint32_t elem, uint32_t byte
         if (b->x.tok.kind == T_WORD) {
             build_word(b, name, sizeof name);
             bool generic = !strcmp(name, "generic");
-            if (generic) { build_expect(b, "("); build_word(b, name, sizeof name); build_expect(b, ")"); }
+            if (generic) {
+                build_expect(b, "(");
+                build_word(b, name, sizeof name);
+                build_expect(b, ")");
+            }
             Local *l = build_find(b, name);
             if (!l) build_fail(b, "unknown symbol '%s' in an initialiser", name);
             v = l->addr;

@@ -52,8 +52,10 @@ static void shared_word(Warp *w, const Op *op, int lane, uint32_t index, uint32_
         bool bad = s->wr_warp != w->id ? s->wr_tick >= w->known[s->wr_warp]
                  : s->wr_lane != lane && s->wr_sync == w->sync &&
                    !(kind == ACC_WRITE && s->wr_pc == pc);
-        if (bad) shared_race(w, op, lane, index, s, kind == ACC_READ ? "race-read-after-write"
-                                                                    : "race-write-after-write", true);
+        if (bad)
+            shared_race(w, op, lane, index, s,
+                        kind == ACC_READ ? "race-read-after-write" : "race-write-after-write",
+                        true);
     }
     if (kind == ACC_READ) {
         if (s->rd_tick < c->full_tick || !s->rmask) s->rd_warps = s->rd_many = s->rmask = 0;
@@ -176,7 +178,8 @@ static void global_word(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off,
         global_race(w, op, lane, a, off, g, true, kind != ACC_READ);
     if (op->cls == C_LDG && op->mode == LD_NC && g->wr_launch == id && g->wmask & m) {
         Site other = {id, g->wr_pc, g->wr_cta, g->wr_who / 32u, g->wr_who % 32u};
-        check_report(w, op, lane, a->addr + off, &other, "stale-nc-load", "ld.global.nc of data that "
+        check_report(w, op, lane, a->addr + off, &other, "stale-nc-load",
+                     "ld.global.nc of data that "
                      "this launch wrote");
     }
     if (kind == ACC_READ) {
@@ -236,7 +239,8 @@ static void after_host(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off, 
     }
 }
 
-void race_global(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off, uint32_t bytes, int kind) {
+void race_global(Warp *w, const Op *op, int lane, Alloc *a, uint64_t off, uint32_t bytes,
+                 int kind) {
     if (!a->shadow) return;      /* allocated while checks were off */
     if (a->host_wr > w->ordered_upto || a->host_rd > w->ordered_upto)
         after_host(w, op, lane, a, off, kind != ACC_READ);

@@ -29,7 +29,12 @@ static void write_kernel(FILE *f, const gpusim_kernel *k) {
     text(f, "kernel", k->kernel, ", ");
     NUMBER(launches); NUMBER(blocks); NUMBER(threads); NUMBER(warp_instructions);
     NUMBER(thread_instructions); NUMBER(load_requests); NUMBER(load_sectors); NUMBER(load_bytes);
-    NUMBER(load_used); NUMBER(store_used);    NUMBER(store_requests); NUMBER(store_sectors); NUMBER(store_bytes); NUMBER(shared_requests);
+    NUMBER(load_used);
+    NUMBER(store_used);
+    NUMBER(store_requests);
+    NUMBER(store_sectors);
+    NUMBER(store_bytes);
+    NUMBER(shared_requests);
     NUMBER(shared_wavefronts); NUMBER(shared_ideal); NUMBER(l2_hits); NUMBER(l2_misses);
     NUMBER(dram_bytes); NUMBER(mma_flops); NUMBER(divergent_branches); NUMBER(registers);
     NUMBER(stack_bytes); NUMBER(shared_bytes); NUMBER(blocks_per_sm);
