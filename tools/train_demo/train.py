@@ -37,7 +37,7 @@ def schedule(step, total):
 def difficulty(step, total):
     if step < EYES:
         return min(1, step / (.87 * EYES)) ** 1.3
-    return min(1, (step - EYES) / (.3 * (total - EYES)))
+    return min(1, (step - EYES) / 900)
 
 
 def eyes_only(step, rank, total):
@@ -110,6 +110,12 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
     running = collections.defaultdict(lambda: collections.deque(maxlen=150))
     losses, began, first, saved, made = [], time.time(), step, time.time(), 0
     while step < args.steps:
+        # the plan may be changed while it runs: a number in DIR/steps
+        if rank == 0:
+            note = work / "steps"
+            shared[-2] = float(note.read_text()) if note.exists() else args.steps
+        barrier.wait()
+        args.steps = int(shared[-2])
         hard = difficulty(step, args.steps)
         w = views(flat, params, torch.bfloat16)
         if eyes_only(step, rank, args.steps):
@@ -177,7 +183,7 @@ def evaluate(rank, world, args, flat, params, coder, shared, barrier):
             hidden, _ = M.forward(w, batch)
             for t, ok in answer_loss(w, hidden, batch)[1]:
                 counts[names.index(t)] += torch.tensor([ok, 1.0])
-    slot = shared[:-1].view(world, len(names), 2)
+    slot = shared[:-2].view(world, len(names), 2)
     slot[rank] = counts
     barrier.wait()
     right, n = slot.sum(0).unbind(1)
@@ -233,7 +239,7 @@ def main():
     flat = torch.cat([p.detach().flatten() for p in named.values()]).share_memory_()
     world = 2
     grads = torch.zeros(world, n).share_memory_()
-    shared = torch.zeros(world * len(B.Q.WEIGHT) * 2 + 1).share_memory_()
+    shared = torch.zeros(world * len(B.Q.WEIGHT) * 2 + 2).share_memory_()
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     ctx = mp.get_context("fork")
     barrier = ctx.Barrier(world, timeout=900)  # a dead partner ends the run
