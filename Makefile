@@ -116,6 +116,9 @@ bench: all
 	$(BIN) bench
 report: all
 	@tools/report.sh $(BIN) build/report
+# Held-out accuracy of models/demo through Hugging Face and through vitreous; PYTHON has torch.
+eval-demo: all
+	$(or $(PYTHON),python3) tools/eval_demo.py --work build/eval-demo --vitreous $(BIN)
 lint:
 	@tools/lint.sh
 	@if [ -x $(BIN) ]; then $(BIN) info --weights-md | cmp - weights.md && echo "weights.md: fresh"; fi
@@ -132,6 +135,7 @@ help:
 	@echo 'make test-neon         the AArch64 kernels under qemu (cross compiler needed)'
 	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
 	@echo 'make report   build/report/report.html: this machine measured at the 2B shape, and what it costs'
+	@echo 'make eval-demo PYTHON=VENV/bin/python: the demo model on held-out pictures, beside Hugging Face'
 	@echo 'make lint     include order, #ifdef and size rules, weights.md up to date'
 	@echo 'make install  PREFIX=/usr/local DESTDIR='
 	@echo 'make deps     the Debian/Ubuntu packages that are needed'
