@@ -200,5 +200,5 @@ clean:
 	rm -rf build
 
 .SECONDARY:
-.PHONY: all run test test-neon test-qwen-vocab check deps asan tsan fuzz bench report lint help static tests fuzzers install clean
+.PHONY: all run test test-neon test-qwen-vocab check deps asan tsan fuzz bench eval-demo report lint help static tests fuzzers install clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -23,15 +23,16 @@ import build
 import model as M
 import optim
 
-LR_MUON, LR_ADAM, WARM, FLAT = .015, 2e-3, 60, .1
+LR_MUON, LR_ADAM, WARM = .015, 2e-3, 60
 EYES = 880  # steps of the first stage: the vision tower alone, on sheets full of characters
+SECOND = .2  # the second stage starts at this share of the rates and goes linearly to zero
 
 
 def schedule(step, total):
-    """A warm-up for each stage, constant to FLAT of the second, then linear to zero."""
-    late = step - EYES
-    warm = min(1, ((step if late < 0 else late) + 1) / WARM)
-    return warm * min(1, max(0, (1 - late / (total - EYES)) / (1 - FLAT)))
+    """Share of the learning rates: a warm-up for each stage, then constant, then linear to zero."""
+    if step < EYES:
+        return min(1, (step + 1) / WARM)
+    return SECOND * min(1, (step - EYES + 1) / WARM) * max(0, (total - step) / (total - EYES))
 
 
 def difficulty(step, total):
