@@ -34,7 +34,8 @@ int chat_start(chat *c, api_error *e) {
             .stop = c->stops, .n_stop = c->n_stops, .bias = c->bias, .n_bias = c->n_bias,
             .logprobs = (int)f->top_logprobs, .ignore_eos = f->ignore_eos,
             .detect_repetition = f->detect_repetition, .keep_special = !f->skip_special_tokens,
-            .logits_fn = k->constraint ? constraint_mask : NULL, .logits_user = k->constraint};
+            .logits_fn = k->constraint ? constraint_mask : NULL, .logits_user = k->constraint,
+            .cache_salt = (uint64_t)c->tenant + 1}; /* tenants share no KV prefix and no picture */
         tasks[i] = &k->task;
     }
     if (scheduler_submit(c->srv->scheduler, tasks, c->n, e)) return -1;

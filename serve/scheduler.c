@@ -327,12 +327,8 @@ int scheduler_open(scheduler **out, server *srv, vl_err *err) {
     pthread_mutex_init(&s->lock, NULL);
     cond_init(&s->wake);
     cond_init(&s->idle);
-    /* The engine's own caches know no tenants: with several keys they could tell one tenant by
-     * timing what another has asked, so they are shared only where there is one. */
-    bool shared = c->n_keys <= 1;
-    vl_session_params p = {.max_requests = c->batch, .kv_tokens = c->kv_tokens,
-                           .prefix_cache = shared,
-                           .picture_cache_bytes = shared ? (size_t)c->picture_cache_bytes : 0};
+    vl_session_params p = {.max_requests = c->batch, .kv_tokens = c->kv_tokens, .prefix_cache = true,
+                           .picture_cache_bytes = (size_t)c->picture_cache_bytes};
     if (vl_session_open(&s->session, srv->model, &p, err)) {
         free(s);
         return -1;

@@ -359,6 +359,9 @@ def keys():
         got = [s.post("/v1/chat/completions", body, headers=bearer(k))[1]["X-Cache"]
                for k in ("key-number-one", "key-number-one", "key-number-two")]
         equal(got, ["miss", "hit", "miss"], "the result cache is salted by tenant")
+        seen = [s.chat([image(), text(q)], headers=bearer(k), max_tokens=1)[1]["x_image"][0]["encoder_cache"]
+                for k, q in (("key-number-one", "a"), ("key-number-one", "b"), ("key-number-two", "c"))]
+        equal(seen, ["miss", "hit", "miss"], "encoded pictures are salted by tenant")
         check("key-number" not in s.logs(), "no key in the logs")
 
 
