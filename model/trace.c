@@ -14,7 +14,7 @@ typedef struct tensor {
 struct vl_trace {
     void (*fn)(void *user, const vl_tap *tap);
     void *user;
-    bool collecting, failed;     /* failed: memory ran out, the tensor is left out */
+    bool collecting, failed;     /* failed: memory ran out, nothing is handed out */
     tensor *v;
     size_t n, cap;
 };
@@ -68,7 +68,7 @@ static void collect(void *user, const char *name, int layer, const float *host, 
 static void clear(struct vl_trace *t) {
     for (size_t i = 0; i < t->n; i++) free(t->v[i].data);
     t->n = 0;
-    t->collecting = false;
+    t->collecting = t->failed = false;
 }
 
 void vl_trace_free(struct vl_trace *t) {
@@ -93,12 +93,16 @@ void vl_session_trace(vl_session *s, void (*fn)(void *user, const vl_tap *tap), 
 
 /* pixel_values of all pictures in one tensor, as HF's processor returns them. */
 static void hand_pictures(struct vl_trace *t, const vl_request *r) {
-    int64_t grid[3 * 64];
     for (int i = 0; i < r->n_pictures; i++) {
         const vl_picture *p = r->pictures[i];
         collect(t, "pixel_values", -1, p->values, p->patches, p->width);
     }
-    if (!r->n_pictures || r->n_pictures > 64) return;
+    if (!r->n_pictures) return;
+    int64_t *grid = vl_calloc((size_t)r->n_pictures, 3 * sizeof *grid);
+    if (!grid) {
+        t->failed = true;
+        return;
+    }
     for (int i = 0; i < r->n_pictures; i++) {
         const vl_picture_info *info = &r->pictures[i]->info;
         grid[3 * i] = info->grid_t;
@@ -107,6 +111,7 @@ static void hand_pictures(struct vl_trace *t, const vl_request *r) {
     }
     vl_tap tap = {.name = "image_grid_thw", .rank = 2, .shape = {r->n_pictures, 3}, .i64 = grid};
     t->fn(t->user, &tap);
+    free(grid);
 }
 
 static void hand_i64(struct vl_trace *t, const char *name, const int32_t *v, int rows, int n) {

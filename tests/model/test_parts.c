@@ -109,9 +109,6 @@ static void test_sampler(void) {
     p.logits_fn = forbid_first;
     CHECK(next_of(&p, logits, 4, top, &n_top) == 1, "a forbidden token was chosen");
     p = g;
-    p.repetition_penalty = 4; /* prompt {1}, answer {1, 2}: 2, 1/4, 0 -> 0 stays first */
-    CHECK(next_of(&p, logits, 4, top, &n_top) == 0, "repetition penalty");
-    p = g;
     p.bias = &(vl_logit_bias){3, 100};
     p.n_bias = 1;
     CHECK(next_of(&p, logits, 4, top, &n_top) == 3, "logit_bias");
@@ -123,6 +120,12 @@ static void test_sampler(void) {
     p.logprobs = 3;
     CHECK(next_of(&p, tied, 4, top, &n_top) == 1 && n_top == 3 && top[0].id == 1 && top[1].id == 2 &&
               top[2].id == 3, "tops %d: %d %d %d", n_top, top[0].id, top[1].id, top[2].id);
+    vl_sampling penalty = vl_sampling_greedy(1); /* over 1, 1, 2: HF divides or multiplies once a token */
+    penalty.repetition_penalty = 2;
+    const float positive[4] = {1, 3, 2, 1.4f}, beaten[4] = {1, 1.9f, 0.5f, 0}, negative[4] = {-1, -0.6f, -2, -3};
+    CHECK(next_of(&penalty, positive, 4, top, &n_top) == 1, "the penalty counts occurrences");
+    CHECK(next_of(&penalty, beaten, 4, top, &n_top) == 0, "no repetition penalty");
+    CHECK(next_of(&penalty, negative, 4, top, &n_top) == 0, "the penalty lifts negative logits");
     const float nan_row[4] = {1, NAN, 2, 0};
     p.logprobs = 0;
     CHECK(next_of(&p, nan_row, 4, top, &n_top) == -1, "a NaN was accepted");

@@ -121,6 +121,42 @@ static void test_caches(void) {
     vl_prompt_free(other);
 }
 
+/* A picture of w x h pixels: grey g, with the left half black if `half`. */
+static vl_picture *plain(int w, int h, int g, bool half) {
+    static char pnm[3 * 512 * 512 + 32];
+    vl_picture *pic = NULL;
+    vl_err err = {0};
+    int at = snprintf(pnm, 32, "P6 %d %d 255\n", w, h);
+    for (int i = 0; i < w * h; i++)
+        for (int k = 0; k < 3; k++) pnm[at++] = (char)(half && i % w < w / 2 ? 0 : g);
+    CHECK(vl_picture_load(&pic, model, pnm, (size_t)at, "plain", NULL, &err) == 0, "%s", err.msg);
+    return pic;
+}
+
+/* Pictures that differ in nothing but pixels, or in nothing but shape, share no cached state. */
+static void test_alike(void) {
+    static const char *const MESSAGES = "[{\"role\":\"user\",\"content\":[{\"type\":\"image\"},"
+                                        "{\"type\":\"text\",\"text\":\"What is this?\"}]}]";
+    vl_picture *pic[] = {plain(384, 384, 200, false), plain(384, 384, 200, true), plain(512, 128, 90, false),
+                         plain(128, 512, 90, false)};
+    vl_session *warm = open_session(true, 2048);
+    vl_err err = {0};
+    for (int i = 0; i < 4; i++) {
+        vl_prompt *p = NULL;
+        vl_session *cold = open_session(false, 2048);
+        CHECK(vl_prompt_chat(&p, model, MESSAGES, NULL, 0, &pic[i], 1, &err) == 0, "%s", err.msg);
+        answer a = ask(cold, p, (answer){0}), b = ask(warm, p, (answer){0});
+        CHECK(same(&a, &b) && b.encodes == 1 && b.timings.cached_tokens < 64,
+              "picture %d met the state of another (%d cached tokens)", i, b.timings.cached_tokens);
+        vl_session_free(cold);
+        vl_prompt_free(p);
+    }
+    const vl_picture_info *wide = vl_picture_get_info(pic[2]), *tall = vl_picture_get_info(pic[3]);
+    CHECK(wide->tokens == tall->tokens && memcmp(wide->digest, tall->digest, 32), "the digest leaves out sizes");
+    for (int i = 0; i < 4; i++) vl_picture_free(pic[i]);
+    vl_session_free(warm);
+}
+
 static void test_cancel(void) {
     vl_prompt *p = make_prompt("What is this?", IMAGES "pic-scene.jpg", IMAGES "pic-grey.png");
     vl_session *s = open_session(true, 2048);
@@ -210,6 +246,38 @@ static void test_two_sessions(void) {
     vl_prompt_free(p);
 }
 
+/* Forces token *user as the third of the answer. */
+static void force_third(void *user, float *logits, int vocab, const int32_t *ids, int n) {
+    (void)ids;
+    for (int i = 0; i < vocab; i++)
+        if (n == 2 ? i != *(int32_t *)user : i == *(int32_t *)user) logits[i] = -INFINITY;
+}
+
+/* Both ends of turn stop the answer, are not counted, and are passed over with ignore_eos. */
+static void test_end_of_turn(void) {
+    static const char *const END[] = {"<|im_end|>", "<|endoftext|>"};
+    vl_prompt *p = make_prompt("Say something.", NULL, NULL);
+    vl_session *s = open_session(false, 1024);
+    for (int i = 0; i < 4; i++) {
+        int32_t *ids = NULL;
+        size_t n = 0;
+        vl_err err = {0};
+        answer a = {0};
+        CHECK(vl_tokenize(model, END[i / 2], strlen(END[i / 2]), true, &ids, &n, &err) == 0 && n == 1, "%s",
+              err.msg);
+        vl_sampling sampling = vl_sampling_greedy(8);
+        sampling.ignore_eos = i % 2;
+        sampling.logits_fn = force_third;
+        sampling.logits_user = ids;
+        CHECK(vl_generate(s, p, &sampling, on_event, &a, &err) == 0, "%s", err.msg);
+        CHECK(a.tokens == (i % 2 ? 8 : 2) && !strcmp(a.reason, i % 2 ? "length" : "stop"), "%s: %s after %d",
+              END[i / 2], a.reason, a.tokens);
+        free(ids);
+    }
+    vl_session_free(s);
+    vl_prompt_free(p);
+}
+
 static void test_allocations(void) {
     vl_prompt *p = make_prompt("Say something.", NULL, NULL);
     vl_session *s = open_session(false, 1024);
@@ -225,9 +293,11 @@ int main(void) {
     CHECK(vl_model_open(&model, "tests/golden/models/std", NULL, &err) == 0, "%s", err.msg);
     if (!model) return test_end();
     test_caches();
+    test_alike();
     test_cancel();
     test_limits();
     test_two_sessions();
+    test_end_of_turn();
     test_allocations();
     vl_model_free(model);
     return test_end();
