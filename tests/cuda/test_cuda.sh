@@ -1,0 +1,57 @@
+#!/bin/bash
+# test_cuda.sh: `--backend cuda` as a whole, on gpusim: goldens on every embedded PTX level with all of
+# its checks on, the same bits in every order of blocks and for every schedule, and what is said when
+# something is missing. Skipped, with the reason, where kernels or gpusim were not built.
+. "$(dirname "$0")/../lib.sh"
+cases=tests/golden/cases
+question=(run -m tests/golden/models/std -i tests/golden/images/pic-scene.jpg -p "What is it?" -n 2)
+sim=build/gpusim/libcuda.so.1
+
+# ---- what is missing -----------------------------------------------------------------------------
+run env VL_CUDA_DRIVER=/nowhere/libcuda.so "$VITREOUS" "${question[@]}" --backend cuda
+rc 3 "no driver"
+errs "says what is missing" "no GPU kernels|no CUDA driver.*/nowhere"
+run env VL_CUDA_DRIVER=/nowhere/libcuda.so "$VITREOUS" "${question[@]}" --backend auto
+rc 0 "auto without a driver"
+errs "auto says what it took" "backend: cpu"
+if grep -q "no GPU kernels" <<<"$("$VITREOUS" "${question[@]}" --backend cuda 2>&1)"; then
+    skip "nvcc was not there: the binary has no GPU kernels"
+    finish
+elif [ ! -e $sim ]; then
+    skip "$sim is not built (x86-64 only)"
+    finish
+fi
+export VL_CUDA_DRIVER=$PWD/$sim GPUSIM_EXIT=9
+run "$VITREOUS" "${question[@]}" --backend cuda --dtype exact
+rc 3 "exact on the GPU"
+errs "bf16 only" "computes in bf16"
+run env GPUSIM_PTX=60 GPUSIM_EXIT=0 "$VITREOUS" "${question[@]}" --backend cuda
+rc 3 "no code for the device"
+errs "names the step" "loading the kernels"
+
+# ---- goldens -------------------------------------------------------------------------------------
+golden() { # name, words of --only, environment: all gates pass and gpusim finds nothing
+    local name=$1 only=$2
+    shift 2
+    run env "$@" "$VITREOUS" verify --golden $cases --backend cuda --json --only "$only"
+    rc 0 "$name (9: gpusim has findings, above)"
+    has "$name: nothing failed" '"failed": 0, "results"|"failed":0,"results"'
+    digests=$(grep -oE '"digest": *"[0-9a-f]{64}"' <<<"$out")
+}
+export GPUSIM_DEVICE=B200 # may run every level
+golden "PTX 75" std-tiny,odd-three,deep-text-en,shards-thin GPUSIM_PTX=75
+golden "PTX 80" std-image-pil,odd-image-pil,deep-pair,shards-pair GPUSIM_PTX=80
+golden "PTX 90" std-pair,odd-tall,shards-text-zh GPUSIM_PTX=90
+golden "PTX 100" std-line,odd-speck,deep-speck,shards-tiny GPUSIM_PTX=100
+golden "PTX 90, perturbed" std-text-en,odd-three GPUSIM_PTX=90 GPUSIM_PERTURB=1 GPUSIM_MMA=block
+
+# ---- the same bits ---------------------------------------------------------------------------------
+golden "PTX 80 forward" std-tiny,odd-three GPUSIM_PTX=80
+forward=$digests
+golden "PTX 80 random order" std-tiny,odd-three GPUSIM_PTX=80 GPUSIM_ORDER=random GPUSIM_SEED=5
+check "block order changes no bit" [ -n "$forward" -a "$forward" = "$digests" ]
+run env GPUSIM_PTX=80 "$VITREOUS" verify --golden $cases --backend cuda --json --only std-tiny,odd-three \
+    --chunk 13
+digests=$(grep -oE '"digest": *"[0-9a-f]{64}"' <<<"$out")
+check "prompts in chunks of 13 rows change no bit" [ "$forward" = "$digests" ]
+finish

@@ -1,0 +1,41 @@
+#!/bin/bash
+# gpu_check.sh BUILD: everything that is to be seen on a real GPU, into BUILD/gpu-check.txt: what the
+# machine is, every op against double code, all goldens, memory and race checks by compute-sanitizer
+# (when it is installed), times. Exit code 1: something failed. VL_CUDA_DRIVER unset means the real one.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+build=$1 report=$1/gpu-check.txt failed=0
+export VL_CUDA_DRIVER=${VL_CUDA_DRIVER:-libcuda.so.1}
+: >"$report"
+
+step() { # name, command...
+    local name=$1
+    shift
+    printf '\n== %s\n' "$name" | tee -a "$report"
+    if "$@" >"$build/gpu-check.step" 2>&1; then
+        tail -25 "$build/gpu-check.step" | tee -a "$report"
+    else
+        tail -60 "$build/gpu-check.step" | tee -a "$report"
+        echo "FAILED: $name" | tee -a "$report"
+        failed=1
+    fi
+}
+
+if ! "$build/vitreous" verify --golden tests/golden/cases --only std-tiny --backend cuda; then
+    echo "gpu-check: no GPU can be used (above)"
+    exit 1
+fi
+if command -v nvidia-smi >/dev/null; then step "machine" nvidia-smi; fi
+step "ops" "$build/tests/cuda/test_cuda_ops" --here
+step "goldens" "$build/vitreous" verify --golden tests/golden/cases --backend cuda
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck initcheck synccheck; do
+        step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 \
+            "$build/vitreous" verify --golden tests/golden/cases --only std-tiny,odd-three --backend cuda
+    done
+else
+    echo "compute-sanitizer is not installed: memory and race checks left out" | tee -a "$report"
+fi
+step "bench" "$build/vitreous" bench --backend cuda
+echo "report: $report"
+exit $failed
