@@ -3,10 +3,12 @@
 # installs what is missing; otherwise it prints the one command to run and fails. Quick when
 # nothing is missing. PKG: the pkg-config modules that the Makefile links.
 set -eu
+has_numpy() { "$1" -c 'import numpy' >/dev/null 2>&1; }
 missing() {
     command -v "${CC:-cc}" >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || echo "a C compiler"
     if ! command -v pkg-config >/dev/null 2>&1; then echo "pkg-config"; return; fi
     for m in "$@"; do pkg-config --exists "$m" || echo "$m"; done
+    has_numpy python3 || has_numpy /usr/bin/python3 || echo "python3 with numpy (for the tests)"
     [ -e /usr/include/stb/stb_image.h ] || [ -e /usr/local/include/stb/stb_image.h ] || echo "stb_image.h"
 }
 lack=$(missing "$@" | tr '\n' ' ')
@@ -15,7 +17,7 @@ echo "missing: $lack"
 
 packages="gcc make pkg-config libc6-dev libstb-dev libjpeg-dev libwebp-dev libpcre2-dev
 libutf8proc-dev libjansson-dev libmicrohttpd-dev libsqlite3-dev libseccomp-dev
-libcurl4-openssl-dev"
+libcurl4-openssl-dev python3-numpy"
 # shellcheck disable=SC2086  # the list is meant to split
 set_install() { set -- $packages; command="apt-get install -y --no-install-recommends $*"; }
 set_install

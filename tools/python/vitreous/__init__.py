@@ -9,6 +9,7 @@
 """
 import ctypes as C
 import json
+import sys
 
 import numpy as np
 
@@ -16,6 +17,12 @@ from . import _c
 from ._c import Error
 
 __all__ = ["Model", "Picture", "Session", "Answer", "Error"]
+
+
+def _alive(handle):
+    """Whether __del__ should free it: at the end of the interpreter objects go in no order, so a
+    model may be gone before its session; the process gives everything back then."""
+    return getattr(handle, "_p", None) and not sys.is_finalizing()
 
 
 class Model:
@@ -28,7 +35,7 @@ class Model:
                 C.byref(params))
 
     def __del__(self):
-        if getattr(self, "_p", None):
+        if _alive(self):
             _c.lib.vl_model_free(self._p)
 
     @property
@@ -89,7 +96,7 @@ class Picture:
                 name.encode(), C.byref(_c.PictureParams(**params)))
 
     def __del__(self):
-        if getattr(self, "_p", None):
+        if _alive(self):
             _c.lib.vl_picture_free(self._p)
 
     @property
@@ -156,7 +163,7 @@ class Session:
         _c.call("session_open", C.byref(self._p), self.model._p, C.byref(params))
 
     def __del__(self):
-        if getattr(self, "_p", None):
+        if _alive(self):
             _c.lib.vl_session_free(self._p)
 
     def _prompt(self, messages, pictures):
