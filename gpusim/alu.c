@@ -231,7 +231,7 @@ int alu_perturbed(Warp *w, const Op *op, uint32_t mask) {
     float *d = at(w, op->o[0]);
     for (int i = 0; i < LANES; i++) {
         float u = (float)((double)(settings_random() >> 11) * 0x1p-52 - 1.0);
-        if (mask >> i & 1)
+        if ((mask >> i & 1) && isfinite(d[i]))
             d[i] += u * (bounds[op->approx].rel * fabsf(d[i]) + bounds[op->approx].abs);
     }
     return NEXT;
