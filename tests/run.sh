@@ -5,8 +5,8 @@
 # "N passed, N failed[, N skipped]" and a non-zero exit when something failed; one that ends without
 # such a line, times out (VL_TEST_TIMEOUT, 900 s) or exits non-zero without a failure of its own
 # counts as one failure. Scripts get VITREOUS (the binary) and VL_BUILD in the environment.
-# VL_ONLY_C=1, for the sanitizers, leaves out the scripts and tests/gpusim (the stand-in GPU is a tool
-# of the tests and is not instrumented). Shown: one line per test, its failures, why it skipped.
+# VL_ONLY_C=1, for the sanitizers, leaves out the scripts, tests/gpusim and tests/cuda (the stand-in GPU
+# is a tool of the tests and is not instrumented). Shown: one line per test, its failures, why it skipped.
 set -u
 build=$1
 shift
@@ -18,7 +18,7 @@ trap 'rm -rf "$out"' EXIT
 tests=("$@")
 if [ ${#tests[@]} = 0 ]; then
     for f in tests/*/test_*.c; do
-        case $f in tests/gpusim/*) [ "${VL_ONLY_C:-}" = 1 ] && continue ;; esac
+        case $f in tests/gpusim/* | tests/cuda/*) [ "${VL_ONLY_C:-}" = 1 ] && continue ;; esac
         [ -e "$f" ] && tests+=("$build/${f%.c}")
     done
     if [ "${VL_ONLY_C:-}" != 1 ]; then
