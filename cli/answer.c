@@ -108,7 +108,7 @@ json_t *cli_answer_json(const cli_answer *a, const vl_model *m, vl_picture *cons
     snprintf(hash, sizeof hash, "%08x", a->logits_hash);
     for (int i = 0; i < files->n; i++)
         json_array_append_new(images, cli_picture_json(pictures[i], files->v[i]));
-    json_object_set_new(j, "text", json_stringn(a->text, a->len));
+    json_object_set_new(j, "text", json_stringn(a->text ? a->text : "", a->len));
     json_object_set_new(j, "usage", json_pack("{s:i,s:i,s:i}", "prompt_tokens", a->prompt_tokens,
                                               "image_tokens", a->image_tokens,
                                               "completion_tokens", a->completion_tokens));
