@@ -97,7 +97,7 @@ SETS = {
     "odd": "text-en text-zh image image-pil pair three speck tall capped".split(),
     "shards": "text-en text-zh image image-pil pair three tiny thin capped".split(),
     "deep": "text-en text-zh image image-pil pair three speck tall capped".split(),
-    "demo": "text-en image image-pil pair tiny capped".split(),
+    "demo": "text-en image tiny".split(),
 }
 
 
