@@ -232,15 +232,19 @@ def overload():
 
 def deadlines():
     with Server("--batch", "1") as s:
-        t = threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_time": 3}, timeout=60))
-        t.start()
+        ahead = [threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_time": 3}, timeout=60))
+                 for _ in range(12)]  # one at a time: seconds of work in front, also on a fast machine
+        for t in ahead:
+            t.start()
         busy(s)
+        time.sleep(0.1)  # all of them are in the queue
         start = time.monotonic()
-        status, r = s.chat("x", max_time=0.4)
+        status, r = s.chat("x", max_time=0.3)
         took = time.monotonic() - start
         check(status == 408 and r["error"]["code"] == "deadline_exceeded" and took < 2.5,
               f"a deadline also holds in the queue: {status} {r} after {took:.1f} s")
-        t.join()
+        for t in ahead:
+            t.join()
 
 
 def drain():
