@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "loader/guard.h"
+
 /* Who owns a field: the whole model, one decoder layer, one vision block, one DeepStack merger. */
 typedef enum group { MODEL, LAYER, BLOCK, DEEP, GROUPS } group;
 typedef enum kind { VEC, LINEAR, GATHER, EMBED, HEAD, BIAS } kind; /* BIAS: only with attention_bias */
@@ -156,7 +158,9 @@ static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, v
 static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t cols, unsigned use,
                        vl_backend *b, vl_err *err) {
     *m = (vl_matrix){t->name, t->data, t->dtype, (int)rows, (int)cols, NULL};
-    return b->ops->prepare(b, m, use | VL_USE_FILE_PAGES, err);
+    /* a copy in memory (a misaligned tensor's) has no file to be read from again */
+    bool mapped = vl_guard_covers(t->data, t->bytes);
+    return b->ops->prepare(b, m, use | (mapped ? VL_USE_FILE_PAGES : 0u), err);
 }
 
 /* One row of the table, for index i of its group. */

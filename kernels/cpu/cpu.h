@@ -2,7 +2,8 @@
  *
  *   ops_cpu.c    the op table, memory, the row-wise ops
  *   team.c       threads
- *   linear.c     weight panels: reserved by prepare(), packed at first use; gemv and gemm over them
+ *   pack.c       weight panels: reserved by prepare(), packed in the background or at first use
+ *   linear.c     their layout; gemv and gemm over them
  *   attention.c  attend_full and attend_causal, built from the same gemm tiles
  */
 #ifndef VL_CPU_H
@@ -10,10 +11,9 @@
 
 #include <pthread.h>
 
+#include "kernels/cpu/pack.h"
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/ukernels.h"
-
-typedef struct cpu_weight cpu_weight;
 
 typedef struct cpu_backend {
     vl_backend base;
@@ -23,7 +23,8 @@ typedef struct cpu_backend {
     pthread_mutex_t lock;      /* one op at a time: two sessions never fight over the cores  */
     void *scratch;             /* grown on demand by cpu_scratch, never inside a steady decode */
     size_t scratch_bytes;
-    cpu_weight *weights;       /* every prepared matrix, for close()                         */
+    cpu_packer *packer;        /* every prepared matrix, and the thread that packs them      */
+    bool lazy;                 /* no such thread (VL_PACK=lazy)                              */
 } cpu_backend;
 
 /* At least `bytes`, 64-byte aligned, contents undefined; valid until the next call. Aborts with
@@ -34,7 +35,6 @@ void *cpu_pages(size_t bytes);
 static inline cpu_backend *cpu_of(vl_backend *b) { return (cpu_backend *)(void *)b; }
 
 int cpu_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
-void cpu_weights_free(cpu_backend *b);
 void cpu_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx, int T,
                 const vl_matrix *w, const float *bias, vl_epilogue epi);
 void cpu_attend_full(vl_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P,

@@ -14,32 +14,40 @@
  *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.
- *
- * Packing replaces the checkpoint's pages by the panels: prepare() only reserves address space,
- * the first linear() on a matrix packs it in slices and gives each slice's source pages back, so
- * resident memory never holds two copies.
  */
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
 
 enum {
     ROW_BLOCK = 240,               /* rows of x packed at a time: 20 tiles of 12            */
-    GROUP = 8,                     /* panels that share a k block of x while it is in L2     */
-    PACK_SLICE = 8 << 20           /* source bytes packed between two releases              */
-};
-
-struct cpu_weight {
-    cpu_weight *next;
-    void *panels;
-    size_t bytes, panel_bytes;
-    bool packed, file_pages;
+    GROUP = 8                      /* panels that share a k block of x while it is in L2     */
 };
 
 static bool is_bf16(const vl_matrix *w) { return w->dtype == VL_BF16; }
 static int panel_count(const vl_matrix *w) { return (w->rows + VL_NR - 1) / VL_NR; }
+
+/* ---- packing (pack.c says when) ------------------------------------------------------------------ */
+
+static void pack_f32_panel(float *panel, const vl_matrix *w, int row0, int rows) {
+    size_t each = vl_dtype_size(w->dtype), K = (size_t)w->cols;
+    const uint8_t *src = (const uint8_t *)w->data + (size_t)row0 * K * each;
+    for (int r = 0; r < rows; r++)
+        for (size_t k = 0; k < K; k++)
+            vl_widen(&panel[k * VL_NR + (size_t)r], src + ((size_t)r * K + k) * each, w->dtype, 1);
+}
+
+static void pack_panels(const cpu_backend *b, const cpu_weight *p, int first, int n) {
+    const vl_matrix *w = &p->src;
+    for (int i = first; i < first + n; i++) {
+        int row0 = i * VL_NR, rows = w->rows - row0 < VL_NR ? w->rows - row0 : VL_NR;
+        void *panel = (uint8_t *)p->panels + (size_t)i * p->panel_bytes;
+        if (is_bf16(w))
+            b->k.pack_bf16(panel, (const uint16_t *)w->data + (size_t)row0 * (size_t)w->cols,
+                           (size_t)w->cols, rows, w->cols);
+        else pack_f32_panel(panel, w, row0, rows);
+    }
+}
 
 int cpu_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     cpu_backend *b = cpu_of(base);
@@ -51,75 +59,17 @@ int cpu_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     cpu_weight *p = vl_calloc(1, sizeof *p);
     if (!p) return vl_fail(err, VL_E_NOMEM, "no memory for tensor %s", w->name);
     size_t pairs = ((size_t)w->cols + 1) / 2, each = is_bf16(w) ? 4 : 8;
+    p->src = *w;
+    p->format = is_bf16(w) ? "bf16x32" : "f32x32";
+    p->pack = pack_panels;
+    p->panel_rows = VL_NR;
     p->panel_bytes = pairs * each * VL_NR;
-    p->file_pages = use & VL_USE_FILE_PAGES;
-    if (!vl_mul_ok(p->panel_bytes, (size_t)panel_count(w), &p->bytes) ||
-        !(p->panels = cpu_pages(p->bytes))) {
+    if (cpu_pack_add(b, p, use, err)) {
         free(p);
-        return vl_fail(err, VL_E_NOMEM, "no address space to pack tensor %s", w->name);
+        return -1;
     }
-    p->next = b->weights;
-    b->weights = p;
     w->impl = p;
     return 0;
-}
-
-void cpu_weights_free(cpu_backend *b) {
-    for (cpu_weight *p = b->weights, *next; p; p = next) {
-        next = p->next;
-        munmap(p->panels, p->bytes);
-        free(p);
-    }
-}
-
-/* ---- packing ---------------------------------------------------------------------------------- */
-
-typedef struct pack_job { const cpu_backend *b; const vl_matrix *w; int first; } pack_job;
-
-static void pack_f32_panel(float *panel, const vl_matrix *w, int row0, int rows) {
-    size_t each = vl_dtype_size(w->dtype), K = (size_t)w->cols;
-    const uint8_t *src = (const uint8_t *)w->data + (size_t)row0 * K * each;
-    for (int r = 0; r < rows; r++)
-        for (size_t k = 0; k < K; k++)
-            vl_widen(&panel[k * VL_NR + (size_t)r], src + ((size_t)r * K + k) * each, w->dtype, 1);
-}
-
-static void pack_item(void *arg, int item, int thread) {
-    const pack_job *j = arg;
-    const vl_matrix *w = j->w;
-    const cpu_weight *p = w->impl;
-    int i = j->first + item, row0 = i * VL_NR;
-    int rows = w->rows - row0 < VL_NR ? w->rows - row0 : VL_NR;
-    void *panel = (uint8_t *)p->panels + (size_t)i * p->panel_bytes;
-    (void)thread;
-    if (is_bf16(w))
-        j->b->k.pack_bf16(panel, (const uint16_t *)w->data + (size_t)row0 * (size_t)w->cols,
-                          (size_t)w->cols, rows, w->cols);
-    else pack_f32_panel(panel, w, row0, rows);
-}
-
-/* Gives back the whole pages inside [data, data + bytes); a neighbouring tensor keeps its own. */
-static void release_pages(const void *data, size_t bytes) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data, end = at + bytes;
-    at = (at + page - 1) & ~(page - 1);
-    end &= ~(page - 1);
-    if (end > at) madvise((void *)at, end - at, MADV_DONTNEED);
-}
-
-static void pack_weight(cpu_backend *b, const vl_matrix *w) {
-    cpu_weight *p = w->impl;
-    size_t row = (size_t)w->cols * vl_dtype_size(w->dtype), done = 0;
-    int panels = panel_count(w), slice = (int)(PACK_SLICE / (row * VL_NR)) + 1;
-    for (int i = 0; i < panels; i += slice) {
-        int n = panels - i < slice ? panels - i : slice;
-        pack_job j = {b, w, i};
-        cpu_team_run(b->team, n, pack_item, &j);
-        size_t end = row * (size_t)(i + n < panels ? (i + n) * VL_NR : w->rows);
-        /* from the start of the page the last slice ended in */
-        if (p->file_pages) release_pages((const uint8_t *)w->data + done, end - done);
-        done = end & ~(size_t)0xffff;
-    }
-    p->packed = true;
 }
 
 /* ---- linear ----------------------------------------------------------------------------------- */
@@ -214,7 +164,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     vl_assert(p, "linear on %s, which was not prepared for it", w->name);
     vl_assert(ldo >= w->rows && ldx >= w->cols, "%s: ldo %d, ldx %d", w->name, ldo, ldx);
     pthread_mutex_lock(&b->lock);
-    if (!p->packed) pack_weight(b, w);
+    cpu_pack_ready(b, p);
     linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
                     .ldx = ldx, .T = T, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
     if (T <= (j.pairs ? 0 : VL_GEMV_ROWS)) {

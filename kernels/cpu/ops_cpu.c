@@ -236,8 +236,8 @@ static void cpu_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, 
 
 static void cpu_close(vl_backend *base) {
     cpu_backend *b = cpu_of(base);
+    cpu_pack_close(b);
     cpu_team_close(b->team);
-    cpu_weights_free(b);
     if (b->scratch) munmap(b->scratch, b->scratch_bytes);
     pthread_mutex_destroy(&b->lock);
     free(b);
@@ -256,7 +256,8 @@ static const vl_ops CPU_OPS = {
 int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     cpu_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CPU backend");
-    if (vl_ukernels_resolve(&b->k, err) || cpu_team_open(&b->team, p->threads, err)) {
+    if (cpu_pack_mode(&b->lazy, err) || vl_ukernels_resolve(&b->k, err) ||
+        cpu_team_open(&b->team, p->threads, err)) {
         free(b);
         return -1;
     }

@@ -371,6 +371,9 @@ static void test_open(void) {
     setenv("VL_CPU", "mmx", 1);
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && err.code == VL_E_USAGE, "VL_CPU");
     unsetenv("VL_CPU");
+    setenv("VL_PACK", "never", 1);
+    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && strstr(err.msg, "lazy"), "VL_PACK");
+    unsetenv("VL_PACK");
 }
 
 int main(void) {
