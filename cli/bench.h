@@ -56,6 +56,9 @@ int bench_open(bench *b, int64_t threads);           /* (re)opens the model     
 int bench_run_case(bench *b, const bench_case *c, const vl_session_params *session);
 /* Steps of `batch` answers to one text question together. */
 int bench_run_batch(bench *b, const bench_case *c, int batch);
+/* The case's picture (NULL: text only) and a prompt of exactly its length. */
+int bench_inputs(const bench *b, const bench_case *c, vl_picture **picture, vl_prompt **prompt,
+                 vl_err *err);
 void bench_add(bench_samples *s, double v);
 void bench_peaks(bench *b);                          /* one more sample of every peak             */
 

@@ -104,6 +104,12 @@ static int make_prompt(const bench *b, const bench_case *c, vl_picture *picture,
     }
 }
 
+int bench_inputs(const bench *b, const bench_case *c, vl_picture **picture, vl_prompt **prompt,
+                 vl_err *err) {
+    *prompt = NULL;
+    return load_picture(b, c, picture, err) || make_prompt(b, c, *picture, prompt, err) ? -1 : 0;
+}
+
 /* ---- one request ----------------------------------------------------------------------------- */
 
 typedef struct watch {
@@ -143,7 +149,7 @@ static int round_of(bench *b, const bench_case *c, vl_session *s, bool keep, vl_
     vl_prompt *prompt = NULL;
     watch w = {.step = keep ? &r->step : NULL};
     vl_sampling sampling = full_length(c->tokens);
-    int rc = load_picture(b, c, &picture, err) || make_prompt(b, c, picture, &prompt, err);
+    int rc = bench_inputs(b, c, &picture, &prompt, err);
     w.started = vl_now();
     if (!rc) rc = vl_generate(s, prompt, &sampling, on_event, &w, err);
     if (!rc && w.error[0]) rc = vl_fail(err, VL_E_BACKEND, "%s", w.error);

@@ -83,6 +83,10 @@ json_t *cli_picture_json(const vl_picture *p, const char *file);
 /* Writes one line of JSON to stdout and drops the reference. */
 void cli_print_json(json_t *j);
 
+/* A checkpoint folder of the shape `like` (as make-random; make_random.c) with random weights, or
+ * with zeros. 0 or the exit code after the message. */
+int cli_random_checkpoint(const char *like, int64_t seed, bool zeros, const char *dir);
+
 /* ---- answering (answer.c) ---------------------------------------------------------------------- */
 typedef struct cli_sampling {
     int64_t n, top_k, seed;           /* INT64_MIN: not given                               */
@@ -146,6 +150,7 @@ int cmd_detokenize(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_cost(int argc, char **argv);
+int cmd_gpu_report(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 int cmd_kernels(int argc, char **argv);
 int cmd_info(int argc, char **argv);

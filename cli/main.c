@@ -24,6 +24,7 @@ static const command commands[] = {
     {"load", cmd_load, "open-loop load on a running server"},
     {"cost", cmd_cost, "CPU or GPU: latency, capacity and money, measured or predicted"},
     {"bench", cmd_bench, "encode, prefill and decode beside the machine's own peaks"},
+    {"gpu-report", cmd_gpu_report, "the GPU kernels on gpusim: counters and predicted times, no GPU needed"},
     {"kernels", cmd_kernels, "which kernel each slot runs, and why"},
     {"info", cmd_info, "what a checkpoint holds"},
     {"make-random", cmd_make_random, "a checkpoint of any shape with random weights"},

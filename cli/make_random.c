@@ -160,7 +160,8 @@ static int write_companions(const char *dir, const char *beside, const vl_config
 
 /* ---- the tensors ---------------------------------------------------------------------------------- */
 
-typedef struct tensor_list { vl_tensor *v; size_t n; const vl_config *config; uint64_t seed; vl_rng rng; } tensor_list;
+typedef struct tensor_list { vl_tensor *v; size_t n; const vl_config *config; uint64_t seed; vl_rng rng;
+                             bool zeros; } tensor_list;
 
 static int add_tensor(void *user, const char *name, int64_t rows, int64_t cols) {
     tensor_list *l = user;
@@ -237,7 +238,8 @@ static int write_tensors(const char *dir, tensor_list *l) {
         if (shards > 1) snprintf(file, sizeof file, "model-%05zu-of-%05zu.safetensors", shard, shards);
         snprintf(path, sizeof path, "%s/%s", dir, file);
         fprintf(stderr, "%s: %zu tensors, %.2f GB\n", file, end - first, (double)in_shard / 1e9);
-        if (vl_safetensors_stream(path, l->v + first, end - first, metadata, fill, l, &err))
+        if (vl_safetensors_stream(path, l->v + first, end - first, metadata, l->zeros ? NULL : fill, l,
+                                  &err))
             rc = cli_fail(&err);
         for (size_t i = first; i < end; i++)
             json_object_set_new(map, l->v[i].name, json_string(file));
@@ -273,25 +275,12 @@ static int write_config(const char *like, const char *dir, char **beside) {
     return write_json(dir, "config.json", config);
 }
 
-int cmd_make_random(int argc, char **argv) {
-    const char *like = "demo";
-    int64_t seed = 0;
-    cli_list rest = {0};
-    const cli_option options[] = {
-        {"like", 0, CLI_STR, &like, "SHAPE", "2b, 4b, 8b, 32b, demo, or the path of a config.json", 0, 0},
-        {"seed", 0, CLI_INT, &seed, "N", "the same seed gives the same bytes", 0, 9e18},
-        {0},
-    };
-    int rc = cli_parse("make-random --like 2b|demo|FILE --seed N DIR",
-                       "Writes a checkpoint folder with random weights.", options, argc, argv, &rest);
-    if (rc >= 0) return rc;
-    if (rest.n != 1) return cli_usage("make-random needs one folder to write to");
-    const char *dir = rest.v[0];
+int cli_random_checkpoint(const char *like, int64_t seed, bool zeros, const char *dir) {
     char *beside = NULL;
     vl_config config;
     vl_err err = {0};
-    tensor_list list = {.config = &config, .seed = (uint64_t)seed};
-    rc = 0;
+    tensor_list list = {.config = &config, .seed = (uint64_t)seed, .zeros = zeros};
+    int rc = 0;
     if (mkdir(dir, 0777) && errno != EEXIST) {
         fprintf(stderr, "vitreous: %s: %s\n", dir, strerror(errno));
         rc = CLI_BAD;
@@ -304,6 +293,25 @@ int cmd_make_random(int argc, char **argv) {
     for (size_t i = 0; i < list.n; i++) free((char *)(uintptr_t)list.v[i].name);
     free(list.v);
     free(beside);
+    return rc;
+}
+
+int cmd_make_random(int argc, char **argv) {
+    const char *like = "demo";
+    int64_t seed = 0;
+    bool zeros = false;
+    cli_list rest = {0};
+    const cli_option options[] = {
+        {"like", 0, CLI_STR, &like, "SHAPE", "2b, 4b, 8b, 32b, demo, or the path of a config.json", 0, 0},
+        {"seed", 0, CLI_INT, &seed, "N", "the same seed gives the same bytes", 0, 9e18},
+        {"zeros", 0, CLI_FLAG, &zeros, NULL, "weights of zeros, which take no disk space", 0, 0},
+        {0},
+    };
+    int rc = cli_parse("make-random --like 2b|demo|FILE --seed N DIR",
+                       "Writes a checkpoint folder with random weights.", options, argc, argv, &rest);
+    if (rc >= 0) return rc;
+    if (rest.n != 1) return cli_usage("make-random needs one folder to write to");
+    rc = cli_random_checkpoint(like, seed, zeros, rest.v[0]);
     free(rest.v);
     return rc;
 }

@@ -39,12 +39,17 @@ static int sectors_of(const uint64_t *addr, uint32_t mask, uint32_t bytes, Secto
     return n;
 }
 
-void count_global(OpCount *n, const uint64_t *addr, uint32_t mask, uint32_t bytes, bool write) {
+void count_global(OpCount *n, const uint64_t *addr, uint32_t mask, uint32_t bytes, bool write,
+                  bool weights) {
     Sector s[LANES * 2];
     int k = sectors_of(addr, mask, bytes, s);
     n->sectors += (uint64_t)k;
     n->bytes += bytes * (uint64_t)__builtin_popcount(mask);
-    for (int i = 0; i < k; i++) n->used += (uint64_t)__builtin_popcount(s[i].bytes);
+    uint64_t used = 0;
+    for (int i = 0; i < k; i++) used += (uint64_t)__builtin_popcount(s[i].bytes);
+    n->used += used;
+    n->weight_sectors += weights ? (uint64_t)k : 0;
+    n->weight_used += weights ? used : 0;
     for (int i = 0; settings.l2 && i < k;) {
         uint64_t line = s[i].at / 4;
         uint32_t m = 0;

@@ -116,7 +116,9 @@ static int resolve_global(Access *x) {
         x->p[i] = a->host + (x->addr[i] - a->addr);
     }
     if (one) check_global(x, a, x->mask);
-    if (settings.counters) count_global(n, x->addr, x->mask, x->bytes, x->kind != ACC_READ);
+    bool write = x->kind != ACC_READ;
+    if (settings.counters)
+        count_global(n, x->addr, x->mask, x->bytes, write, !write && one && mem_weights(a));
     return NEXT;
 }
 

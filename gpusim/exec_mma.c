@@ -88,7 +88,8 @@ int exec_cp_async(Warp *w, const Op *op, uint32_t mask) {
     }
     if (settings.counters) {
         OpCount *n = &w->count[op - w->code];
-        count_global(n, src, reads, op->size, false);
+        const Alloc *a = reads ? mem_find(src[__builtin_ctz(reads)]) : NULL;
+        count_global(n, src, reads, op->size, false, a && mem_weights(a));
         count_shared(n, dst, mask, op->size);
         n->bytes -= op->size * (uint64_t)__builtin_popcount(mask);
     }

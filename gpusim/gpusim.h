@@ -139,6 +139,7 @@ typedef struct {
 /* Per operation and launch: everything the report needs. */
 typedef struct {
     uint64_t exec, lanes, sectors, wavefronts, bytes, used, ideal, diverged;
+    uint64_t weight_sectors, weight_used;    /* of Alloc.big that nothing wrote lately */
     Alloc *hit;
 } OpCount;
 
@@ -203,7 +204,7 @@ struct Launch {
 enum { ORDER_FORWARD, ORDER_REVERSE, ORDER_RANDOM };
 enum { MMA_FMA, MMA_BLOCK, MMA_REVERSE };
 typedef struct {
-    bool checks, counters, l2, perturb, verbose;
+    bool checks, counters, l2, perturb, verbose, once;
     int order, mma, ptx, devices, exit_code;
     uint64_t seed, max_steps, big_alloc;   /* big_alloc: README.md, GPUSIM_BIG */
     const char *device, *report, *allow;

@@ -24,6 +24,9 @@ typedef struct {
      * sectors) is the sector efficiency */
     uint64_t load_requests, load_sectors, load_bytes, load_used;
     uint64_t store_requests, store_sectors, store_bytes, store_used;
+    /* of the loads: those from allocations over GPUSIM_BIG that nothing has written since the
+       counters were reset, which is what weights look like */
+    uint64_t weight_sectors, weight_used;
     uint64_t shared_requests, shared_wavefronts, shared_ideal;
     uint64_t l2_hits, l2_misses, dram_bytes;               /* sectors of 32 bytes; bytes */
     uint64_t mma_flops, divergent_branches;
@@ -40,7 +43,21 @@ const gpusim_report *gpusim_report_at(int i);
 void gpusim_reset_reports(void);
 int gpusim_kernel_count(void);
 const gpusim_kernel *gpusim_kernel_at(int i);
+/* Totals and the L2 model start anew: nothing is cached. */
 void gpusim_reset_counters(void);
+/* Runs everything that was enqueued, as if the host had waited for it. A CUresult. */
+int gpusim_finish(void);
+/* "gpusim model vN": what made the predictions. */
+const char *gpusim_version(void);
+/* The constants behind them, in words. */
+const char *gpusim_assumptions(void);
+/* The device this process sees. mma_share: of the tensor peak, what mma.sync is assumed to reach. */
+typedef struct {
+    const char *key, *name;
+    int cc, sms, mhz;
+    double gbs, l2_mb, tensor_tflops, mma_share;
+} gpusim_device;
+gpusim_device gpusim_device_now(void);
 const char *gpusim_class_name(int cls);
 /* The lane-wise forms ('.' written as '_'), their source count and widths (destination first; 1: a
  * predicate). NULL after the last. */
@@ -53,7 +70,7 @@ int gpusim_submit(void *stream, const gpusim_work *work, const void *arg, uint64
 void *gpusim_memory(uint64_t addr, uint64_t bytes, int write);
 /* Compute capability of the device, e.g. 80. */
 int gpusim_capability(void);
-/* Changes a setting at run time: "order", "mma", "perturb", "seed", "checks", "profile". */
+/* Changes a setting at run time: "order", "mma", "perturb", "seed", "checks", "once". */
 int gpusim_set(const char *name, const char *value);
 #endif
 #endif

@@ -2,6 +2,7 @@
 #include "check.h"
 #include "mem.h"
 #include "model.h"
+#include "once.h"
 #include "race.h"
 #include "stream.h"
 #include <stdlib.h>
@@ -27,9 +28,17 @@ static CUresult run_kernel(Cmd *c, struct Stream *s) {
     memcpy(l.block, c->block, sizeof l.block);
     l.ordered_upto = order_bound(c->id);
     if (l.pdl_base > l.ordered_upto) l.pdl_base = 0;
+    int from = l.pdl_base ? FROM_PDL : c->graph ? FROM_GRAPH : FROM_STREAM;
+    const gpusim_kernel *before = settings.once ? once_find(&l) : NULL;
+    if (before) {
+        s->time_us += model_add(before, from);
+        return CU_OK;
+    }
     model_begin();
     CUresult r = exec_launch(&l);
-    s->time_us += model_record(&l, l.pdl_base ? FROM_PDL : c->graph ? FROM_GRAPH : FROM_STREAM);
+    gpusim_kernel k = model_measure(&l);
+    s->time_us += model_add(&k, from);
+    if (settings.once) once_keep(&l, &k);
     free(l.count);
     return r;
 }
@@ -42,7 +51,7 @@ static CUresult vanished(const Cmd *c, const char *what) {
 
 static CUresult to_device(Cmd *c, struct Stream *s) {
     const void *src = c->staged ? c->staged : (const void *)(uintptr_t)c->src;
-    s->time_us += model_copy(c->bytes, true);
+    s->time_us += model_copy("(copy to the device)", c->bytes, true);
     if (!src) return CU_OK;                     /* freed early: reported by cuMemFreeHost */
     if (!c->staged && host_hash(src, c->bytes) != c->hash)
         check_host("host-buffer-changed", c->name,
@@ -65,7 +74,7 @@ static void check_written(const Cmd *c) {
 }
 
 static CUresult to_host(Cmd *c, struct Stream *s) {
-    s->time_us += model_copy(c->bytes, true);
+    s->time_us += model_copy("(copy to the host)", c->bytes, true);
     const uint8_t *p = mem_host(c->src, c->bytes);
     if (!p) return vanished(c, "device");
     check_written(c);
@@ -76,7 +85,7 @@ static CUresult to_host(Cmd *c, struct Stream *s) {
 
 /* Copies data and "was it written" alike: padding may be copied unwritten. */
 static CUresult on_device(Cmd *c, struct Stream *s) {
-    s->time_us += model_copy(c->bytes, false);
+    s->time_us += model_copy("(copy on the device)", c->bytes, false);
     const uint8_t *from = mem_host(c->src, c->bytes);
     uint8_t *to = from ? mem_fill_host(c->dst, c->bytes) : NULL;
     if (!to) return vanished(c, "device");
@@ -88,7 +97,7 @@ static CUresult on_device(Cmd *c, struct Stream *s) {
 }
 
 static CUresult fill(Cmd *c, struct Stream *s) {
-    s->time_us += model_copy(c->bytes, false);
+    s->time_us += model_copy("(fill)", c->bytes, false);
     uint8_t *p = mem_fill_host(c->dst, c->bytes);
     if (!p) return vanished(c, "device");
     memset(p, c->value, c->bytes);

@@ -67,7 +67,14 @@ const Gpu *gpu_now(void) {
     return g ? g : gpu_find("A100");
 }
 
-__attribute__((visibility("default"))) int gpusim_capability(void) { return gpu_now()->cc; }
+#define EXPORT __attribute__((visibility("default")))
+EXPORT int gpusim_capability(void) { return gpu_now()->cc; }
+EXPORT const char *gpusim_version(void) { return GS_VERSION; }
+EXPORT gpusim_device gpusim_device_now(void) {
+    const Gpu *g = gpu_now();
+    return (gpusim_device){g->key, g->name, g->cc, g->sms, g->mhz, g->gbs, g->l2_mb,
+                           1e-6 * g->sms * g->mhz * g->tensor, g->mma_share};
+}
 
 API cuInit(unsigned flags) {
     if (flags) return CU_INVALID_VALUE;

@@ -332,6 +332,11 @@ EXPORT void *gpusim_memory(uint64_t addr, uint64_t bytes, int write) {
     return p;
 }
 
+EXPORT int gpusim_finish(void) {
+    LOCK;
+    return stream_sync_all();
+}
+
 EXPORT int gpusim_set(const char *name, const char *value) {
     LOCK;
     if (!strcmp(name, "sticky")) {

@@ -9,6 +9,7 @@
 static Alloc **list;             /* by address, ascending */
 static int count, cap;
 static uint64_t top = DEV_BASE, used;
+uint32_t mem_period = 1;
 
 static void *map(uint64_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -88,6 +89,7 @@ uint8_t *mem_host(uint64_t addr, uint64_t bytes) {
 }
 
 void mem_mark(Alloc *a, uint64_t off, uint64_t bytes) {
+    a->written = mem_period;
     if (a->all_init) return;
     if (bytes <= 8 && off % 8 + bytes <= 8) {
         a->init[off / 8] |= (uint8_t)(((1u << bytes) - 1) << off % 8);

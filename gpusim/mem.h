@@ -19,6 +19,7 @@ struct Alloc {
     GWord *shadow;
     char name[64];
     bool freed, all_init, big, kernel_wrote, touched;
+    uint32_t written;            /* mem_period of the last write */
     uint32_t host_wr, host_rd;   /* the last driver copy or fill that wrote, that read */
     uint64_t wr_lo, wr_hi, rd_lo, rd_hi;
 };
@@ -39,4 +40,8 @@ uint8_t *mem_host(uint64_t addr, uint64_t bytes);
 int64_t mem_uninitialised(const Alloc *a, uint64_t off, uint64_t bytes);
 void mem_mark(Alloc *a, uint64_t off, uint64_t bytes);
 uint64_t mem_used(void);
+/* Counts the resets of the counters. */
+extern uint32_t mem_period;
+/* Big, and nothing has written to it in this period: weights. */
+static inline bool mem_weights(const Alloc *a) { return a->big && a->written != mem_period; }
 #endif

@@ -10,9 +10,10 @@
 #include "check.h"
 #include "exec.h"
 #include "gpus.h"
-#include "gpusim_api.h"
+#include "mem.h"
 #include "report.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,6 +118,8 @@ static void add_op(gpusim_kernel *k, const Op *op, const OpCount *n) {
         k->load_sectors += n->sectors;
         k->load_bytes += n->bytes;
         k->load_used += n->used;
+        k->weight_sectors += n->weight_sectors;
+        k->weight_used += n->weight_used;
     }
     if (op->cls == C_STG || op->cls == C_ATOM) {
         k->store_requests += n->exec;
@@ -174,6 +177,8 @@ static void accumulate(gpusim_kernel *to, const gpusim_kernel *x) {
     to->load_sectors += x->load_sectors;
     to->load_bytes += x->load_bytes;
     to->load_used += x->load_used;
+    to->weight_sectors += x->weight_sectors;
+    to->weight_used += x->weight_used;
     to->store_requests += x->store_requests;
     to->store_sectors += x->store_sectors;
     to->store_bytes += x->store_bytes;
@@ -197,7 +202,7 @@ static void accumulate(gpusim_kernel *to, const gpusim_kernel *x) {
     to->limiter = x->limiter;
 }
 
-double model_record(const Launch *l, int from) {
+gpusim_kernel model_measure(const Launch *l) {
     const Gpu *g = gpu_now();
     const CubinInfo *c = model_cubin(l->f);
     gpusim_kernel k = {.kernel = l->f->name, .blocks = l->nctas, .l2_hits = traffic.hits,
@@ -209,12 +214,17 @@ double model_record(const Launch *l, int from) {
     k.threads = l->block[0] * l->block[1] * l->block[2];
     k.blocks_per_sm = (uint32_t)model_occupancy(l->f, k.threads, l->dyn_shared);
     k.occupancy = (double)(k.blocks_per_sm * ((k.threads + 31) / 32) * 32) / g->threads_sm;
-    double work = busiest(&k, l, &k.limiter) * 1e6;
-    k.predicted_us = overhead_us[from] + fmax(work, ramp_us);
+    k.predicted_us = fmax(busiest(&k, l, &k.limiter) * 1e6, ramp_us);
     k.roof_us = 1e6 * fmax((double)k.dram_bytes / (g->gbs * 1e9),
                            (double)k.mma_flops / (g->sms * g->mhz * 1e6 * g->tensor));
-    accumulate(kernel_of(l->f->name), &k);
-    return k.predicted_us;
+    return k;
+}
+
+double model_add(const gpusim_kernel *k, int from) {
+    gpusim_kernel one = *k;
+    one.predicted_us += overhead_us[from];
+    accumulate(kernel_of(k->kernel), &one);
+    return one.predicted_us;
 }
 
 double model_host_work(const char *name, double flops, double bytes) {
@@ -227,15 +237,37 @@ double model_host_work(const char *name, double flops, double bytes) {
     return k.predicted_us;
 }
 
-double model_copy(uint64_t bytes, bool host) {
-    return 1e-3 * (double)bytes / (host ? pcie_gbs : gpu_now()->gbs / 2) + ramp_us;
+double model_copy(const char *name, uint64_t bytes, bool host) {
+    double us = 1e-3 * (double)bytes / (host ? pcie_gbs : gpu_now()->gbs / 2);
+    gpusim_kernel k = {.kernel = name, .store_bytes = bytes, .predicted_us = us + ramp_us,
+                       .roof_us = us, .limiter = host ? "PCIe" : "DRAM"};
+    accumulate(kernel_of(name), &k);
+    return k.predicted_us;
+}
+
+EXPORT const char *gpusim_assumptions(void) {
+    static char text[700];
+    snprintf(text, sizeof text,
+             "A launch costs %.1f us from a stream, %.1f us from a graph, %.1f us behind a programmatic "
+             "dependent one, then at least %.1f us. DRAM delivers %.0f %% of the data sheet's rate, "
+             "less when fewer bytes are in flight than %.0f ns of it (%.0f loads a thread). mma.sync "
+             "reaches the share of the tensor peak that the table gives. A kernel takes as long as its "
+             "busiest resource; its last wave of blocks counts as full. PCIe: %.0f GB/s. Every "
+             "constant is from data sheets or the literature; no GPU has been compared.",
+             overhead_us[FROM_STREAM], overhead_us[FROM_GRAPH], overhead_us[FROM_PDL], ramp_us,
+             100 * dram_share, latency_s * 1e9, loads_in_flight, pcie_gbs);
+    return text;
 }
 
 EXPORT int gpusim_kernel_count(void) { return nkernels; }
 EXPORT const gpusim_kernel *gpusim_kernel_at(int i) {
     return i >= 0 && i < nkernels ? &kernels[i] : NULL;
 }
-EXPORT void gpusim_reset_counters(void) { nkernels = 0; }
+EXPORT void gpusim_reset_counters(void) {
+    nkernels = 0;
+    mem_period++;
+    if (l2) memset(l2, 0, sets * WAYS * sizeof *l2);
+}
 
 void model_write_report(void) {
     if (*settings.report) report_write(settings.report, kernels, nkernels);

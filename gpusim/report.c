@@ -30,6 +30,7 @@ static void write_kernel(FILE *f, const gpusim_kernel *k) {
     NUMBER(launches); NUMBER(blocks); NUMBER(threads); NUMBER(warp_instructions);
     NUMBER(thread_instructions); NUMBER(load_requests); NUMBER(load_sectors); NUMBER(load_bytes);
     NUMBER(load_used);
+    NUMBER(weight_sectors); NUMBER(weight_used);
     NUMBER(store_used);
     NUMBER(store_requests);
     NUMBER(store_sectors);

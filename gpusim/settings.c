@@ -16,9 +16,10 @@ static const Row rows[] = {
     ROW("l2", "1", BOOL, l2),                 ROW("verbose", "1", BOOL, verbose),
     ROW("order", "forward", ORDER, order),    ROW("mma", "fma", MMA, mma),
     ROW("perturb", "0", BOOL, perturb),       ROW("seed", "1", BIG, seed),
+    ROW("once", "0", BOOL, once),             ROW("exit", "0", INT, exit_code),
     ROW("ptx", "0", INT, ptx),                ROW("max_steps", "200000000", BIG, max_steps),
     ROW("big", "1048576", BIG, big_alloc),   ROW("allow", "", TEXT, allow),
-    ROW("exit", "0", INT, exit_code),         ROW("report", "", TEXT, report),
+    ROW("report", "", TEXT, report),
 };
 
 static int one_of(const char *value, const char *const *names, int n) {

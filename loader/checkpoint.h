@@ -38,7 +38,8 @@ bool vl_tensor_finite(const vl_tensor *t);
 int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,
                          const char *const *metadata, vl_err *err);
 /* The same with bounded memory: a tensor whose data is NULL comes from fill, in pieces of bytes
- * [at, at + n), front to back, one tensor after the other. */
+ * [at, at + n), front to back, one tensor after the other. fill NULL: it is zeros, a hole in the
+ * file that takes no space on most file systems. */
 typedef void (*vl_tensor_fill)(void *user, const vl_tensor *t, size_t at, void *dst, size_t n);
 int vl_safetensors_stream(const char *path, const vl_tensor *tensors, size_t n,
                           const char *const *metadata, vl_tensor_fill fill, void *user,

@@ -56,6 +56,7 @@ static char *header_of(const vl_tensor *tensors, size_t n, const char *const *me
 static bool write_data(FILE *f, const vl_tensor *t, vl_tensor_fill fill, void *user) {
     enum { PIECE = 1 << 18 };
     if (t->data || !t->bytes) return !t->bytes || fwrite(t->data, t->bytes, 1, f) == 1;
+    if (!fill) return fseeko(f, (off_t)t->bytes, SEEK_CUR) == 0;
     void *piece = malloc(PIECE);
     bool ok = piece != NULL;
     for (size_t at = 0; ok && at < t->bytes; at += PIECE) {
@@ -76,7 +77,7 @@ static bool write_all(FILE *f, const vl_tensor *tensors, size_t n, const char *h
               fprintf(f, "%s%*s", header, (int)(padded - len), "") == (int)padded;
     FOR_EACH_IN_LAYOUT(size, i, tensors, n)
         ok = ok && write_data(f, &tensors[i], fill, user);
-    return ok;
+    return ok && fflush(f) == 0 && ftruncate(fileno(f), ftello(f)) == 0;
 }
 
 int vl_safetensors_write(const char *path, const vl_tensor *tensors, size_t n,

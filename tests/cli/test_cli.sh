@@ -5,7 +5,7 @@ v=$VITREOUS
 model=tests/golden/models/std
 photo=tests/golden/images/pic-scene.jpg
 commands="run chat demo batch serve trace verify preprocess tokenize detokenize template bench kernels
-          info make-random"
+          info make-random gpu-report"
 
 # ---- usage -------------------------------------------------------------------------------------
 run "$v"; rc 2 "no command"; errs "no command" "usage: vitreous"
