@@ -207,8 +207,10 @@ typedef struct vl_tap {
 } vl_tap;
 /* Calls fn for every named tensor of later steps (see docs for the names) and makes logits for all
  * prompt rows; fn == NULL stops. The data is valid during the call only. Taps belong to the model:
- * while one session is traced, no other session of the same model may step. */
-void vl_session_trace(vl_session *s, void (*fn)(void *user, const vl_tap *tap), void *user);
+ * while one session is traced, no other session of the same model may step. A request whose trace
+ * does not fit in memory ends with the error VL_E_NOMEM. */
+int vl_session_trace(vl_session *s, void (*fn)(void *user, const vl_tap *tap), void *user,
+                     vl_err *err);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/ops.h"
 
 /* The question on stdin, without the newline that ends it. */
 static int read_question(char **text) {
@@ -22,7 +23,7 @@ int cmd_run(int argc, char **argv) {
     cli_common common = {0};
     cli_sampling sampling = CLI_SAMPLING_NONE;
     cli_list images = {0};
-    const char *text = NULL, *system = NULL;
+    const char *text = NULL, *system = NULL, *ops = NULL;
     bool json = false;
     const cli_option options[] = {
         {"image", 'i', CLI_LIST, &images, "FILE", "a picture", 0, 0},
@@ -30,6 +31,7 @@ int cmd_run(int argc, char **argv) {
         {"system", 0, CLI_STR, &system, "TEXT", "system prompt", 0, 0},
         CLI_SAMPLING_OPTIONS(&sampling),
         {"json", 0, CLI_FLAG, &json, NULL, "one JSON object instead of the plain answer", 0, 0},
+        {"ops", 0, CLI_STR, &ops, "FILE", "time of every op (.md .json .csv .html; -: to stderr)", 0, 0},
         CLI_PICTURE_OPTIONS(&common),
         CLI_MODEL_OPTIONS(&common),
         {0},
@@ -55,7 +57,7 @@ int cmd_run(int argc, char **argv) {
         rc = cli_fail(&err);
     if (!rc) {
         vl_sampling s = cli_sampling_of(&sampling, m);
-        rc = cli_answer_one(m, prompt, &s, &answer);
+        rc = ops ? cli_ops_run(m, prompt, &s, &answer, ops) : cli_answer_one(m, prompt, &s, &answer);
     }
     if (!rc && json) cli_print_json(cli_answer_json(&answer, m, pictures, &images));
     if (!rc && !json) putchar('\n');

@@ -54,8 +54,8 @@ static int generate(cli_trace *out, vl_model *m, const vl_prompt *prompt, const 
                                 .max_rows = r->max_rows};
     int rc = vl_session_open(&session, m, &params, &err) ? cli_fail(&err) : 0;
     if (!rc) {
-        vl_session_trace(session, collect, out);
-        if (vl_generate(session, prompt, &r->sampling, cli_answer_event, &answer, &err))
+        if (vl_session_trace(session, collect, out, &err) ||
+            vl_generate(session, prompt, &r->sampling, cli_answer_event, &answer, &err))
             rc = cli_fail(&err);
         else if (strcmp(answer.finish_reason, "error") == 0)
             rc = cli_fail(&answer.error);

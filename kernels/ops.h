@@ -131,7 +131,7 @@ struct vl_backend {
     const char *dtype;     /* what it computes in: "exact", "bf16", ...                     */
 };
 
-/* Who receives taps. Kept beside the backend by the decorator that model/session puts on top. */
+/* Who receives taps; host NULL: there was no memory for a copy. Kept beside the backend by the decorator that model/session puts on top. */
 typedef void (*vl_tap_fn)(void *user, const char *name, int layer, const float *host, int rows,
                           int cols);
 

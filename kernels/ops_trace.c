@@ -8,12 +8,13 @@
 
 #include "kernels/ops_wrap.h"
 
-enum { ROWS_MAX = 512 };
+enum { ROWS_MAX = 512, HINTS = 4096 };
 
 typedef struct trace_backend {
     vl_wrap wrap;
     vl_trace_row row[ROWS_MAX];
     size_t rows;
+    uint16_t hint[HINTS];      /* where a call like this one was added last                  */
     double started, reset_at;
 } trace_backend;
 
@@ -41,25 +42,35 @@ static void trace_before(vl_wrap *w, const vl_op_call *c) {
     trace_of(&w->base)->started = vl_now();
 }
 
+static bool is_row(const vl_trace_row *r, const vl_op_call *c, const char *what) {
+    return r->rows == c->rows && !strcmp(r->op, c->op) && !strcmp(r->what, what);
+}
+
+/* The row this call belongs to, a new one if it is the first of its kind. */
+static vl_trace_row *row_of(trace_backend *t, const vl_op_call *c, const char *what) {
+    uintptr_t key = (uintptr_t)c->what / 8 + (uintptr_t)c->op * 31 + (uintptr_t)c->rows * 7;
+    uint16_t *hint = &t->hint[key % HINTS];
+    size_t i = *hint;
+    if (i >= t->rows || !is_row(&t->row[i], c, what))
+        for (i = 0; i < t->rows && !is_row(&t->row[i], c, what);) i++;
+    if (i == ROWS_MAX) i--; /* a run of more kinds than that is added to the last row */
+    *hint = (uint16_t)i;
+    vl_trace_row *r = &t->row[i];
+    if (i < t->rows) return r;
+    t->rows++;
+    *r = (vl_trace_row){0};
+    snprintf(r->op, sizeof r->op, "%s", c->op);
+    snprintf(r->what, sizeof r->what, "%s", what);
+    return r;
+}
+
 static void trace_after(vl_wrap *w, const vl_op_call *c) {
     trace_backend *t = trace_of(&w->base);
     wait_for(w);
     double seconds = vl_now() - t->started;
     char what[sizeof t->row[0].what];
     without_numbers(what, sizeof what, c->what);
-    size_t i = 0;
-    for (; i < t->rows; i++)
-        if (!strcmp(t->row[i].op, c->op) && !strcmp(t->row[i].what, what) &&
-            t->row[i].rows == c->rows)
-            break;
-    if (i == ROWS_MAX) i--; /* a run of more kinds than that is added to the last row */
-    vl_trace_row *r = &t->row[i];
-    if (i == t->rows) {
-        t->rows++;
-        *r = (vl_trace_row){0};
-        snprintf(r->op, sizeof r->op, "%s", c->op);
-        snprintf(r->what, sizeof r->what, "%s", what);
-    }
+    vl_trace_row *r = row_of(t, c, what);
     r->rows = c->rows;
     r->cols = c->cols;
     r->inner = c->inner;

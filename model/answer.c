@@ -36,6 +36,13 @@ void vl_finish(vl_request *r, const char *reason, const char *stop, const vl_err
     vl_stream_end(r->stream, &text, &len);
     if (len) emit_text(r, -1, text, len, 0, 0);
     vl_trace_end(r);
+    vl_err lost = {0};
+    if (vl_trace_failed(s) && !error) { /* half a trace must not look like a whole one */
+        vl_fail(&lost, VL_E_NOMEM, "no memory to trace a prompt of %d tokens; make it or the picture smaller",
+                r->n_prompt);
+        reason = "error";
+        error = &lost;
+    }
     r->state = VL_FINISHED;
     r->timings.total_s = vl_now() - r->submitted;
     vl_request **at = &s->first;

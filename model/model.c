@@ -90,10 +90,11 @@ static int open_parts(vl_model *m, const vl_model_params *params, vl_err *err) {
         return -1;
     default_eos(m);
     if (vl_backend_open(&inner, &bp, err)) return -1;
-    if (vl_ops_tap_wrap(&m->backend, inner, err)) {
+    if (vl_ops_tap_wrap(&m->tap, inner, err)) {
         inner->ops->close(inner);
         return -1;
     }
+    m->backend = m->tap;
     if (vl_weights_load(&m->weights, &m->config, m->checkpoint, m->backend, err) ||
         m->backend->ops->sync(m->backend, err) || vl_checkpoint_check(m->checkpoint, err))
         return -1;
@@ -101,6 +102,12 @@ static int open_parts(vl_model *m, const vl_model_params *params, vl_err *err) {
     if (!m->inv_freq) return vl_fail(err, VL_E_NOMEM, "no memory");
     vl_rope_inv_freq(m->config.text.theta, m->config.text.E, m->inv_freq);
     snprintf(m->dtype, sizeof m->dtype, "%s", m->backend->dtype);
+    return 0;
+}
+
+int vl_model_trace_ops(vl_model *m, vl_backend **trace, vl_err *err) {
+    if (vl_ops_trace_wrap(trace, m->backend, err)) return -1;
+    m->backend = *trace;
     return 0;
 }
 

@@ -15,12 +15,17 @@ struct vl_model {
     vl_preprocess_config preprocess;
     vl_checkpoint *checkpoint;
     vl_tokenizer *tokenizer;
-    vl_backend *backend;               /* with the tap decorator on top */
+    vl_backend *backend;               /* what ops are called on        */
+    vl_backend *tap;                   /* the tap decorator inside it   */
     vl_weights weights;
     float *inv_freq;                   /* [E/2] */
     vl_model_info info;
     char dir[4096], name[256], dtype[16], warning[512];
 };
+
+/* Puts a decorator that times every op (kernels/ops_trace.h) on the model's backend, before any session
+ * is opened; it is closed with the model. */
+int vl_model_trace_ops(vl_model *m, vl_backend **trace, vl_err *err);
 
 struct vl_picture {
     atomic_int refs;

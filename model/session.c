@@ -54,7 +54,7 @@ int vl_session_open(vl_session **out, vl_model *m, const vl_session_params *para
 void vl_session_free(vl_session *s) {
     if (!s) return;
     while (s->first) vl_finish(s->first, "cancelled", NULL, NULL);
-    vl_session_trace(s, NULL, NULL);
+    vl_session_trace(s, NULL, NULL, NULL);
     vl_encoded_free_all(s);
     vl_decoder_free(s->decoder);
     vl_vision_free(s->vision);

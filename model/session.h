@@ -100,6 +100,7 @@ void vl_finish(vl_request *r, const char *reason, const char *stop, const vl_err
 void vl_trace_free(struct vl_trace *t);
 void vl_trace_begin(vl_request *r);        /* the prompt is about to be computed */
 bool vl_trace_collecting(const vl_session *s);
+bool vl_trace_failed(const vl_session *s); /* memory ran out: a tensor is missing */
 void vl_trace_prompt_done(vl_request *r);  /* every prompt row is computed       */
 void vl_trace_end(vl_request *r);          /* generated_ids, the end of turn included */
 

@@ -14,7 +14,7 @@ typedef struct tensor {
 struct vl_trace {
     void (*fn)(void *user, const vl_tap *tap);
     void *user;
-    bool collecting, failed;     /* failed: memory ran out, nothing is handed out */
+    bool collecting, failed;     /* failed: memory ran out, the request ends in an error */
     tensor *v;
     size_t n, cap;
 };
@@ -46,6 +46,7 @@ static void collect(void *user, const char *name, int layer, const float *host, 
     if (layer < 0) snprintf(full, sizeof full, "%s", name);
     else snprintf(full, sizeof full, "%s.%d", name, layer);
     tensor *x = find(t, full, (size_t)cols);
+    if (!host) x = NULL;
     size_t need = x ? x->rows + (size_t)rows : 0;
     if (x && need > x->cap) {
         size_t cap = 2 * need;
@@ -68,7 +69,7 @@ static void collect(void *user, const char *name, int layer, const float *host, 
 static void clear(struct vl_trace *t) {
     for (size_t i = 0; i < t->n; i++) free(t->v[i].data);
     t->n = 0;
-    t->collecting = t->failed = false;
+    t->collecting = false;
 }
 
 void vl_trace_free(struct vl_trace *t) {
@@ -78,17 +79,19 @@ void vl_trace_free(struct vl_trace *t) {
     free(t);
 }
 
-void vl_session_trace(vl_session *s, void (*fn)(void *user, const vl_tap *tap), void *user) {
+int vl_session_trace(vl_session *s, void (*fn)(void *user, const vl_tap *tap), void *user,
+                     vl_err *err) {
     if (s->trace) { /* else the tap, which all sessions of the model share, may be another's */
-        vl_ops_tap_set(s->m->backend, NULL, NULL);
+        vl_ops_tap_set(s->m->tap, NULL, NULL);
         vl_trace_free(s->trace);
         s->trace = NULL;
     }
-    if (!fn) return;
+    if (!fn) return 0;
     s->trace = vl_calloc(1, sizeof *s->trace);
-    if (!s->trace) return;
+    if (!s->trace) return vl_fail(err, VL_E_NOMEM, "no memory for a trace");
     s->trace->fn = fn;
     s->trace->user = user;
+    return 0;
 }
 
 /* pixel_values of all pictures in one tensor, as HF's processor returns them. */
@@ -130,19 +133,22 @@ void vl_trace_begin(vl_request *r) {
     struct vl_trace *t = r->s->trace;
     if (!t) return;
     clear(t);
+    t->failed = false;
     hand_pictures(t, r);
     hand_i64(t, "input_ids", r->ids, 1, r->n_prompt);
     hand_i64(t, "position_ids", r->positions, 3, r->n_prompt);
     t->collecting = true;
-    vl_ops_tap_set(r->s->m->backend, collect, t);
+    vl_ops_tap_set(r->s->m->tap, collect, t);
 }
+
+bool vl_trace_failed(const vl_session *s) { return s->trace && s->trace->failed; }
 
 bool vl_trace_collecting(const vl_session *s) { return s->trace && s->trace->collecting; }
 
 void vl_trace_prompt_done(vl_request *r) {
     struct vl_trace *t = r->s->trace;
     if (!vl_trace_collecting(r->s)) return;
-    vl_ops_tap_set(r->s->m->backend, NULL, NULL);
+    vl_ops_tap_set(r->s->m->tap, NULL, NULL);
     for (size_t i = 0; i < t->n && !t->failed; i++)
         hand_f32(t, t->v[i].name, t->v[i].data, t->v[i].rows, t->v[i].cols);
     clear(t);
@@ -152,7 +158,7 @@ void vl_trace_end(vl_request *r) {
     struct vl_trace *t = r->s->trace;
     if (!t || r->state == VL_WAITING) return;
     if (t->collecting) { /* it ended before its prompt was read: nothing to show */
-        vl_ops_tap_set(r->s->m->backend, NULL, NULL);
+        vl_ops_tap_set(r->s->m->tap, NULL, NULL);
         clear(t);
         return;
     }

@@ -48,6 +48,27 @@ done
 has "run --json: length" '"finish_reason":"length"'
 has "run --json: 8 tokens" '"completion_tokens":8'
 check "run --json: one line" [ "$(wc -l <"$tmp/out")" = 1 ]
+# Time by op: the lines with what passes between ops are the wall time, and ops are nearly all of it.
+run "$v" run --image $photo -p "What is this?" -n 8 --ignore-eos --ops "$tmp/ops.json" --json
+rc 0 "run --ops"
+plain=$("$v" run --image $photo -p "What is this?" -n 8 --ignore-eos --json 2>/dev/null)
+check "run --ops: the same answer" [ "$(grep -oE 'hash":"[0-9a-f]*' <<<"$out")" = "$(grep -oE 'hash":"[0-9a-f]*' <<<"$plain")" ]
+check "run --ops adds up" python3 - "$tmp/ops.json" "$tmp/out" <<'EOF'
+import json, sys
+ops = json.load(open(sys.argv[1])); wall = json.load(open(sys.argv[2]))["timings"]["total_s"]
+rows = ops["ops"]
+assert {"encode", "prefill", "decode"} <= {r["stage"] for r in rows}, rows
+assert any(r["op"] == "attend_full" and r["calls"] for r in rows)
+listed = sum(r["ms"] for r in rows) / 1e3; between = [r for r in rows if r["op"] == "between ops"][0]["ms"] / 1e3
+assert abs(listed / wall - 1) < 0.03, (listed, wall)
+assert 0 <= between < 0.2 * wall, (between, wall) # of a model whose ops take microseconds
+EOF
+for form in md csv html; do
+    run "$v" run -m $model -p x -n 2 --ops "$tmp/ops.$form"; rc 0 "run --ops .$form"
+    check "run --ops .$form names an op" grep -q attend_causal "$tmp/ops.$form"
+done
+check "run --ops .html has its picture" grep -q "<svg" "$tmp/ops.html"
+run "$v" run -m $model -p x -n 2 --ops /nowhere/x.md; rc 3 "run --ops to a folder that is not there"
 run "$v" run -m $model -p "你好" -n 4 --ignore-eos --temp 0.8 --seed 7 --top-p 0.9 --top-k 20; rc 0 "sampling"
 one=$out
 run "$v" run -m $model -p "你好" -n 4 --ignore-eos --temp 0.8 --seed 7 --top-p 0.9 --top-k 20

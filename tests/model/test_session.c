@@ -8,15 +8,17 @@
 /* Every allocation of this program and of libvitreous.a comes through here (the Makefile links this
  * test with --wrap). */
 static atomic_long allocations;
+static atomic_long refuse = -1; /* number of the allocation that fails; -1: none */
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t m);
 void *__real_realloc(void *p, size_t n);
 void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t n, size_t m);
 void *__wrap_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n) { return atomic_fetch_add(&allocations, 1), __real_malloc(n); }
-void *__wrap_calloc(size_t n, size_t m) { return atomic_fetch_add(&allocations, 1), __real_calloc(n, m); }
-void *__wrap_realloc(void *p, size_t n) { return atomic_fetch_add(&allocations, 1), __real_realloc(p, n); }
+static bool refused(void) { return atomic_fetch_add(&allocations, 1) == refuse; }
+void *__wrap_malloc(size_t n) { return refused() ? NULL : __real_malloc(n); }
+void *__wrap_calloc(size_t n, size_t m) { return refused() ? NULL : __real_calloc(n, m); }
+void *__wrap_realloc(void *p, size_t n) { return refused() ? NULL : __real_realloc(p, n); }
 
 #define IMAGES "tests/golden/images/"
 static vl_model *model;
@@ -235,7 +237,7 @@ static void test_two_sessions(void) {
     vl_session_free(s);
     const vl_session_params params = {.max_rows = 4, .kv_tokens = 1024};
     CHECK(vl_session_open(&s, model, &params, &err) == 0, "%s", err.msg);
-    vl_session_trace(s, count_rows, &rows);
+    CHECK(!vl_session_trace(s, count_rows, &rows, &err), "%s", err.msg);
     CHECK(n > 4 && vl_submit(&r, s, p, &sampling, NULL, NULL, &err) == 0, "%s", err.msg);
     vl_session_step(s, &err); /* the first rows of the prompt */
     vl_session_free(other);
@@ -243,6 +245,33 @@ static void test_two_sessions(void) {
     CHECK(rows == (int)n && err.code == 0, "%d of %zu rows traced: %s", rows, n, err.msg);
     vl_request_free(r);
     vl_session_free(s);
+    vl_prompt_free(p);
+}
+
+/* A trace is whole or its request ends in an error, whichever allocation fails. */
+static void count_tensors(void *user, const vl_tap *tap) {
+    (void)tap;
+    ++*(int *)user;
+}
+static void test_trace_memory(void) {
+    vl_prompt *p = make_prompt("Say something.", NULL, NULL);
+    vl_sampling sampling = vl_sampling_greedy(1);
+    int whole = 0, errors = 0, rc = -1;
+    for (long n = -1; n < 1000 && (rc || n < 1); n++) { /* -1: none fails, which tells how many there are */
+        vl_session *s = open_session(false, 1024);
+        vl_err err = {0};
+        int tensors = 0;
+        atomic_store(&allocations, 0);
+        refuse = n;
+        rc = vl_session_trace(s, count_tensors, &tensors, &err) || vl_generate(s, p, &sampling, NULL, NULL, &err);
+        refuse = -1;
+        if (n < 0) whole = tensors;
+        CHECK(rc ? err.code == VL_E_NOMEM : tensors == whole, "allocation %ld: %d of %d tensors, \"%s\"", n,
+              tensors, whole, err.msg);
+        errors += rc != 0;
+        vl_session_free(s);
+    }
+    CHECK(rc == 0 && whole > 8 && errors > 8, "%d errors, %d tensors", errors, whole);
     vl_prompt_free(p);
 }
 
@@ -297,6 +326,7 @@ int main(void) {
     test_cancel();
     test_limits();
     test_two_sessions();
+    test_trace_memory();
     test_end_of_turn();
     test_allocations();
     vl_model_free(model);

@@ -237,9 +237,9 @@ class Session:
 
         if not self._p:
             self._open(16384)
-        _c.lib.vl_session_trace(self._p, on_tap, None)
+        _c.call("session_trace", self._p, on_tap, None)
         try:
             self._generate(messages, pictures, max_tokens=max_tokens, temperature=0.0)
         finally:
-            _c.lib.vl_session_trace(self._p, _c.TapFn(), None)
+            _c.lib.vl_session_trace(self._p, _c.TapFn(), None, None)
         return taps

@@ -140,7 +140,7 @@ def _declare(lib):
             ("sampling_of_model", Sampling, p, n),
             ("session_open", n, pp, p, C.POINTER(SessionParams), err),
             ("session_free", None, p),
-            ("session_trace", None, p, TapFn, p),
+            ("session_trace", n, p, TapFn, p, err),
             ("generate", n, p, p, C.POINTER(Sampling), EventFn, p, err)):
         f = getattr(lib, "vl_" + name)
         f.restype, f.argtypes = result, args
