@@ -8,21 +8,23 @@
 
 enum { MR = 12 };
 
-static inline __attribute__((always_inline)) void tile(float *c, const uint32_t *a, size_t lda,
+/* c [rows][32] (+)= sum over kc of the pairs a[r * ars + k * acs] x panel. Ahead of use by 4 KiB where
+ * the panel comes from memory (gemv), as in simd.inc. */
+static inline __attribute__((always_inline)) void tile(float *c, const uint32_t *a, size_t ars, size_t acs,
                                                        const uint32_t *panel, int kc, int rows,
-                                                       bool add) {
+                                                       bool add, bool stream) {
     __m512 acc[MR][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-    for (int k = 0; k < kc; k += 2, a += lda, panel += VL_NR) {
-        if (rows > 1 && rows <= VL_GEMV_ROWS) { /* as gemv in simd.inc; one row needs no help */
+    for (int k = 0; k < kc; k += 2, a += acs, panel += VL_NR) {
+        if (stream) {
             __builtin_prefetch(panel + 1024);
             __builtin_prefetch(panel + 1040);
         }
         __m512bh b0 = (__m512bh)_mm512_loadu_si512(panel), b1 = (__m512bh)_mm512_loadu_si512(panel + 16);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
-            __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[r]);
+            __m512bh x = (__m512bh)_mm512_set1_epi32((int)a[(size_t)r * ars]);
             acc[r][0] = _mm512_dpbf16_ps(acc[r][0], x, b0);
             acc[r][1] = _mm512_dpbf16_ps(acc[r][1], x, b1);
         }
@@ -37,28 +39,52 @@ static inline __attribute__((always_inline)) void tile(float *c, const uint32_t 
 }
 
 #define ROWS(n) \
-    case n: tile(c, a, lda, panel, kc, n, add); break;
+    case n: tile(c, a, 1, lda, panel, kc, n, add, false); break;
 void gemm_dpbf16_avx512bf16(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                             bool add) {
     switch (rows) {
         ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6) ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11)
-    default: tile(c, a, lda, panel, kc, MR, add);
+    default: tile(c, a, 1, lda, panel, kc, MR, add, false);
     }
 }
 
-/* Rounds row by row, 32 values at a time, then transposes the pairs. */
+/* The sums of gemm_dpbf16, block by block of VL_KC, for a whole panel. */
+#define STREAM(n)                                                                               \
+    case n:                                                                                     \
+        for (int k = 0; k < K; k += VL_KC)                                                      \
+            tile(y, pairs + k / 2, ldx, 1, (const uint32_t *)panel + (size_t)k / 2 * VL_NR,     \
+                 K - k < VL_KC ? K - k : VL_KC, n, k > 0, true);                                \
+        break;
+void gemv_dpbf16_avx512bf16(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
+    const uint32_t *pairs = x;
+    switch (rows) { STREAM(1) STREAM(2) STREAM(3) STREAM(4) STREAM(5) }
+}
+
+/* x [K] rounded to bf16, 32 values at a time; nothing beyond pairs [(K + 1) / 2] is written. */
+static inline void round_row(uint32_t *pairs, const float *x, int K) {
+    for (int k = 0; k < K; k += 32, x += 32, pairs += 16) {
+        int left = K - k;
+        if (left >= 32) {
+            __m512bh v = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
+            _mm512_storeu_si512(pairs, (__m512i)v);
+            continue;
+        }
+        __mmask16 lo = (__mmask16)(left >= 16 ? 0xffff : (1 << left) - 1);
+        __mmask16 hi = (__mmask16)(left > 16 ? (1 << (left - 16)) - 1 : 0);
+        __m512bh v = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(hi, x + 16), _mm512_maskz_loadu_ps(lo, x));
+        _mm512_mask_storeu_epi32(pairs, (__mmask16)((1 << (left + 1) / 2) - 1), (__m512i)v);
+    }
+}
+
+/* Rounds row by row, then transposes the pairs; a tile of one row needs no transposing. */
 void pack_pairs_avx512bf16(uint32_t *dst, const float *x, size_t ldx, int rows, int K, int mr) {
     enum { PAIRS = VL_KC / 2 };
     uint32_t pairs[VL_MAX_MR * PAIRS];
+    if (mr == 1) {
+        round_row(dst, x, K);
+        return;
+    }
     vl_assert(K <= VL_KC && rows <= VL_MAX_MR, "pack_pairs rows %d, K %d", rows, K);
-    for (int r = 0; r < rows; r++)
-        for (int k = 0; k < K; k += 32) {
-            const float *p = x + (size_t)r * ldx + k;
-            int left = K - k;
-            __mmask16 lo = (__mmask16)(left >= 16 ? 0xffff : (1 << left) - 1);
-            __mmask16 hi = (__mmask16)(left >= 32 ? 0xffff : left > 16 ? (1 << (left - 16)) - 1 : 0);
-            __m512bh v = _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(hi, p + 16), _mm512_maskz_loadu_ps(lo, p));
-            _mm512_storeu_si512(pairs + r * PAIRS + k / 2, (__m512i)v);
-        }
+    for (int r = 0; r < rows; r++) round_row(pairs + r * PAIRS, x + (size_t)r * ldx, K);
     pack_rows_avx512((float *)(void *)dst, (const float *)(const void *)pairs, PAIRS, rows, (K + 1) / 2, mr);
 }

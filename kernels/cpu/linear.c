@@ -9,8 +9,7 @@
  *            k block 1: [tile][KC][mr]    [KC][32]              +=
  *            one k block is 240 KB: read in order, from L2 after the group's first panel
  *
- * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add;
- * a few rows then take the same path, one panel at a time.
+ * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add.
  *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.
@@ -87,6 +86,11 @@ typedef struct linear_job {
     float *sums;                   /* [thread][group][ROW_BLOCK][32]                         */
 } linear_job;
 
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* 32-bit words of `k` values of one row of x, as packed. */
+static size_t words(const linear_job *j, int k) { return (size_t)(j->pairs ? (k + 1) / 2 : k); }
+
 /* Rows t < T of 32 columns: sums [T][32] -> out. */
 static void finish(const linear_job *j, int panel, const float *sums, float *out, int T) {
     int col = panel * VL_NR, n = j->w->rows - col < VL_NR ? j->w->rows - col : VL_NR;
@@ -100,18 +104,27 @@ static void gemv_item(void *arg, int item, int thread) {
     float sums[VL_GEMV_ROWS * VL_NR] __attribute__((aligned(64)));
     const void *panel = (const uint8_t *)j->p->panels + (size_t)item * j->p->panel_bytes;
     (void)thread;
-    (is_bf16(j->w) ? j->k->gemv_bf16 : j->k->gemv_f32)(sums, j->x, (size_t)j->ldx, panel,
-                                                      j->w->cols, j->T);
+    if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, j->w->cols), panel, j->w->cols, j->T);
+    else (is_bf16(j->w) ? j->k->gemv_bf16 : j->k->gemv_f32)(sums, j->x, (size_t)j->ldx, panel,
+                                                           j->w->cols, j->T);
     finish(j, item, sums, j->out, j->T);
 }
 
-static int least(int a, int b) { return a < b ? a : b; }
+/* A few rows: every panel is streamed once. In bf16 mode all threads read the rows rounded here. */
+static void gemv(cpu_backend *b, linear_job *j) {
+    size_t n = words(j, j->w->cols);
+    if (j->pairs) {
+        j->tiles = cpu_scratch(b, (size_t)j->T * n * sizeof(float));
+        for (int t = 0; t < j->T; t++)
+            j->k->pack_pairs((uint32_t *)(void *)j->tiles + (size_t)t * n, j->x + (size_t)t * (size_t)j->ldx,
+                             0, 1, j->w->cols, 1);
+    }
+    cpu_team_run(b->team, panel_count(j->w), gemv_item, j);
+}
+
 static size_t padded_rows(const linear_job *j) {
     return (size_t)((j->T + j->mr - 1) / j->mr * j->mr);
 }
-
-/* 32-bit words of `k` values of one row of x, as packed. */
-static size_t words(const linear_job *j, int k) { return (size_t)(j->pairs ? (k + 1) / 2 : k); }
 
 static void pack_rows_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
@@ -167,8 +180,8 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     cpu_pack_ready(b, p);
     linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
                     .ldx = ldx, .T = T, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
-    if (T <= (j.pairs ? 0 : VL_GEMV_ROWS)) {
-        if (T > 0) cpu_team_run(b->team, panel_count(w), gemv_item, &j);
+    if (T <= VL_GEMV_ROWS) {
+        if (T > 0) gemv(b, &j);
         pthread_mutex_unlock(&b->lock);
         return;
     }
@@ -177,8 +190,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     size_t tiles = (size_t)block * (size_t)w->cols;
     tiles = (tiles + 15) & ~(size_t)15;
     int threads = b->base.threads, panels = panel_count(w);
-    /* enough items for every thread; a few rows are bound by memory, which likes whole panels */
-    j.group = T <= VL_GEMV_ROWS ? 1 : least(panels / (4 * threads) + 1, GROUP);
+    j.group = least(panels / (4 * threads) + 1, GROUP); /* enough items for every thread */
     j.tiles = cpu_scratch(b, (tiles + (size_t)(threads * j.group) * (ROW_BLOCK + VL_MAX_MR) * VL_NR) *
                                  sizeof(float));
     j.sums = j.tiles + tiles;

@@ -50,7 +50,8 @@ void gemm_dpbf16_scalar(float *c, const void *a, size_t lda, const void *panel, 
     gemm(c, a, lda, panel, kc, rows, add, x_pairs, weight_bf16);
 }
 
-static void gemv(float *y, const float *x, size_t ldx, const void *panel, int K, int rows,
+static void gemv(float *y, const void *x, size_t ldx, const void *panel, int K, int rows,
+                 double (*value)(const void *, size_t, int, int),
                  double (*weight)(const void *, int, int)) {
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < VL_NR; j++) {
@@ -58,17 +59,20 @@ static void gemv(float *y, const float *x, size_t ldx, const void *panel, int K,
             for (int k0 = 0; k0 < K; k0 += VL_KC) {
                 double s = 0;
                 for (int k = k0; k < K && k < k0 + VL_KC; k++)
-                    s += (double)x[(size_t)r * ldx + (size_t)k] * weight(panel, k, j);
+                    s += value((const float *)x + (size_t)r * ldx, 1, k, 0) * weight(panel, k, j);
                 total = k0 ? total + (float)s : (float)s;
             }
             y[r * VL_NR + j] = total;
         }
 }
-void gemv_bf16_scalar(float *y, const float *x, size_t ldx, const void *panel, int K, int rows) {
-    gemv(y, x, ldx, panel, K, rows, weight_bf16);
+void gemv_bf16_scalar(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
+    gemv(y, x, ldx, panel, K, rows, x_f32, weight_bf16);
 }
-void gemv_f32_scalar(float *y, const float *x, size_t ldx, const void *panel, int K, int rows) {
-    gemv(y, x, ldx, panel, K, rows, weight_f32);
+void gemv_f32_scalar(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
+    gemv(y, x, ldx, panel, K, rows, x_f32, weight_f32);
+}
+void gemv_dpbf16_scalar(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
+    gemv(y, x, ldx, panel, K, rows, x_pairs, weight_bf16);
 }
 
 void pack_bf16_scalar(uint32_t *panel, const uint16_t *w, size_t ldw, int rows, int K) {

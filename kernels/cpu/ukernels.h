@@ -38,14 +38,15 @@ enum {
  * add: c += s, else c = s. */
 typedef void vl_uk_gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                         bool add);
-/* y [rows][32] = x [rows, K] (ldx) times the whole panel [K]; rows <= VL_GEMV_ROWS. */
-typedef void vl_uk_gemv(float *y, const float *x, size_t ldx, const void *panel, int K, int rows);
+/* y [rows][32] = x [rows, K] times the whole panel [K]; rows <= VL_GEMV_ROWS. x: f32, for gemv_dpbf16
+ * bf16 pairs [rows][(K + 1) / 2]; its rows are ldx 32-bit words apart. */
+typedef void vl_uk_gemv(float *y, const void *x, size_t ldx, const void *panel, int K, int rows);
 /* panel [(K+1)/2][32] pairs = rows <= 32 rows of w [rows, K] (ldw); missing rows are zero. */
 typedef void vl_uk_pack_bf16(uint32_t *panel, const uint16_t *w, size_t ldw, int rows, int K);
 /* dst [K][mr] = x [rows, K] (ldx) transposed; missing rows are zero. */
 typedef void vl_uk_pack_rows(float *dst, const float *x, size_t ldx, int rows, int K, int mr);
 /* The same for bf16 mode: dst [(K+1)/2][mr] pairs of x rounded to bf16 (nearest even, subnormals to
- * zero as vdpbf16ps takes them). K <= VL_KC. */
+ * zero as vdpbf16ps takes them). K <= VL_KC unless mr = 1. */
 typedef void vl_uk_pack_pairs(uint32_t *dst, const float *x, size_t ldx, int rows, int K, int mr);
 /* out [n] = epilogue(sum [n] + bias [n] or NULL); VL_EPI_ADD adds to out */
 typedef void vl_uk_epilogue(float *out, const float *sum, const float *bias, int n,
@@ -81,6 +82,7 @@ typedef void vl_uk_mix_values(float *o, float fix, const float *p, const float *
     S(gemm_dpbf16, vl_uk_gemm)   \
     S(gemv_bf16, vl_uk_gemv)     \
     S(gemv_f32, vl_uk_gemv)      \
+    S(gemv_dpbf16, vl_uk_gemv)   \
     S(pack_bf16, vl_uk_pack_bf16) \
     S(pack_rows, vl_uk_pack_rows) \
     S(pack_pairs, vl_uk_pack_pairs) \

@@ -99,21 +99,29 @@ static void check_gemm(const vl_candidate *cand, const vl_candidate *ref) {
 static void check_gemv(const vl_candidate *cand, const vl_candidate *ref) {
     static const int KS[] = {1, 2, 5, 63, 64, 255, 256, 257, 300, 511, 1024, 2048, 6144};
     vl_uk_gemv *fn = (vl_uk_gemv *)cand->fn, *oracle = (vl_uk_gemv *)ref->fn;
-    bool bf16 = cand->slot == VL_SLOT_gemv_bf16;
+    bool pairs = cand->slot == VL_SLOT_gemv_dpbf16, bf16 = pairs || cand->slot == VL_SLOT_gemv_bf16;
     for (size_t i = 0; i < sizeof KS / sizeof *KS; i++)
         for (int rows = 1; rows <= VL_GEMV_ROWS; rows++) {
             int K = KS[i];
-            size_t ldx = (size_t)K + (rows % 2 ? 3 : 0), n = (size_t)rows * VL_NR;
-            size_t lanes = (size_t)(bf16 ? (K + 1) / 2 : K) * VL_NR, xs = (size_t)(rows - 1) * ldx + (size_t)K;
+            size_t words = (size_t)(pairs ? (K + 1) / 2 : K), n = (size_t)rows * VL_NR;
+            size_t ldx = words + (rows % 2 ? 3 : 0), xs = (size_t)(rows - 1) * ldx + words;
+            size_t lanes = (size_t)(bf16 ? (K + 1) / 2 : K) * VL_NR;
             kind k = (kind)(((int)i + rows) % KINDS);
+            if (pairs && k == TINY) k = NORMAL; /* vdpbf16ps takes subnormals as zero */
             float *x = guard_words(xs), *ax = guard_words(xs), *y = guard_words(n);
             uint32_t *panel = guard_words(lanes), *ap = guard_words(lanes);
             float want[VL_GEMV_ROWS * VL_NR], mag[VL_GEMV_ROWS * VL_NR];
             double tol[VL_GEMV_ROWS * VL_NR];
-            fill(x, xs, k, &rng);
+            if (pairs) fill_bf16((uint32_t *)(void *)x, xs, k, &rng);
+            else fill(x, xs, k, &rng);
             if (bf16) fill_bf16(panel, lanes, k, &rng);
             else fill((float *)panel, lanes, k, &rng);
-            for (size_t j = 0; j < xs; j++) ax[j] = fabsf(x[j]);
+            for (int j = 0; j < VL_NR && pairs && K % 2; j++) /* the half beyond an odd K is zero */
+                panel[lanes - 1 - (size_t)j] &= 0xffffu;
+            for (int r = 0; r < rows && pairs && K % 2; r++)
+                ((uint32_t *)(void *)x)[(size_t)r * ldx + words - 1] &= 0xffffu;
+            memcpy(ax, x, xs * sizeof *x);
+            for (size_t j = 0; j < xs; j++) ((uint32_t *)(void *)ax)[j] &= pairs ? 0x7fff7fffu : 0x7fffffffu;
             for (size_t j = 0; j < lanes; j++) ap[j] = panel[j] & (bf16 ? 0x7fff7fffu : 0x7fffffffu);
             oracle(want, x, ldx, panel, K, rows);
             oracle(mag, ax, ldx, ap, K, rows);
@@ -186,16 +194,16 @@ static void check_pack_rows(const vl_candidate *cand, const vl_candidate *ref) {
 static void check_pack_pairs(const vl_candidate *cand, const vl_candidate *ref) {
     vl_uk_pack_pairs *fn = (vl_uk_pack_pairs *)cand->fn, *oracle = (vl_uk_pack_pairs *)ref->fn;
     for (int i = 0; i < TAIL_COUNT; i++)
-        for (int rows = 1; rows <= 12; rows++) {
+        for (int rows = 1, mr = 1; rows <= 12; rows += mr == 12, mr = 12) {
             int K = TAILS[i];
             size_t ldx = (size_t)(K + rows % 2), xs = (size_t)(rows - 1) * ldx + (size_t)K;
-            size_t n = (size_t)((K + 1) / 2) * 12;
+            size_t n = (size_t)((K + 1) / 2) * (size_t)mr;
             float *x = guard_words(xs);
             uint32_t *dst = guard_words(n), *want = guard_words(n);
             fill(x, xs, (kind)(rows % KINDS), &rng);
-            oracle(want, x, ldx, rows, K, 12);
-            fn(dst, x, ldx, rows, K, 12);
-            CHECK(!memcmp(dst, want, n * 4), "%s rows %d, K %d", running, rows, K);
+            oracle(want, x, ldx, rows, K, mr);
+            fn(dst, x, ldx, rows, K, mr);
+            CHECK(!memcmp(dst, want, n * 4), "%s rows %d of %d, K %d", running, rows, mr, K);
             guards_end();
         }
     if (!bench) return;
@@ -480,7 +488,7 @@ static void check_mix_values(const vl_candidate *cand, const vl_candidate *ref) 
 static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
     [VL_SLOT_gemm_bf16] = check_gemm, [VL_SLOT_gemm_f32] = check_gemm,
     [VL_SLOT_gemm_dpbf16] = check_gemm, [VL_SLOT_pack_pairs] = check_pack_pairs,
-    [VL_SLOT_gemv_bf16] = check_gemv, [VL_SLOT_gemv_f32] = check_gemv,
+    [VL_SLOT_gemv_bf16] = check_gemv, [VL_SLOT_gemv_f32] = check_gemv, [VL_SLOT_gemv_dpbf16] = check_gemv,
     [VL_SLOT_pack_bf16] = check_pack_bf16, [VL_SLOT_pack_rows] = check_pack_rows,
     [VL_SLOT_epilogue] = check_epilogue, [VL_SLOT_layernorm] = check_norm,
     [VL_SLOT_rmsnorm] = check_norm, [VL_SLOT_rope] = check_rope,
