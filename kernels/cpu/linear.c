@@ -99,15 +99,35 @@ static void finish(const linear_job *j, int panel, const float *sums, float *out
         j->k->epilogue(out + (size_t)t * (size_t)j->ldo + col, sums + t * VL_NR, bias, n, j->epi);
 }
 
+/* Panels [*first, returned end) of an item: long runs, which memory likes, then ever shorter ones, so
+ * that all threads end together. In each round every thread gets its share of half of what is left. */
+static int run_of(int panels, int threads, int item, int *first) {
+    int at = 0, left = panels, each = 0;
+    for (int i = 0; i <= item && left > 0; i++, at += each, left -= each) {
+        if (i % threads == 0) each = left / (2 * threads) + 1;
+        if (each > left) each = left;
+        *first = at;
+    }
+    return at;
+}
+static int run_count(int panels, int threads) {
+    int n = 0;
+    for (int first; run_of(panels, threads, n, &first) < panels;) n++;
+    return n + 1;
+}
+
 static void gemv_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     float sums[VL_GEMV_ROWS * VL_NR] __attribute__((aligned(64)));
-    const void *panel = (const uint8_t *)j->p->panels + (size_t)item * j->p->panel_bytes;
+    int first = 0, end = run_of(panel_count(j->w), j->group, item, &first), K = j->w->cols;
     (void)thread;
-    if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, j->w->cols), panel, j->w->cols, j->T);
-    else (is_bf16(j->w) ? j->k->gemv_bf16 : j->k->gemv_f32)(sums, j->x, (size_t)j->ldx, panel,
-                                                           j->w->cols, j->T);
-    finish(j, item, sums, j->out, j->T);
+    for (int i = first; i < end; i++) {
+        const void *panel = (const uint8_t *)j->p->panels + (size_t)i * j->p->panel_bytes;
+        if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, K), panel, K, j->T);
+        else if (is_bf16(j->w)) j->k->gemv_bf16(sums, j->x, (size_t)j->ldx, panel, K, j->T);
+        else j->k->gemv_f32(sums, j->x, (size_t)j->ldx, panel, K, j->T);
+        finish(j, i, sums, j->out, j->T);
+    }
 }
 
 /* A few rows: every panel is streamed once. In bf16 mode all threads read the rows rounded here. */
@@ -119,7 +139,8 @@ static void gemv(cpu_backend *b, linear_job *j) {
             j->k->pack_pairs((uint32_t *)(void *)j->tiles + (size_t)t * n, j->x + (size_t)t * (size_t)j->ldx,
                              0, 1, j->w->cols, 1);
     }
-    cpu_team_run(b->team, panel_count(j->w), gemv_item, j);
+    j->group = b->base.threads;
+    cpu_team_run(b->team, run_count(panel_count(j->w), j->group), gemv_item, j);
 }
 
 static size_t padded_rows(const linear_job *j) {

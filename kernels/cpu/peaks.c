@@ -16,7 +16,7 @@
 #endif
 
 enum { CHAINS = 16, ITEMS = 128, WINDOWS = 12, STEPS = 20000 };
-static const size_t READ_BYTES = (size_t)256 << 20, READ_ITEM = (size_t)1 << 20;
+static const size_t READ_BYTES = (size_t)256 << 20;
 
 typedef double loop_fn(void); /* operations of one call; the work must not be optimised away */
 static volatile float sink;
@@ -111,6 +111,7 @@ typedef struct job {
     loop_fn *loop;
     read_fn *read;
     const uint8_t *data;
+    size_t share;                  /* bytes each thread reads: one long run is fastest (SPEED.md) */
     double done[ITEMS];
 } job;
 
@@ -123,7 +124,7 @@ static void arithmetic_item(void *arg, int item, int thread) {
 static void read_item(void *arg, int item, int thread) {
     const job *j = arg;
     (void)thread;
-    sink = (float)j->read(j->data + (size_t)item * READ_ITEM, READ_ITEM);
+    sink = (float)j->read(j->data + (size_t)item * j->share, j->share);
 }
 
 /* Operations per second / 1e9 of the best window; 0 without a loop or without threads. */
@@ -172,21 +173,23 @@ double vl_peak_int8_gops(int threads) {
 
 double vl_peak_read_gbs(int threads) {
     cpu_team *team;
+    if (threads < 1) threads = 1;
     job j = {.read = read_plain};
     double best = 0;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f")) j.read = read_avx512;
     else if (__builtin_cpu_supports("avx2")) j.read = read_avx2;
 #endif
-    if (cpu_team_open(&team, threads > 0 ? threads : 1, NULL)) return 0;
+    if (cpu_team_open(&team, threads, NULL)) return 0;
     uint8_t *data = cpu_pages(READ_BYTES);
     if (data) {
         j.data = data;
+        j.share = READ_BYTES / (size_t)threads / 512 * 512;
         memset(data, 1, READ_BYTES); /* before, all pages are the one zero page */
         for (int w = 0; w < WINDOWS; w++) {
             double start = vl_now();
-            cpu_team_run(team, (int)(READ_BYTES / READ_ITEM), read_item, &j);
-            double rate = (double)READ_BYTES / (vl_now() - start) / 1e9;
+            cpu_team_run(team, threads, read_item, &j);
+            double rate = (double)j.share * threads / (vl_now() - start) / 1e9;
             if (rate > best) best = rate;
         }
         munmap(data, READ_BYTES);

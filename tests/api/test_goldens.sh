@@ -60,6 +60,12 @@ if grep -q avx512_bf16 /proc/cpuinfo; then
     verify "bf16" "$tmp/bf16.json" "$v" verify --golden $cases --dtype bf16 --json
     has_bf16() { grep -q '"dtype":"bf16"' "$tmp/bf16.json"; }
     check "bf16: judged as bf16" has_bf16
+    verify "bf16 reference" "$tmp/ref.json" "$v" verify --golden $cases --only $full --dtype bf16 --json --threads 1
+    for chunk in 1 7 64 512; do
+        verify "bf16, chunk $chunk" "$tmp/run.json" "$v" verify --golden $cases --only $full --dtype bf16 --json \
+            --threads 2 --chunk $chunk
+        check "bf16, chunk $chunk: the same bits" [ "$(digests "$tmp/run.json")" = "$(digests "$tmp/ref.json")" ]
+    done
 else
     skip "bf16: this processor has no vdpbf16ps"
 fi
