@@ -134,6 +134,7 @@ help:
 	@echo 'make fuzz     FUZZ_SECONDS=20 on each parser'
 	@echo 'make test-neon         the AArch64 kernels under qemu (cross compiler needed)'
 	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
+	@echo 'make ladder   how a kernel gets fast, rung by rung: each checked and timed (docs/chapters/07-ladder.md)'
 	@echo 'make report   build/report/report.html: this machine measured at the 2B shape, and what it costs'
 	@echo 'make eval-demo PYTHON=VENV/bin/python: the demo model on held-out pictures, beside Hugging Face'
 	@echo 'make lint     include order, #ifdef and size rules, weights.md up to date'
@@ -175,7 +176,8 @@ $(BUILD)/vitreous-static: $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
 	$(Q)$(CC) $(SAN) -static-libgcc $^ $(BUILD)/no_tls.o -o $@ -Wl,-Bstatic $(SERVE_LIBS) $(LIB_LIBS) -lz -lgomp \
 	  -Wl,-Bdynamic $(SYS_LIBS)
 
--include serve/Makefile.inc cli/Makefile.inc gpusim/Makefile.inc kernels/cuda/Makefile.inc
+-include serve/Makefile.inc cli/Makefile.inc gpusim/Makefile.inc kernels/cuda/Makefile.inc \
+         kernels/cpu/ladder/Makefile.inc
 
 # A test of the server may use its parts; every other test sees the library only.
 $(BUILD)/tests/serve/%: $(BUILD)/tests/serve/%.o $(SERVE_OBJ) $(LIBA)
