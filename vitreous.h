@@ -145,18 +145,22 @@ vl_sampling vl_sampling_of_model(const vl_model *m, int max_tokens); /* generati
 /* ---- sessions and requests --------------------------------------------------------------- */
 typedef struct vl_session vl_session;
 typedef struct vl_request vl_request;
+enum { VL_SPECULATE_MAX = 4 };
 typedef struct vl_session_params {
     int max_requests;                 /* rows of decode at once; 0: 1                   */
     int max_rows;                     /* rows of one pass (prefill chunk); 0: 512       */
     int64_t kv_tokens;                /* KV capacity over all requests; 0: 4096         */
     size_t picture_cache_bytes;       /* encoded pictures kept; 0: none                 */
     bool prefix_cache;                /* reuse KV blocks of equal prefixes              */
+    int speculate;                    /* tokens looked up ahead in a greedy answer, 0 to 4; the
+                                         answer is the same, repetitive ones come sooner */
 } vl_session_params;
 typedef enum vl_event_kind { VL_EV_ENCODE, VL_EV_PREFILL, VL_EV_TOKEN, VL_EV_DONE } vl_event_kind;
 typedef struct vl_top { int32_t id; float logprob; } vl_top;
 typedef struct vl_timings { /* seconds */
     double encode_s, prefill_s, decode_s, sample_s, first_token_s, total_s;
     int encoded_pictures, cached_pictures, prefill_tokens, cached_tokens, decoded_tokens;
+    int draft_tokens, accepted_tokens; /* looked ahead; right (part of decoded_tokens)   */
 } vl_timings;
 typedef struct vl_event {
     vl_event_kind kind;

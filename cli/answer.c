@@ -87,7 +87,7 @@ int cli_answer_one(vl_model *m, const vl_prompt *p, const vl_sampling *s, cli_an
     vl_err err = {0};
     size_t rows;
     vl_prompt_ids(p, &rows);
-    vl_session_params params = {.kv_tokens = (int64_t)rows + s->max_tokens + 1};
+    vl_session_params params = {.kv_tokens = (int64_t)rows + s->max_tokens + 1, .speculate = a->speculate};
     int rc = 0;
     if (keep(a, "", 0) || vl_session_open(&session, m, &params, &err) ||
         vl_generate(session, p, s, cli_answer_event, a, &err))
@@ -115,10 +115,11 @@ json_t *cli_answer_json(const cli_answer *a, const vl_model *m, vl_picture *cons
     json_object_set_new(j, "finish_reason", json_string(a->finish_reason));
     json_object_set_new(j, "images", images);
     json_object_set_new(j, "timings",
-                        json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "encode_s", t->encode_s,
+                        json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:i,s:i}", "encode_s", t->encode_s,
                                   "prefill_s", t->prefill_s, "decode_s", t->decode_s, "sample_s",
                                   t->sample_s, "first_token_s", t->first_token_s, "total_s",
-                                  t->total_s, "tok_s", rate(t->decoded_tokens, t->decode_s)));
+                                  t->total_s, "tok_s", rate(t->decoded_tokens, t->decode_s),
+                                  "draft_tokens", t->draft_tokens, "accepted_tokens", t->accepted_tokens));
     json_object_set_new(j, "logits_hash", json_string(hash));
     json_object_set_new(j, "model", json_string(vl_model_get_info(m)->name));
     return j;
@@ -129,9 +130,13 @@ void cli_answer_speed(const cli_answer *a, const vl_model *m) {
     enum { CACHED_BYTES = 64 << 20 };
     const vl_timings *t = &a->timings;
     const vl_model_info *info = vl_model_get_info(m);
-    double gbs = rate((double)info->decode_bytes * t->decoded_tokens, t->decode_s) / 1e9;
+    int passes = t->decoded_tokens - t->accepted_tokens; /* each reads the weights once */
+    double gbs = rate((double)info->decode_bytes * passes, t->decode_s) / 1e9;
     fprintf(stderr, "encode %.3f s, prefill %d tokens %.3f s, first token %.3f s\n", t->encode_s,
             t->prefill_tokens, t->prefill_s, t->first_token_s);
+    if (a->speculate)
+        fprintf(stderr, "looked ahead: %d of %d drafted tokens were right, %.2f tokens per pass\n",
+                t->accepted_tokens, t->draft_tokens, rate(t->decoded_tokens, passes));
     double roof = vl_peak_read_gbs(info->threads);
     fprintf(stderr, "decode %d tokens: %.1f tok/s, %.2f GB/s, %.0f %% of roof (%.1f GB/s%s), logits %08x\n",
             t->decoded_tokens, rate(t->decoded_tokens, t->decode_s), gbs, 100 * rate(gbs, roof), roof,

@@ -246,7 +246,8 @@ static int work(batch *b) {
 static int run_batch(batch *b, const char *in, const char *out, int64_t context) {
     struct stat st;
     vl_err err = {0};
-    vl_session_params params = {.max_requests = b->parallel, .kv_tokens = context * b->parallel};
+    vl_session_params params = {.max_requests = b->parallel, .kv_tokens = context * b->parallel,
+                                .speculate = (int)b->sampling.speculate};
     b->jobs = json_array();
     if (stat(in, &st)) {
         fprintf(stderr, "vitreous: %s: %s\n", in, strerror(errno));

@@ -146,6 +146,8 @@ int cmd_bench(int argc, char **argv) {
         {"reference", 0, CLI_FLAG, &a.reference, NULL, "also one whole answer of 256 tokens", 0, 0},
         {"batch", 0, CLI_LIST, &a.batches, "N", "also decode N answers together", 0, 0},
         {"sweep-threads", 0, CLI_FLAG, &a.threads, NULL, "also with 1, 2, 4, ... threads", 0, 0},
+        {"speculate", 0, CLI_INT, &b->speculate, "N", "look N tokens ahead (0: off)", 0,
+         VL_SPECULATE_MAX},
         {"tips", 0, CLI_FLAG, &a.tips, NULL, "also A/B rows: threads, pages, pinning, caches, ...",
          0, 0},
         {"compare", 0, CLI_STR, &a.compare, "A.json", "compare with B.json, the argument after it",

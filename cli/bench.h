@@ -34,6 +34,7 @@ typedef struct bench_case {
 typedef struct bench_result {
     bench_samples preprocess, encode, prefill, step, first_token, total;
     double patches, rows;
+    double drafted, accepted, passes; /* tokens looked ahead; right; decode passes             */
     double cpu_percent, joules;       /* of the case; joules negative: not readable            */
 } bench_result;
 
@@ -42,6 +43,7 @@ typedef struct bench {
     vl_picture_params picture;
     const char *image;                /* a file instead of noise, or NULL                      */
     vl_model *m;
+    int64_t speculate;                /* as in vl_session_params                               */
     bool cold;                        /* no request has run since the model was opened         */
     model_shape shape;
     const num_mode *mode;

@@ -56,11 +56,19 @@ void bench_add_case(bench *b, const bench_case *c, const char *suffix) {
     stage_work e = work_encode(s, r->patches), f = work_prefill(s, r->rows),
                g = work_decode(s, r->rows, 1);
     double pass = decoder_bytes(s, b->mode), kv = g.kv * b->mode->kv_bytes;
+    double tokens = r->passes + r->accepted; /* with drafts a pass makes more than one token */
+    double reads = tokens > 0 ? r->passes / tokens : 1, rows = tokens > 0 ? (r->passes + r->drafted) / tokens : 1;
     bench_add_row(b, "preprocess", name, (double)c->width * c->height, 1, 0, 0, &r->preprocess);
     bench_add_row(b, "encode", name, r->patches, 1, work_flop(&e), encode_bytes(s, b->mode),
                   &r->encode);
     bench_add_row(b, "prefill", name, r->rows, 1, work_flop(&f), pass, &r->prefill);
-    bench_add_row(b, "decode", name, r->rows, 1, work_flop(&g), pass + kv, &r->step);
+    bench_add_row(b, "decode", name, r->rows, 1, rows * work_flop(&g), reads * (pass + kv),
+                  &r->step);
+    if (b->speculate && r->passes > 0) {
+        set_last(b, "draft_tokens", r->drafted);
+        set_last(b, "accepted_tokens", r->accepted);
+        set_last(b, "tokens_per_pass", (r->passes + r->accepted) / r->passes);
+    }
     bench_add_row(b, "first token", name, r->rows, 1, 0, 0, &r->first_token);
     bench_add_row(b, "whole answer", name, c->tokens, 1, 0, 0, &r->total);
     set_last(b, "cpu_percent", r->cpu_percent);

@@ -147,7 +147,7 @@ static int round_of(bench *b, const bench_case *c, vl_session *s, bool keep, vl_
     bench_result *r = &b->last;
     vl_picture *picture = NULL;
     vl_prompt *prompt = NULL;
-    watch w = {.step = keep ? &r->step : NULL};
+    watch w = {.step = keep && !b->speculate ? &r->step : NULL};
     vl_sampling sampling = full_length(c->tokens);
     int rc = bench_inputs(b, c, &picture, &prompt, err);
     w.started = vl_now();
@@ -163,6 +163,11 @@ static int round_of(bench *b, const bench_case *c, vl_session *s, bool keep, vl_
         if (i) bench_add(&r->preprocess, pre);
         if (i) bench_add(&r->encode, w.timings.encode_s);
         bench_add(&r->prefill, w.timings.prefill_s);
+        if (b->speculate && w.timings.decoded_tokens) /* tokens come in bunches: one mean a round */
+            bench_add(&r->step, w.timings.decode_s / w.timings.decoded_tokens);
+        r->drafted += w.timings.draft_tokens;
+        r->accepted += w.timings.accepted_tokens;
+        r->passes += w.timings.decoded_tokens - w.timings.accepted_tokens;
         bench_add(&r->first_token, pre + w.first - w.started);
         bench_add(&r->total, pre + w.last - w.started);
     }
@@ -191,6 +196,7 @@ int bench_run_case(bench *b, const bench_case *c, const vl_session_params *param
     brief.tokens = 2;
     memset(&b->last, 0, sizeof b->last);
     if (!p.kv_tokens) p.kv_tokens = kv_tokens(b, c);
+    p.speculate = (int)b->speculate;
     fprintf(stderr, "%s: %d round%s\n", c->name, c->rounds, c->rounds == 1 ? "" : "s");
     int rc = vl_session_open(&s, b->m, &p, &err);
     /* A warm-up packs the weights and touches their pages. */

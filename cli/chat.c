@@ -145,7 +145,8 @@ int cmd_chat(int argc, char **argv) {
     if (!rc) {
         int64_t most = vl_model_get_info(c.m)->context;
         vl_session_params params = {.kv_tokens = context < most ? context : most,
-                                    .prefix_cache = true, .picture_cache_bytes = 256u << 20};
+                                    .prefix_cache = true, .picture_cache_bytes = 256u << 20,
+                                    .speculate = (int)sampling.speculate};
         if (vl_session_open(&c.session, c.m, &params, &err)) rc = cli_fail(&err);
     }
     if (!rc) {

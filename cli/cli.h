@@ -93,6 +93,7 @@ typedef struct cli_sampling {
     double temp, top_p, min_p, repetition, presence, frequency; /* NAN: not given           */
     cli_list stop;
     bool greedy, ignore_eos, detect_repetition;
+    int64_t speculate;
 } cli_sampling;
 #define CLI_SAMPLING_NONE {.n = 512, .top_k = INT64_MIN, .seed = INT64_MIN, .temp = NAN,           \
     .top_p = NAN, .min_p = NAN, .repetition = NAN, .presence = NAN, .frequency = NAN}
@@ -109,13 +110,15 @@ typedef struct cli_sampling {
     {"seed", 0, CLI_INT, &(s)->seed, "N", "the same seed gives the same answer", 0, 9e18},         \
     {"stop", 0, CLI_LIST, &(s)->stop, "TEXT", "end the answer before this text", 0, 0},            \
     {"ignore-eos", 0, CLI_FLAG, &(s)->ignore_eos, NULL, "go on to --max-tokens", 0, 0},            \
-    {"detect-repetition", 0, CLI_FLAG, &(s)->detect_repetition, NULL, "stop an endless loop", 0, 0}
+    {"detect-repetition", 0, CLI_FLAG, &(s)->detect_repetition, NULL, "stop an endless loop", 0, 0}, \
+    {"speculate", 0, CLI_INT, &(s)->speculate, "N", "greedy answers: look N tokens ahead (0: off)", 0, VL_SPECULATE_MAX}
 /* The checkpoint's generation_config.json, changed by what was given. */
 vl_sampling cli_sampling_of(const cli_sampling *s, const vl_model *m);
 
 typedef struct cli_answer {
     FILE *stream;                     /* text is written here as it comes; NULL: only kept  */
     bool progress;                    /* encode and prefill progress on stderr              */
+    int speculate;                    /* as in vl_session_params                            */
     const volatile int *cancel;       /* NULL, or non-zero when the answer should end       */
     char *text;                       /* malloc'd, NUL-terminated                           */
     size_t len, cap;

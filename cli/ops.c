@@ -143,7 +143,7 @@ int cli_ops_run(vl_model *m, const vl_prompt *p, const vl_sampling *s, cli_answe
     vl_backend *trace;
     vl_err err = {0};
     vl_sampling brief = *s;
-    cli_answer warm = {0};
+    cli_answer warm = {.speculate = a->speculate};
     ops_peaks peaks = {0};
     const vl_trace_row *rows;
     double since;

@@ -57,6 +57,7 @@ int cmd_run(int argc, char **argv) {
         rc = cli_fail(&err);
     if (!rc) {
         vl_sampling s = cli_sampling_of(&sampling, m);
+        answer.speculate = (int)sampling.speculate;
         rc = ops ? cli_ops_run(m, prompt, &s, &answer, ops) : cli_answer_one(m, prompt, &s, &answer);
     }
     if (!rc && json) cli_print_json(cli_answer_json(&answer, m, pictures, &images));

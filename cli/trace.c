@@ -51,7 +51,7 @@ static int generate(cli_trace *out, vl_model *m, const vl_prompt *prompt, const 
     size_t rows;
     vl_prompt_ids(prompt, &rows);
     vl_session_params params = {.kv_tokens = (int64_t)rows + r->sampling.max_tokens + 1,
-                                .max_rows = r->max_rows};
+                                .max_rows = r->max_rows, .speculate = r->speculate};
     int rc = vl_session_open(&session, m, &params, &err) ? cli_fail(&err) : 0;
     if (!rc) {
         if (vl_session_trace(session, collect, out, &err) ||
@@ -108,7 +108,7 @@ int cmd_trace(int argc, char **argv) {
     cli_common common = {0};
     cli_list images = {0};
     const char *text = NULL, *path = NULL;
-    int64_t n = 1, chunk = 0;
+    int64_t n = 1, chunk = 0, ahead = 0;
     bool ignore_eos = false;
     const cli_option options[] = {
         {"image", 'i', CLI_LIST, &images, "FILE", "a picture", 0, 0},
@@ -117,6 +117,7 @@ int cmd_trace(int argc, char **argv) {
         {"max-tokens", 'n', CLI_INT, &n, "N", "tokens to generate, greedily (default 1)", 1, 1e6},
         {"ignore-eos", 0, CLI_FLAG, &ignore_eos, NULL, "go on to -n tokens", 0, 0},
         {"chunk", 0, CLI_INT, &chunk, "N", "prompt rows of one pass", 0, 1e6},
+        {"speculate", 0, CLI_INT, &ahead, "N", "look N tokens ahead (0: off)", 0, VL_SPECULATE_MAX},
         CLI_PICTURE_OPTIONS(&common),
         CLI_MODEL_OPTIONS(&common),
         {0},
@@ -129,7 +130,7 @@ int cmd_trace(int argc, char **argv) {
     vl_model *m = NULL;
     cli_trace trace = {0};
     cli_trace_request r = {.images = &images, .text = text, .sampling = vl_sampling_greedy((int)n),
-                           .max_rows = (int)chunk};
+                           .max_rows = (int)chunk, .speculate = (int)ahead};
     r.sampling.ignore_eos = ignore_eos;
     rc = cli_open_model(&common, &m);
     if (!rc) rc = cli_picture_params(&common, m, &r.picture);

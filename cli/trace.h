@@ -23,6 +23,7 @@ typedef struct cli_trace_request {
     const char *text;
     vl_picture_params picture;
     vl_sampling sampling;
+    int speculate;         /* as in vl_session_params                                         */
     int max_rows;          /* prefill chunk; 0: the session's default                      */
 } cli_trace_request;
 

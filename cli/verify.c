@@ -25,7 +25,7 @@ static const double FLOOR_FACTOR = 20, REL_L2 = 2e-5, LOGITS = 1e-4, MARGIN = 1e
 
 typedef struct run {
     cli_common common;
-    int64_t chunk, n;
+    int64_t chunk, n, speculate;
     vl_model *model;       /* of the previous case, kept while the folder is the same      */
     char model_dir[1024];
 } run;
@@ -211,7 +211,7 @@ static int request_of(const json_t *spec, const char *dir, const run *r, cli_lis
         images->v[images->n++] = path;
     }
     *out = (cli_trace_request){
-        .images = images, .text = text, .max_rows = (int)r->chunk,
+        .images = images, .text = text, .max_rows = (int)r->chunk, .speculate = (int)r->speculate,
         .picture = {.min_pixels = lo, .max_pixels = hi, .pil = strcmp(backend, "pil") == 0},
         .sampling = vl_sampling_greedy((int)(r->n ? r->n : n))};
     out->sampling.ignore_eos = ignore_eos;
@@ -372,6 +372,8 @@ int cmd_verify(int argc, char **argv) {
         {"only", 0, CLI_STR, &only, "WORDS", "cases whose name contains one of these (a,b,c)", 0, 0},
         {"all", 0, CLI_FLAG, &all, NULL, "every stage of every case, not only what failed", 0, 0},
         {"chunk", 0, CLI_INT, &r.chunk, "N", "prompt rows of one pass (default 512)", 0, 1e6},
+        {"speculate", 0, CLI_INT, &r.speculate, "N", "look N tokens ahead (0: off)", 0,
+         VL_SPECULATE_MAX},
         {"max-tokens", 'n', CLI_INT, &r.n, "N", "generate only N tokens and do not compare them", 0, 1e6},
         {"json", 0, CLI_FLAG, &json, NULL, "one JSON object instead of the table", 0, 0},
         {"html", 0, CLI_STR, &html, "FILE", "also write a page with a bar for each stage", 0, 0},

@@ -85,8 +85,8 @@ static const char *accept(vl_request *r, int32_t id, float logprob, int n_top, c
     return NULL;
 }
 
-/* The token of one asked request, from logits row i of the pass. */
-static void choose(vl_request *r, int i) {
+/* The token of one asked request, from logits row i of the pass; true: the answer goes on. */
+static bool choose(vl_request *r, int i) {
     vl_session *s = r->s;
     float logprob = 0;
     int n_top = 0, V = s->m->config.text.V;
@@ -102,12 +102,30 @@ static void choose(vl_request *r, int i) {
         vl_fail(&err, VL_E_NUMERIC, "the logits of token %d hold no number to choose from (NaN, or every "
                 "token forbidden); `vitreous info --check` looks for broken weights", r->n - r->n_prompt);
         vl_finish(r, "error", NULL, &err);
-        return;
+        return false;
     }
     const char *stop = NULL, *reason = accept(r, id, logprob, n_top, &stop, &err);
-    if (!reason) return;
+    if (!reason) return true;
     r->logits_hash = hash_logits(fetch_logits(s, i), V);
     vl_finish(r, reason, stop, err.code ? &err : NULL);
+    return false;
+}
+
+/* The tokens of one request whose rows begin at logits row i: one, and one more for each draft that
+ * was right. Returns how many rows it had. */
+static int choose_all(vl_request *r, int i) {
+    int n = r->n_draft, k = 0;
+    r->timings.draft_tokens += n;
+    for (; choose(r, i + k); k++) {
+        if (k == n || r->ids[r->n - 1] != r->draft[k] || atomic_load(&r->cancelled)) {
+            vl_draft_judged(r, k);
+            break;
+        }
+        vl_rows_kept(r, 1);
+        r->timings.accepted_tokens++;
+        r->timings.decoded_tokens++;
+    }
+    return n + 1; /* r may be gone */
 }
 
 void vl_choose(vl_session *s) {
@@ -115,5 +133,5 @@ void vl_choose(vl_session *s) {
     bool greedy = false;
     for (int i = 0; i < n; i++) greedy |= vl_sampler_is_greedy(s->asked[i]->sampler);
     if (greedy) vl_decoder_argmax(s->decoder, s->best);
-    for (int i = 0; i < n; i++) choose(s->asked[i], i);
+    for (int i = 0; i < n;) i += choose_all(s->asked[i], i);
 }

@@ -23,7 +23,7 @@ struct vl_decoder {
     vl_batch batch;
     /* device activations, [max_rows, ...] */
     float *x, *h, *q, *k, *v, *attn, *gate, *up;
-    float *last, *logits;                    /* [max_sequences, D] [max_sequences, V] */
+    float *last, *logits;                    /* [max_wanted, D] [max_wanted, V]       */
     void **k_pool, **v_pool;                 /* [layers] device                       */
     /* device copies of the batch */
     int32_t *ids, *kv_slot, *row_seq, *row_len, *src, *self, *want, *table, *best;
@@ -34,6 +34,7 @@ struct vl_decoder {
 static void layout_device(vl_decoder *d, vl_arena *a) {
     const vl_text_config *c = &d->m->config.text;
     size_t R = (size_t)d->p.max_rows, S = (size_t)d->p.max_sequences, D = (size_t)c->D;
+    size_t W = (size_t)d->p.max_wanted;
     size_t f = sizeof(float), i = sizeof(int32_t);
     size_t pool = (size_t)d->p.n_blocks * (size_t)c->G * VL_KV_BLOCK * (size_t)c->E;
     d->x = vl_carve(a, R * D, f);
@@ -44,8 +45,8 @@ static void layout_device(vl_decoder *d, vl_arena *a) {
     d->v = vl_carve(a, R * (size_t)(c->G * c->E), f);
     d->gate = vl_carve(a, R * (size_t)c->F, f);
     d->up = vl_carve(a, R * (size_t)c->F, f);
-    d->last = vl_carve(a, S * D, f);
-    d->logits = vl_carve(a, S * (size_t)c->V, f);
+    d->last = vl_carve(a, W * D, f);
+    d->logits = vl_carve(a, W * (size_t)c->V, f);
     d->cos = vl_carve(a, R * (size_t)c->E / 2, f);
     d->sin = vl_carve(a, R * (size_t)c->E / 2, f);
     d->ids = vl_carve(a, R, i);
@@ -54,8 +55,8 @@ static void layout_device(vl_decoder *d, vl_arena *a) {
     d->row_len = vl_carve(a, R, i);
     d->src = vl_carve(a, R, i);
     d->self = vl_carve(a, R, i);
-    d->want = vl_carve(a, S, i);
-    d->best = vl_carve(a, S, i);
+    d->want = vl_carve(a, W, i);
+    d->best = vl_carve(a, W, i);
     d->table = vl_carve(a, S * (size_t)d->p.max_blocks, i);
     for (int l = 0; l < c->layers; l++) {
         void *kp = vl_carve(a, pool, d->b->ops->kv_elem), *vp = vl_carve(a, pool, d->b->ops->kv_elem);
@@ -77,7 +78,7 @@ static void layout_host(vl_decoder *d, vl_arena *a) {
     b->row_len = vl_carve(a, R, i);
     b->src = vl_carve(a, R, i);
     b->self = vl_carve(a, R, i);
-    b->want = vl_carve(a, S, i);
+    b->want = vl_carve(a, (size_t)d->p.max_wanted, i);
     b->runs = vl_carve(a, R, sizeof *b->runs);
     d->h_table = vl_carve(a, S * (size_t)d->p.max_blocks, i);
     void **pools = vl_carve(a, 2 * (size_t)c->layers, sizeof(void *));
@@ -191,7 +192,7 @@ static void head(vl_decoder *d, bool all_logits) {
     const vl_weights *w = &d->m->weights;
     const vl_ops *o = d->b->ops;
     const vl_text_config *c = &d->m->config.text;
-    int S = d->p.max_sequences;
+    int S = d->p.max_wanted;
     if (all_logits) {
         o->rmsnorm(d->b, d->h, d->x, w->norm, b->T, c->D, c->eps);
         o->tap(d->b, "model.language_model.norm", -1, d->h, b->T, c->D);

@@ -26,7 +26,8 @@ typedef struct vl_batch {
 
 typedef struct vl_decoder vl_decoder;
 typedef struct vl_decoder_params {
-    int max_rows, max_sequences, n_blocks, max_blocks; /* KV blocks in all; per sequence     */
+    int max_rows, max_sequences, max_wanted; /* rows of a pass; of them, with logits         */
+    int n_blocks, max_blocks;      /* KV blocks in all; per sequence                         */
 } vl_decoder_params;
 int vl_decoder_open(vl_decoder **out, const vl_model *m, const vl_decoder_params *p, vl_err *err);
 void vl_decoder_free(vl_decoder *d);
@@ -36,7 +37,7 @@ int32_t *vl_decoder_table(vl_decoder *d, int seq);
 /* One pass. Afterwards logits of batch->want are on the device, row i for want[i]. all_logits taps
  * the final norm and the logits of every row as well. */
 void vl_decoder_forward(vl_decoder *d, bool all_logits);
-float *vl_decoder_logits(vl_decoder *d);            /* device [max_sequences, V] */
+float *vl_decoder_logits(vl_decoder *d);            /* device [max_wanted, V] */
 /* Greedy choice of each wanted row on the device; -1: NaN. ids is host memory [n_want]. */
 void vl_decoder_argmax(vl_decoder *d, int32_t *ids);
 

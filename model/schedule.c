@@ -123,23 +123,33 @@ static void add_row(vl_request *r, int row) {
     else b->runs[b->n_runs++] = (vl_image_run){f, t, 1, b->src[t]};
 }
 
+/* Rows of r after those in the cache; from the last token on, their logits are wanted. */
 static void add_rows(vl_request *r, int n) {
     vl_batch *b = vl_decoder_batch(r->s->decoder);
-    for (int i = 0; i < n; i++) add_row(r, r->in_kv + i);
+    for (int i = 0; i < n; i++) {
+        add_row(r, r->in_kv + i);
+        if (r->in_kv + i + 1 < r->n) continue;
+        r->s->asked[b->n_want] = r;
+        b->want[b->n_want++] = b->T - 1;
+    }
     r->in_pass = n;
-    if (r->in_kv + n < r->n) return;
-    r->s->asked[b->n_want] = r;
-    b->want[b->n_want++] = b->T - 1;
 }
 
 int vl_fill_batch(vl_session *s) {
     vl_batch *b = vl_decoder_batch(s->decoder);
-    int prompts = 0;
+    int prompts = 0, ahead = s->p.speculate + 1;
     b->T = b->n_runs = b->n_want = 0;
     for (vl_request *r = s->first; r; r = r->next) {
-        r->in_pass = 0;
+        r->in_pass = r->n_draft = 0;
         prompts += r->state == VL_PREFILL;
-        if (r->state == VL_DECODE) add_rows(r, 1);
+        ahead -= r->state == VL_DECODE;
+    }
+    if (prompts) ahead = 0; /* those rows are bound by arithmetic: drafts would not be free */
+    for (vl_request *r = s->first; r; r = r->next) {
+        if (r->state != VL_DECODE) continue;
+        int drafts = vl_draft(r, ahead);
+        ahead -= drafts;
+        add_rows(r, 1 + drafts);
     }
     for (vl_request *r = s->first; r && prompts; r = r->next) {
         if (r->state != VL_PREFILL) continue;
@@ -150,17 +160,21 @@ int vl_fill_batch(vl_session *s) {
     return b->T;
 }
 
+void vl_rows_kept(vl_request *r, int n) {
+    r->in_kv += n;
+    while (r->s->p.prefix_cache && (r->n_keyed + 1) * VL_KV_BLOCK <= r->in_kv) {
+        vl_kv_key key;
+        block_key(r, r->n_keyed, &r->chain, &key);
+        vl_kv_set_key(r->s->kv, r->blocks[r->n_keyed++], &key);
+        r->chain = key;
+    }
+}
+
 void vl_batch_done(vl_session *s, double seconds) {
     s->stats.passes++;
     for (vl_request *r = s->first; r; r = r->next) {
         if (!r->in_pass) continue;
-        r->in_kv += r->in_pass;
-        while (s->p.prefix_cache && (r->n_keyed + 1) * VL_KV_BLOCK <= r->in_kv) {
-            vl_kv_key key;
-            block_key(r, r->n_keyed, &r->chain, &key);
-            vl_kv_set_key(s->kv, r->blocks[r->n_keyed++], &key);
-            r->chain = key;
-        }
+        vl_rows_kept(r, r->in_pass - r->n_draft); /* drafts: once they are found to be right */
         if (r->state == VL_DECODE) {
             r->timings.decode_s += seconds;
             r->timings.decoded_tokens++;

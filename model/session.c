@@ -11,7 +11,7 @@ static void apply_defaults(vl_session_params *p, const vl_session_params *given)
     *p = given ? *given : (vl_session_params){0};
     if (p->max_requests <= 0) p->max_requests = 1;
     if (p->max_rows <= 0) p->max_rows = 512;
-    if (p->max_rows < p->max_requests) p->max_rows = p->max_requests;
+    if (p->max_rows < p->max_requests + p->speculate) p->max_rows = p->max_requests + p->speculate;
     if (p->kv_tokens <= 0) p->kv_tokens = 4096;
 }
 
@@ -20,12 +20,16 @@ static int open_parts(vl_session *s, vl_err *err) {
     if (s->p.max_requests > 4096 || s->p.max_rows > 1 << 20 || s->p.kv_tokens > (int64_t)1 << 30)
         return vl_fail(err, VL_E_USAGE, "a session of %d requests, %d rows and %lld KV tokens is beyond "
                        "what makes sense", s->p.max_requests, s->p.max_rows, (long long)s->p.kv_tokens);
+    if (s->p.speculate < 0 || s->p.speculate > VL_SPECULATE_MAX)
+        return vl_fail(err, VL_E_USAGE, "speculate = %d: expected 0 (off) to %d tokens", s->p.speculate,
+                       VL_SPECULATE_MAX);
     int n_blocks = blocks_for(s->p.kv_tokens);
     int64_t context_blocks = (c->text.context + VL_KV_BLOCK - 1) / VL_KV_BLOCK;
     s->max_blocks = n_blocks < context_blocks ? n_blocks : (int)context_blocks;
-    const vl_decoder_params dp = {s->p.max_rows, s->p.max_requests, n_blocks, s->max_blocks};
-    size_t n = (size_t)s->p.max_requests;
-    s->slot = vl_calloc(n, sizeof *s->slot);
+    const vl_decoder_params dp = {s->p.max_rows, s->p.max_requests, s->p.max_requests + s->p.speculate,
+                                  n_blocks, s->max_blocks};
+    size_t n = (size_t)dp.max_wanted;
+    s->slot = vl_calloc((size_t)s->p.max_requests, sizeof *s->slot);
     s->asked = vl_calloc(n, sizeof *s->asked);
     s->best = vl_calloc(n, sizeof *s->best);
     s->logits = vl_calloc((size_t)c->text.V, sizeof *s->logits);

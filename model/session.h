@@ -1,6 +1,6 @@
 /* session.h: what vl_session and vl_request are inside, shared by the files that make a session:
  * session.c (open, submit, step), schedule.c (which rows go into a pass), answer.c (tokens out),
- * features.c (encoded pictures), trace.c (tensors out). */
+ * speculate.c (tokens looked up ahead), features.c (encoded pictures), trace.c (tensors out). */
 #ifndef VL_SESSION_H
 #define VL_SESSION_H
 
@@ -50,6 +50,8 @@ struct vl_request {
     vl_kv_key chain;                       /* key of the last keyed block                   */
     uint64_t salt;
     bool ignore_eos, detect_repetition;
+    int32_t draft[VL_SPECULATE_MAX];       /* tokens that may come next, in the pass        */
+    int n_draft, skip, pause;              /* speculate.c: passes to go without; the last such */
     vl_sampler *sampler;
     vl_stream *stream;
     vl_top top[20];
@@ -66,8 +68,8 @@ struct vl_session {
     vl_kv *kv;
     vl_request *first;                     /* all unfinished requests                       */
     vl_request **slot;                     /* [max_requests]                                */
-    vl_request **asked;                    /* [max_requests] whose logits this pass makes   */
-    int32_t *best;                         /* [max_requests] greedy choices                 */
+    vl_request **asked;                    /* [max_requests + speculate] whose logits this pass makes */
+    int32_t *best;                         /* [max_requests + speculate] greedy choices     */
     float *logits;                         /* [V] one row on the host                       */
     int max_blocks;                        /* per sequence                                  */
     vl_encoded *pictures;
@@ -90,6 +92,12 @@ void vl_admit(vl_session *s);
 int vl_fill_batch(vl_session *s);          /* rows of the next pass, 0: none */
 void vl_batch_done(vl_session *s, double seconds); /* accounts for the rows of the pass */
 void vl_release_rows(vl_request *r);       /* blocks and slot of a finished request */
+
+void vl_rows_kept(vl_request *r, int n);   /* n more rows are in the KV cache for good */
+
+/* speculate.c */
+int vl_draft(vl_request *r, int most);     /* drafts put behind the answer: how many, <= most */
+void vl_draft_judged(vl_request *r, int right); /* how many of them the pass confirmed */
 
 /* answer.c */
 void vl_emit(vl_request *r, const vl_event *ev); /* calls the listener; cancels if it says so */

@@ -40,7 +40,7 @@ typedef struct serve_config {
     int64_t min_pixels, max_pixels;   /* 0: the checkpoint's                               */
     int64_t body_bytes, image_bytes, image_pixels, files_bytes, result_cache_bytes,
         picture_cache_bytes;
-    int connections, queue, batch, kv_tokens, images, default_tokens;
+    int connections, queue, batch, kv_tokens, speculate, images, default_tokens;
     double header_s, body_s, max_time_s, shutdown_s, picture_s;
     bool sandbox, log_requests;
 } serve_config;

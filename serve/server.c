@@ -113,6 +113,7 @@ static const struct opt {
     {"batch", O_INT, AT(batch), 1, 256, "answers generated at once; default 8"},
     {"queue", O_INT, AT(queue), 1, 100000, "answers waiting before 429; default 32"},
     {"kv-tokens", O_INT, AT(kv_tokens), 64, 1e9, "KV capacity over all answers; default 32768"},
+    {"speculate", O_INT, AT(speculate), 0, VL_SPECULATE_MAX, "tokens looked ahead in greedy answers; default 0"},
     {"connections", O_INT, AT(connections), 4, 65536, "default 256"},
     {"max-images", O_INT, AT(images), 1, 64, "in one request; default 8"},
     {"max-body", O_INT64, AT(body_bytes), 1024, 1e12, "bytes; default 16 MiB"},

@@ -56,7 +56,8 @@ class Sampling(C.Structure):
 
 class SessionParams(C.Structure):
     _fields_ = [("max_requests", C.c_int), ("max_rows", C.c_int), ("kv_tokens", C.c_int64),
-                ("picture_cache_bytes", C.c_size_t), ("prefix_cache", C.c_bool)]
+                ("picture_cache_bytes", C.c_size_t), ("prefix_cache", C.c_bool),
+                ("speculate", C.c_int)]
 
 
 class Top(C.Structure):
@@ -67,7 +68,8 @@ class Timings(C.Structure):
     _fields_ = [(n, C.c_double) for n in ("encode_s", "prefill_s", "decode_s", "sample_s",
                                           "first_token_s", "total_s")] + [
         (n, C.c_int) for n in ("encoded_pictures", "cached_pictures", "prefill_tokens",
-                               "cached_tokens", "decoded_tokens")]
+                               "cached_tokens", "decoded_tokens", "draft_tokens",
+                               "accepted_tokens")]
 
 
 EV_ENCODE, EV_PREFILL, EV_TOKEN, EV_DONE = range(4)
