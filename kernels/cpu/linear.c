@@ -161,11 +161,19 @@ static void pack_rows_item(void *arg, int item, int thread) {
     }
 }
 
+/* Asks for the lines that the epilogue of a tile is about to write, while its last sums are made. */
+static void fetch_rows(const float *out, size_t ldo, int rows, int n) {
+    for (int r = 0; r < rows; r++, out += ldo) {
+        __builtin_prefetch(out, 1);
+        if (n > 16) __builtin_prefetch(out + 16, 1);
+    }
+}
+
 static void gemm_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     bool bf16 = is_bf16(j->w);
     vl_uk_gemm *gemm = j->pairs ? j->k->gemm_dpbf16 : bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
-    int K = j->w->cols, mr = j->mr, first = item * j->group;
+    int K = j->w->cols, N = j->w->rows, mr = j->mr, first = item * j->group;
     int panels = least(panel_count(j->w) - first, j->group);
     size_t lane = bf16 ? 2 : 4; /* bytes of one k in a panel, per column */
     size_t stride = (ROW_BLOCK + VL_MAX_MR) * VL_NR;
@@ -176,13 +184,15 @@ static void gemm_item(void *arg, int item, int thread) {
         const float *block = j->tiles + words(j, k) * padded_rows(j);
         for (int p = 0; p < panels; p++) {
             const uint8_t *w = panel + (size_t)p * j->p->panel_bytes + (size_t)k * lane * VL_NR;
-            for (int t = 0; t < j->T; t += mr)
-                gemm(sums + (size_t)p * stride + t * VL_NR, block + (size_t)t * words(j, kc),
-                     (size_t)mr, w, kc, least(j->T - t, mr), k > 0);
+            for (int t = 0; t < j->T; t += mr) {
+                float *s = sums + (size_t)p * stride + t * VL_NR, *out = j->out + (size_t)t * (size_t)j->ldo;
+                int rows = least(j->T - t, mr);
+                if (k + kc == K) fetch_rows(out + (first + p) * VL_NR, (size_t)j->ldo, rows, N - (first + p) * VL_NR);
+                gemm(s, block + (size_t)t * words(j, kc), (size_t)mr, w, kc, rows, k > 0);
+                if (k + kc == K) finish(j, first + p, s, out, rows);
+            }
         }
     }
-    for (int p = 0; p < panels; p++)
-        finish(j, first + p, sums + (size_t)p * stride, j->out, j->T);
 }
 
 /* Rows in each pass over the panels: few passes, all of nearly the same size. */
@@ -211,7 +221,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     size_t tiles = (size_t)block * (size_t)w->cols;
     tiles = (tiles + 15) & ~(size_t)15;
     int threads = b->base.threads, panels = panel_count(w);
-    j.group = least(panels / (4 * threads) + 1, GROUP); /* enough items for every thread */
+    j.group = least((panels + 4 * threads - 1) / (4 * threads), GROUP); /* some items for every thread */
     j.tiles = cpu_scratch(b, (tiles + (size_t)(threads * j.group) * (ROW_BLOCK + VL_MAX_MR) * VL_NR) *
                                  sizeof(float));
     j.sums = j.tiles + tiles;

@@ -17,7 +17,8 @@ void *cpu_pages(size_t bytes) {
     void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return NULL;
-    madvise(p, bytes, MADV_HUGEPAGE); /* a hint; refused where the kernel has none */
+    const char *huge = getenv("VL_HUGE");
+    if (!huge || strcmp(huge, "0")) madvise(p, bytes, MADV_HUGEPAGE); /* a hint; some kernels have none */
     return p;
 }
 
@@ -30,20 +31,29 @@ void *cpu_scratch(cpu_backend *b, size_t bytes) {
     return b->scratch;
 }
 
-/* Zeroed by calloc, so that a large pool takes memory only where it is touched; the pointer that
- * calloc gave stands just before the aligned one. */
+/* A pool takes memory only where it is touched. Large ones are pages of their own, huge where they can
+ * be: rows of a wide activation lie a page apart, so with small pages a tile of 12 rows is 12 misses of the
+ * TLB. What was allocated stands just before the aligned pointer: where it starts and, for pages, its size. */
+enum { OWN_PAGES = 4 << 20 };
+typedef struct allocation { void *raw; size_t pages; } allocation;
+
 static void *cpu_alloc(vl_backend *b, size_t bytes) {
     (void)b;
-    size_t size;
-    uint8_t *raw = vl_add_ok(bytes, 64 + sizeof(void *), &size) ? vl_calloc(size, 1) : NULL;
+    size_t size, pages = 0;
+    if (!vl_add_ok(bytes, 64 + sizeof(allocation), &size)) return NULL;
+    if (size >= OWN_PAGES) pages = size;
+    uint8_t *raw = pages ? cpu_pages(size) : vl_calloc(size, 1);
     if (!raw) return NULL;
-    void **p = (void **)(((uintptr_t)raw + sizeof(void *) + 63) & ~(uintptr_t)63);
-    p[-1] = raw;
+    allocation *p = (allocation *)(void *)(((uintptr_t)raw + sizeof(allocation) + 63) & ~(uintptr_t)63);
+    p[-1] = (allocation){raw, pages};
     return p;
 }
 static void cpu_release(vl_backend *b, void *p) {
     (void)b;
-    if (p) free(((void **)p)[-1]);
+    if (!p) return;
+    allocation a = ((allocation *)p)[-1];
+    if (a.pages) munmap(a.raw, a.pages);
+    else free(a.raw);
 }
 static void cpu_copy(vl_backend *b, void *dst, const void *src, size_t bytes) {
     (void)b;
