@@ -12,6 +12,9 @@
  * [E][32 keys], the gemv slot) and columns are lanes for p v (the mix_values slot). Every sum has the
  * same terms in the same order in both forms, so they give the same bits.
  *
+ * In bf16 mode q, k, p and v are rounded to bf16 and the tiles are those of vdpbf16ps: pairs along E for
+ * q and k, pairs of keys for p and v. Scores, softmax, its sum and the running output stay f32.
+ *
  * Each lane meets its keys in the same blocks (64 counted from the start of its segment or
  * sequence) and in the same order, whoever shares the panel: a row's bits do not depend on it.
  *
@@ -31,26 +34,33 @@ enum {
 /* One thread's share of an attention op: a group of up to PANELS panels of queries. */
 typedef struct group {
     const vl_ukernels *k;
-    int E, lanes;                  /* queries in the group                                    */
+    vl_uk_gemm *gemm;              /* the tile: gemm_f32, in bf16 mode gemm_dpbf16            */
+    bool pairs;                    /* bf16 mode: below, read E / 2 words for E, KEYS / 2 rows of p, values */
+    int E, W, mr, lanes;           /* W: 32-bit words of a row of q or k; queries in the group */
     float *q;                      /* many: [PANELS][E][32] Q^T       few: [lanes][E]          */
     float *o;                      /* many: [PANELS][E][32] O^T       few: [lanes][E]          */
     float *keys;                   /* many: [KEYS / mr + 1][E][mr]    few: [2][E][32]          */
     float *values;                 /* [KEYS][E], when the rows of v are far apart             */
     float *rows;                   /* [32][E] queries or outputs of one panel                 */
     float *s;                      /* [KEYS][32] scores, then probabilities                    */
+    float *p;                      /* s, in bf16 mode its pairs                                */
+    float *round;                  /* bf16 mode: [KEYS] rounded rows of k, v or s              */
     float *m, *l, *fix;            /* [PANELS][32]                                             */
 } group;
 
 static size_t group_floats(int E) {
     size_t e = (size_t)E, n = 2 * PANELS * e * VL_NR + (KEYS + VL_MAX_MR) * e + KEYS * e +
-                              VL_NR * e + (KEYS + VL_MAX_MR) * VL_NR + 3 * PANELS * VL_NR;
+                              VL_NR * e + (KEYS + VL_MAX_MR) * VL_NR + 3 * PANELS * VL_NR +
+                              KEYS * (e + 2 * VL_NR);
     return (n + 15) & ~(size_t)15;
 }
 
 /* Carves thread `thread`'s group out of the scratch and empties its running state. */
-static group group_at(float *scratch, int thread, const vl_ukernels *k, int E, int lanes) {
+static group group_at(float *scratch, int thread, const cpu_backend *b, int E, int lanes) {
     size_t e = (size_t)E, panels = (size_t)(lanes + VL_NR - 1) / VL_NR;
-    group g = {.k = k, .E = E, .lanes = lanes};
+    group g = {.k = &b->k, .pairs = b->bf16, .E = E, .W = b->bf16 ? E / 2 : E, .lanes = lanes};
+    g.gemm = g.pairs ? g.k->gemm_dpbf16 : g.k->gemm_f32;
+    g.mr = g.k->tile[g.pairs ? VL_SLOT_gemm_dpbf16 : VL_SLOT_gemm_f32];
     g.q = scratch + (size_t)thread * group_floats(E);
     g.o = g.q + PANELS * e * VL_NR;
     g.s = g.o + PANELS * e * VL_NR;
@@ -60,6 +70,8 @@ static group group_at(float *scratch, int thread, const vl_ukernels *k, int E, i
     g.keys = g.fix + PANELS * VL_NR;
     g.values = g.keys + (KEYS + VL_MAX_MR) * e;
     g.rows = g.values + KEYS * e;
+    g.round = g.rows + VL_NR * e;
+    g.p = g.pairs ? g.round + KEYS * (e + VL_NR) : g.s;
     memset(g.o, 0, panels * e * VL_NR * sizeof(float));
     for (int i = 0; i < PANELS * VL_NR; i++) {
         g.m[i] = -INFINITY;
@@ -74,16 +86,22 @@ static int least(int a, int b) { return a < b ? a : b; }
 typedef const float *query_fn(const void *arg, int lane);
 typedef float *output_fn(const void *arg, int lane);
 
+/* One row of n values as the products see it. */
+static void put_row(const group *g, float *dst, const float *src, int n) {
+    if (g->pairs) g->k->pack_pairs((uint32_t *)(void *)dst, src, 0, 1, n, 1);
+    else memcpy(dst, src, (size_t)n * sizeof *dst);
+}
+
 static void put_queries(group *g, query_fn *row, const void *arg) {
-    size_t E = (size_t)g->E, bytes = E * sizeof(float);
+    size_t W = (size_t)g->W;
     if (g->lanes <= FEW) {
-        for (int i = 0; i < g->lanes; i++) memcpy(g->q + (size_t)i * E, row(arg, i), bytes);
+        for (int i = 0; i < g->lanes; i++) put_row(g, g->q + (size_t)i * W, row(arg, i), g->E);
         return;
     }
     for (int at = 0; at < g->lanes; at += VL_NR) {
         int n = least(g->lanes - at, VL_NR);
-        for (int i = 0; i < n; i++) memcpy(g->rows + (size_t)i * E, row(arg, at + i), bytes);
-        g->k->pack_rows(g->q + (size_t)at * E, g->rows, E, n, g->E, VL_NR);
+        for (int i = 0; i < n; i++) put_row(g, g->rows + (size_t)i * W, row(arg, at + i), g->E);
+        g->k->pack_rows(g->q + (size_t)at * W, g->rows, W, n, g->W, VL_NR);
     }
 }
 
@@ -113,60 +131,92 @@ static int most_of(const int32_t *valid, int n, int cap) {
     return least(most, cap);
 }
 
-/* acc [rows][32] (+)= a [n][lda, rows] x panel [n][32], n split as the sums' order asks. */
+/* acc [rows][32] (+)= a [n][lda, rows] x panel [n][32], n terms split as the sums' order asks. */
 static void tiles_times_panel(const group *g, float *acc, const float *a, size_t lda,
                               size_t tile_stride, const float *panel, int n, int rows, bool add) {
-    int mr = g->k->tile[VL_SLOT_gemm_f32];
-    for (int r = 0; r < rows; r += mr)
-        for (int k = 0; k < n; k += VL_KC)
-            g->k->gemm_f32(acc + r * VL_NR,
-                           a + (size_t)(r / mr) * tile_stride + (size_t)k * lda, lda,
-                           panel + (size_t)k * VL_NR, least(n - k, VL_KC), least(rows - r, mr),
-                           add || k > 0);
+    for (int r = 0; r < rows; r += g->mr)
+        for (int k = 0; k < n; k += VL_KC) {
+            size_t step = (size_t)(g->pairs ? k / 2 : k);
+            g->gemm(acc + r * VL_NR, a + (size_t)(r / g->mr) * tile_stride + step * lda, lda,
+                    panel + step * VL_NR, least(n - k, VL_KC), least(rows - r, g->mr), add || k > 0);
+        }
+}
+
+/* dst = pairs of two rows of x [n][len] f32, rounded. */
+static void pair_rows(const group *g, float *dst, const float *x, size_t ld, int n, int len) {
+    for (int j = 0; j < n; j++) put_row(g, g->round + j * len / 2, x + (size_t)j * ld, len);
+    g->k->pair_rows((uint32_t *)(void *)dst, (const uint16_t *)(void *)g->round, (size_t)len, n, len);
+}
+
+/* Rows of v as the second product wants them: packed pairs, or rows not too far apart; ld then is E. */
+static const float *put_values(const group *g, const float *v, size_t *ld, int n) {
+    if (g->pairs) pair_rows(g, g->values, v, *ld, n, g->E);
+    else if (*ld == (size_t)g->E) return v;
+    else /* rows a power of two apart would share a few sets of the cache */
+        for (int j = 0; j < n; j++)
+            memcpy(g->values + (size_t)j * (size_t)g->E, v + (size_t)j * *ld, (size_t)g->E * sizeof *v);
+    *ld = (size_t)g->E;
+    return g->values;
+}
+
+/* Rows of k, rounded in bf16 mode; ld then is W words. */
+static const float *put_keys(const group *g, const float *k, size_t *ld, int n) {
+    if (!g->pairs) return k;
+    for (int j = 0; j < n; j++) put_row(g, g->round + (size_t)j * (size_t)g->W, k + (size_t)j * *ld, g->E);
+    *ld = (size_t)g->W;
+    return g->round;
 }
 
 /* Every panel of the group meets n keys: k, v rows of E with leading dimension ld. valid
  * [lanes]: how many of these keys each query sees. */
 static void many_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
                            const int32_t *valid, float scale) {
-    int E = g->E, mr = g->k->tile[VL_SLOT_gemm_f32];
-    size_t tile = (size_t)E * (size_t)mr;
+    int E = g->E, mr = g->mr;
+    size_t tile = (size_t)g->W * (size_t)mr, ldk = ld, ldv = ld;
+    k = put_keys(g, k, &ldk, n);
     for (int r = 0; r < n; r += mr)
-        g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ld, ld,
-                        least(n - r, mr), E, mr);
-    if (ld != (size_t)E) { /* rows a power of two apart would share a few sets of the cache */
-        for (int j = 0; j < n; j++)
-            memcpy(g->values + (size_t)j * (size_t)E, v + (size_t)j * ld, (size_t)E * sizeof *v);
-        v = g->values;
-    }
+        g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ldk, ldk, least(n - r, mr),
+                        g->W, mr);
+    v = put_values(g, v, &ldv, n);
     for (int at = 0; at < g->lanes; at += VL_NR) {
         int lanes = least(g->lanes - at, VL_NR), most = most_of(valid + at, lanes, n);
         if (most == 0) continue;
-        float *q = g->q + (size_t)at * (size_t)E, *o = g->o + (size_t)at * (size_t)E;
+        float *q = g->q + (size_t)at * (size_t)g->W, *o = g->o + (size_t)at * (size_t)E;
         tiles_times_panel(g, g->s, g->keys, (size_t)mr, tile, q, E, most, false);
         g->k->softmax(g->s, most, lanes, valid + at, scale, g->m + at, g->l + at, g->fix + at);
+        if (g->pairs) pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
         g->k->scale_lanes(o, g->fix + at, E);
-        tiles_times_panel(g, o, v, (size_t)E, (size_t)mr, g->s, most, E, true);
+        tiles_times_panel(g, o, v, ldv, (size_t)mr, g->p, most, E, true);
     }
 }
 
 static void few_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
                           const int32_t *valid, float scale) {
     int E = g->E, most = most_of(valid, g->lanes, n);
+    size_t W = (size_t)g->W, ldk = ld, ldv = ld;
     float scores[VL_GEMV_ROWS * VL_NR];
+    k = put_keys(g, k, &ldk, most);
     for (int j = 0; j < most; j += VL_NR) {
         int keys = least(most - j, VL_NR);
-        g->k->pack_rows(g->keys, k + (size_t)j * ld, ld, keys, E, VL_NR);
+        g->k->pack_rows(g->keys, k + (size_t)j * ldk, ldk, keys, g->W, VL_NR);
         for (int i = 0; i < g->lanes; i += VL_GEMV_ROWS) {
             int rows = least(g->lanes - i, VL_GEMV_ROWS);
-            g->k->gemv_f32(scores, g->q + (size_t)i * (size_t)E, (size_t)E, g->keys, E, rows);
+            (g->pairs ? g->k->gemv_dpbf16 : g->k->gemv_f32)(scores, g->q + (size_t)i * W, W, g->keys, E, rows);
             for (int c = 0; c < keys; c++)
                 for (int r = 0; r < rows; r++) g->s[(j + c) * VL_NR + i + r] = scores[r * VL_NR + c];
         }
     }
     g->k->softmax(g->s, most, g->lanes, valid, scale, g->m, g->l, g->fix);
-    for (int i = 0; i < g->lanes; i++)
-        g->k->mix_values(g->o + (size_t)i * (size_t)E, g->fix[i], g->s + i, v, ld, most, E);
+    if (g->pairs) {
+        v = put_values(g, v, &ldv, most);
+        pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
+    }
+    for (int i = 0; i < g->lanes; i++) {
+        float *o = g->o + (size_t)i * (size_t)E, *p = g->p + i;
+        if (!g->pairs) g->k->mix_values(o, g->fix[i], p, v, ldv, most, E);
+        else g->k->mix_pairs(o, g->fix[i], (uint32_t *)(void *)p, (const uint32_t *)(const void *)v,
+                             (most + 1) / 2, E);
+    }
 }
 
 static void meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
@@ -207,7 +257,7 @@ static void full_item(void *arg, int item, int thread) {
     size_t plane = (size_t)j->H * (size_t)E, ld = 3 * plane, column = (size_t)head * (size_t)E;
     const float *q = j->qkv + (size_t)begin * ld + column;
     full_rows r = {q + (size_t)row0 * ld, j->out + (size_t)(begin + row0) * plane + column, ld, plane};
-    group g = group_at(j->scratch, thread, &j->b->k, E, least(len - row0, GROUP_ROWS));
+    group g = group_at(j->scratch, thread, j->b, E, least(len - row0, GROUP_ROWS));
     put_queries(&g, full_query, &r);
     for (int at = 0; at < len; at += KEYS) {
         int n = least(len - at, KEYS);
@@ -260,7 +310,7 @@ static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) 
     const vl_causal_args *a = j->a;
     int heads = a->H / a->G, lanes = (r1 - r0) * heads, longest = 0;
     causal_rows r = {a, r0, kv, heads};
-    group g = group_at(j->scratch, thread, &j->b->k, a->E, lanes);
+    group g = group_at(j->scratch, thread, j->b, a->E, lanes);
     put_queries(&g, causal_query, &r);
     for (int i = r0; i < r1; i++)
         if (a->row_len[i] > longest) longest = a->row_len[i];
@@ -295,7 +345,7 @@ static void causal_item(void *arg, int item, int thread) {
 void cpu_attend_causal(vl_backend *base, const vl_causal_args *a) {
     cpu_backend *b = cpu_of(base);
     int heads = a->G > 0 ? a->H / a->G : 0;
-    vl_assert(a->G > 0 && a->H == heads * a->G && heads <= GROUP_ROWS && a->E > 0,
+    vl_assert(a->G > 0 && a->H == heads * a->G && heads <= GROUP_ROWS && a->E > 0 && a->E % 2 == 0,
               "H %d, G %d, E %d", a->H, a->G, a->E);
     pthread_mutex_lock(&b->lock);
     causal_job j = {b, a, NULL, 0, GROUP_ROWS / heads};

@@ -88,3 +88,40 @@ void pack_pairs_avx512bf16(uint32_t *dst, const float *x, size_t ldx, int rows, 
     for (int r = 0; r < rows; r++) round_row(pairs + r * PAIRS, x + (size_t)r * ldx, K);
     pack_rows_avx512((float *)(void *)dst, (const float *)(const void *)pairs, PAIRS, rows, (K + 1) / 2, mr);
 }
+
+void pair_rows_avx512bf16(uint32_t *dst, const uint16_t *x, size_t ldx, int rows, int n) {
+    for (int r = 0; r < rows; r += 2, x += 2 * ldx, dst += n)
+        for (int i = 0; i < n; i += 16) {
+            __mmask16 m = (__mmask16)(n - i >= 16 ? 0xffff : (1 << (n - i)) - 1);
+            __m512i lo = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, x + i)), hi = _mm512_setzero_si512();
+            if (r + 1 < rows) hi = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, x + ldx + i));
+            _mm512_mask_storeu_epi32(dst + i, m, _mm512_or_si512(lo, _mm512_slli_epi32(hi, 16)));
+        }
+}
+
+/* Up to 8 vectors of the row at a time, so that a pass over the keys has independent chains. */
+void mix_pairs_avx512bf16(float *o, float fix, const uint32_t *p, const uint32_t *v, int n, int E) {
+    enum { AT_ONCE = 8 };
+    for (int e = 0; e < E; e += 16 * AT_ONCE) {
+        int vectors = E - e >= 16 * AT_ONCE ? AT_ONCE : (E - e + 15) / 16;
+        __mmask16 m = (__mmask16)(E - e >= 16 * vectors ? 0xffff : (1 << (E - e) % 16) - 1); /* the last */
+        __m512 acc[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++) acc[i] = _mm512_setzero_ps();
+        for (int k = 0; k < n; k++) {
+            const uint32_t *row = v + (size_t)k * (size_t)E + e;
+            __m512bh x = (__m512bh)_mm512_set1_epi32((int)p[k * VL_NR]);
+#pragma GCC unroll 8
+            for (int i = 0; i < AT_ONCE; i++) {
+                if (i >= vectors) break;
+                __mmask16 part = i + 1 < vectors ? 0xffff : m;
+                acc[i] = _mm512_dpbf16_ps(acc[i], x, (__m512bh)_mm512_maskz_loadu_epi32(part, row + i * 16));
+            }
+        }
+        for (int i = 0; i < vectors; i++) {
+            __mmask16 part = i + 1 < vectors ? 0xffff : m;
+            float *out = o + e + i * 16;
+            __m512 old = _mm512_mul_ps(_mm512_maskz_loadu_ps(part, out), _mm512_set1_ps(fix));
+            _mm512_mask_storeu_ps(out, part, _mm512_add_ps(old, acc[i]));
+        }
+    }
+}

@@ -107,6 +107,12 @@ void pack_pairs_scalar(uint32_t *dst, const float *x, size_t ldx, int rows, int 
         }
 }
 
+void pair_rows_scalar(uint32_t *dst, const uint16_t *x, size_t ldx, int rows, int n) {
+    for (int r = 0; r < rows; r += 2, x += 2 * ldx)
+        for (int i = 0; i < n; i++)
+            *dst++ = x[i] | (r + 1 < rows ? (uint32_t)x[ldx + (size_t)i] << 16 : 0);
+}
+
 void epilogue_scalar(float *out, const float *sum, const float *bias, int n, vl_epilogue epi) {
     for (int i = 0; i < n; i++) {
         float v = bias ? sum[i] + bias[i] : sum[i];
@@ -183,6 +189,14 @@ void mix_values_scalar(float *o, float fix, const float *p, const float *v, size
         double sum = 0;
         for (int k = 0; k < keys; k++)
             sum += (double)p[k * VL_NR] * (double)v[(size_t)k * ldv + (size_t)e];
+        o[e] = o[e] * fix + (float)sum;
+    }
+}
+
+void mix_pairs_scalar(float *o, float fix, const uint32_t *p, const uint32_t *v, int n, int E) {
+    for (int e = 0; e < E; e++) {
+        double sum = 0;
+        for (int k = 0; k < 2 * n; k++) sum += x_pairs(p, VL_NR, k, 0) * x_pairs(v, (size_t)E, k, e);
         o[e] = o[e] * fix + (float)sum;
     }
 }

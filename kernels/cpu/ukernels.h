@@ -48,6 +48,9 @@ typedef void vl_uk_pack_rows(float *dst, const float *x, size_t ldx, int rows, i
 /* The same for bf16 mode: dst [(K+1)/2][mr] pairs of x rounded to bf16 (nearest even, subnormals to
  * zero as vdpbf16ps takes them). K <= VL_KC unless mr = 1. */
 typedef void vl_uk_pack_pairs(uint32_t *dst, const float *x, size_t ldx, int rows, int K, int mr);
+/* dst [(rows + 1) / 2][n] pairs of two rows of bf16 x [rows, n] (ldx, in halves): the even row in the low
+ * half; a missing last row is zero. */
+typedef void vl_uk_pair_rows(uint32_t *dst, const uint16_t *x, size_t ldx, int rows, int n);
 /* out [n] = epilogue(sum [n] + bias [n] or NULL); VL_EPI_ADD adds to out */
 typedef void vl_uk_epilogue(float *out, const float *sum, const float *bias, int n,
                             vl_epilogue epi);
@@ -74,6 +77,8 @@ typedef void vl_uk_scale_lanes(float *o, const float *fix, int E);
  * sum starts from 0 and is then added, as a gemm with add does it. */
 typedef void vl_uk_mix_values(float *o, float fix, const float *p, const float *v, size_t ldv, int keys,
                               int E);
+/* mix_values of bf16 mode: pairs of keys in p [n][32] and v [n][E], o [E] = o * fix + their products. */
+typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint32_t *v, int n, int E);
 
 /* ---- slots ------------------------------------------------------------------------------------ */
 #define VL_SLOTS(S)              \
@@ -86,6 +91,7 @@ typedef void vl_uk_mix_values(float *o, float fix, const float *p, const float *
     S(pack_bf16, vl_uk_pack_bf16) \
     S(pack_rows, vl_uk_pack_rows) \
     S(pack_pairs, vl_uk_pack_pairs) \
+    S(pair_rows, vl_uk_pair_rows) \
     S(epilogue, vl_uk_epilogue)  \
     S(layernorm, vl_uk_layernorm) \
     S(rmsnorm, vl_uk_rmsnorm)    \
@@ -93,7 +99,8 @@ typedef void vl_uk_mix_values(float *o, float fix, const float *p, const float *
     S(swiglu, vl_uk_swiglu)      \
     S(softmax, vl_uk_softmax)    \
     S(scale_lanes, vl_uk_scale_lanes) \
-    S(mix_values, vl_uk_mix_values)
+    S(mix_values, vl_uk_mix_values) \
+    S(mix_pairs, vl_uk_mix_pairs)
 
 typedef enum vl_slot {
 #define SLOT(slot, type) VL_SLOT_##slot,

@@ -212,6 +212,25 @@ static void check_pack_pairs(const vl_candidate *cand, const vl_candidate *ref) 
     bench_row("12 x 256", TIME(fn(dst, x, VL_KC, 12, VL_KC, 12)), 0, 1.5 * sizeof x);
 }
 
+static void check_pair_rows(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_pair_rows *fn = (vl_uk_pair_rows *)cand->fn, *oracle = (vl_uk_pair_rows *)ref->fn;
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int rows = 1; rows <= 5; rows++) {
+            int cols = TAILS[i] + TAILS[i] % 2; /* guards are words */
+            size_t ldx = (size_t)cols + (rows % 2 ? 4 : 0), xs = ((size_t)(rows - 1) * ldx + (size_t)cols) / 2;
+            size_t n = (size_t)((rows + 1) / 2) * (size_t)cols;
+            uint32_t *x = guard_words(xs), *dst = guard_words(n), *want = guard_words(n);
+            for (size_t j = 0; j < xs; j++) x[j] = (uint32_t)vl_rng_u64(&rng);
+            oracle(want, (uint16_t *)x, ldx, rows, cols);
+            fn(dst, (uint16_t *)x, ldx, rows, cols);
+            CHECK(!memcmp(dst, want, n * 4), "%s rows %d n %d", running, rows, cols);
+            guards_end();
+        }
+    static uint16_t x[64 * 64];
+    static uint32_t dst[32 * 64];
+    if (bench) bench_row("64 x 64", TIME(fn(dst, x, 64, 64, 64)), 0, 2.0 * sizeof x);
+}
+
 /* ---- element-wise -------------------------------------------------------------------------------- */
 
 /* Values that find mistakes: a fine sweep, then zeros, subnormals, huge values, infinities, NaN. */
@@ -483,6 +502,32 @@ static void check_mix_values(const vl_candidate *cand, const vl_candidate *ref) 
                   sizeof v);
 }
 
+static void check_mix_pairs(const vl_candidate *cand, const vl_candidate *ref) {
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int n = 1; n <= 32; n += n == 1 ? 1 : 30) {
+            int E = TAILS[i];
+            size_t nv = (size_t)n * (size_t)E, np = (size_t)(n - 1) * VL_NR + 1;
+            float *o = guard_words((size_t)E), want[128], mag[128];
+            uint32_t *p = guard_words(np), *v = guard_words(nv), *ap = guard_words(np), *av = guard_words(nv);
+            double tol[128];
+            fill(o, (size_t)E, NORMAL, &rng);
+            fill_bf16(p, np, NORMAL, &rng), fill_bf16(v, nv, NORMAL, &rng);
+            for (size_t j = 0; j < np; j++) ap[j] = p[j] & 0x7fff7fffu;
+            for (size_t j = 0; j < nv; j++) av[j] = v[j] & 0x7fff7fffu;
+            for (int e = 0; e < E; e++) want[e] = o[e], mag[e] = fabsf(o[e]);
+            ((vl_uk_mix_pairs *)ref->fn)(want, 0.7f, p, v, n, E);
+            ((vl_uk_mix_pairs *)ref->fn)(mag, 1.0f, ap, av, n, E);
+            for (int e = 0; e < E; e++) tol[e] = EPS * (2 * sqrt(2 * n) + 4) * (double)mag[e] + DENORM * (2 * n + 1);
+            ((vl_uk_mix_pairs *)cand->fn)(o, 0.7f, p, v, n, E);
+            near_all(o, want, tol, (size_t)E, "mix");
+            guards_end();
+        }
+    static float o[128];
+    static uint32_t p[32 * VL_NR], v[32 * 128];
+    if (bench)
+        bench_row("64 keys, E 128", TIME(((vl_uk_mix_pairs *)cand->fn)(o, 1, p, v, 32, 128)), 2 * 64 * 128, sizeof v);
+}
+
 /* ---- every line ------------------------------------------------------------------------------------ */
 
 static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
@@ -494,6 +539,7 @@ static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candid
     [VL_SLOT_rmsnorm] = check_norm, [VL_SLOT_rope] = check_rope,
     [VL_SLOT_swiglu] = check_swiglu, [VL_SLOT_softmax] = check_softmax,
     [VL_SLOT_scale_lanes] = check_scale_lanes, [VL_SLOT_mix_values] = check_mix_values,
+    [VL_SLOT_pair_rows] = check_pair_rows, [VL_SLOT_mix_pairs] = check_mix_pairs,
 };
 
 static const vl_candidate *scalar_of(vl_slot slot) {
