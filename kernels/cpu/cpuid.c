@@ -14,16 +14,19 @@
 #if defined(__x86_64__)
 #define UK_avx2(...) __VA_ARGS__
 #define UK_avx512(...) __VA_ARGS__
+#define UK_avx512vnni(...) __VA_ARGS__
 #define UK_avx512bf16(...) __VA_ARGS__
 #define UK_neon(...)
 #elif defined(__aarch64__)
 #define UK_avx2(...)
 #define UK_avx512(...)
+#define UK_avx512vnni(...)
 #define UK_avx512bf16(...)
 #define UK_neon(...) __VA_ARGS__
 #else
 #define UK_avx2(...)
 #define UK_avx512(...)
+#define UK_avx512vnni(...)
 #define UK_avx512bf16(...)
 #define UK_neon(...)
 #endif
@@ -36,7 +39,8 @@ const vl_candidate vl_candidates[] = {
 };
 const int vl_candidate_count = sizeof vl_candidates / sizeof *vl_candidates;
 
-const char *const vl_tier_names[VL_TIERS] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
+const char *const vl_tier_names[VL_TIERS] = {"scalar", "avx2", "avx512", "avx512vnni",
+                                               "avx512bf16", "neon"};
 const char *const vl_slot_names[VL_SLOT_COUNT] = {
 #define SLOT(slot, type) #slot,
     VL_SLOTS(SLOT)
@@ -50,6 +54,7 @@ bool vl_tier_present(vl_tier t) {
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (t == VL_TIER_avx512) return avx512;
+    if (t == VL_TIER_avx512vnni) return avx512 && __builtin_cpu_supports("avx512vnni");
     if (t == VL_TIER_avx512bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
 #elif defined(__aarch64__)
     if (t == VL_TIER_neon) return true; /* part of the base architecture */
@@ -103,7 +108,8 @@ static const char *judge(const vl_candidate *c, int cap, int *choice) {
 int vl_ukernels_resolve(vl_ukernels *out, vl_err *err) {
     int cap = tier_cap();
     if (cap < 0)
-        return vl_fail(err, VL_E_USAGE, "VL_CPU=%s: expected scalar, avx2, avx512, avx512bf16 or neon",
+        return vl_fail(err, VL_E_USAGE, "VL_CPU=%s: expected scalar, avx2, avx512, avx512vnni, avx512bf16 or "
+                       "neon",
                        getenv("VL_CPU"));
     for (int i = 0; i < vl_candidate_count; i++) {
         const vl_candidate *c = &vl_candidates[i];

@@ -51,6 +51,12 @@ typedef void vl_uk_pack_pairs(uint32_t *dst, const float *x, size_t ldx, int row
 /* dst [(rows + 1) / 2][n] pairs of two rows of bf16 x [rows, n] (ldx, in halves): the even row in the low
  * half; a missing last row is zero. */
 typedef void vl_uk_pair_rows(uint32_t *dst, const uint16_t *x, size_t ldx, int rows, int n);
+/* Integer modes, layouts and order of sums in quant.h. c [rows][32] (+)= a tile of x times `groups` groups
+ * of a panel of int8 or int4 weights; rows <= 6. */
+typedef void vl_uk_gemm_q(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows,
+                          bool add);
+/* tile = x [rows, K] (ldx) quantised, ceil(K / 32) groups; missing rows and k are zero. */
+typedef void vl_uk_pack_q(uint32_t *tile, const float *x, size_t ldx, int rows, int K);
 /* out [n] = epilogue(sum [n] + bias [n] or NULL); VL_EPI_ADD adds to out */
 typedef void vl_uk_epilogue(float *out, const float *sum, const float *bias, int n,
                             vl_epilogue epi);
@@ -100,7 +106,10 @@ typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint3
     S(softmax, vl_uk_softmax)    \
     S(scale_lanes, vl_uk_scale_lanes) \
     S(mix_values, vl_uk_mix_values) \
-    S(mix_pairs, vl_uk_mix_pairs)
+    S(mix_pairs, vl_uk_mix_pairs) \
+    S(pack_q, vl_uk_pack_q)      \
+    S(gemm_q8, vl_uk_gemm_q)     \
+    S(gemm_q4, vl_uk_gemm_q)
 
 typedef enum vl_slot {
 #define SLOT(slot, type) VL_SLOT_##slot,
@@ -118,7 +127,8 @@ VL_SLOTS(SLOT)
 #undef UK
 
 typedef enum vl_tier {
-    VL_TIER_scalar, VL_TIER_avx2, VL_TIER_avx512, VL_TIER_avx512bf16, VL_TIER_neon, VL_TIERS
+    VL_TIER_scalar, VL_TIER_avx2, VL_TIER_avx512, VL_TIER_avx512vnni, VL_TIER_avx512bf16,
+    VL_TIER_neon, VL_TIERS
 } vl_tier;
 
 /* What start-up chose: the function and, for tiles, its number of rows. */

@@ -5,7 +5,7 @@
  * Every check is reseeded, so a failure repeats alone. Tolerances come from the operands: a sum of
  * n products may be off by 2 sqrt(n) + 2 half-ulps of the sum of |a b|. The worst share of its
  * tolerance that a kernel used is printed: 1.00 would be a failure. */
-#include "kernels/cpu/ukernels.h"
+#include "kernels/cpu/quant.h"
 #include "tests/kernels/check.h"
 
 static vl_rng rng;
@@ -528,6 +528,125 @@ static void check_mix_pairs(const vl_candidate *cand, const vl_candidate *ref) {
         bench_row("64 keys, E 128", TIME(((vl_uk_mix_pairs *)cand->fn)(o, 1, p, v, 32, 128)), 2 * 64 * 128, sizeof v);
 }
 
+/* ---- integer modes: the same bits on every tier ------------------------------------------------------- */
+
+/* A panel of random codes and scales, as the layout of quant.h has them. */
+static void fill_panel_q(uint8_t *panel, int groups, bool q4, kind k) {
+    size_t bytes = q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP;
+    for (int g = 0; g < groups; g++, panel += bytes) {
+        for (int col = 0; col < VL_NR; col++) {
+            float scale;
+            fill(&scale, 1, k, &rng);
+            uint16_t bits = vl_f32_to_bf16(q4 ? scale : fabsf(scale));
+            memcpy(panel + 2 * col, &bits, sizeof bits);
+        }
+        for (size_t i = 64; i < bytes; i++) { /* int8 codes are in [-127, 127]: never the byte 0 */
+            uint8_t byte = (uint8_t)vl_rng_u64(&rng), extreme = byte & 1 ? 1 : 255;
+            panel[i] = !q4 && (k == OUTLIERS || !byte) ? extreme : byte;
+        }
+    }
+}
+
+static void gemm_q_case(const vl_candidate *cand, vl_uk_gemm_q *fn, vl_uk_gemm_q *ref, int rows, int K,
+                        bool add, kind k) {
+    bool q4 = cand->slot == VL_SLOT_gemm_q4;
+    int groups = cpu_q_groups(K);
+    size_t words = (size_t)groups * CPU_QX_GROUP, n = (size_t)rows * VL_NR;
+    size_t bytes = (size_t)groups * (q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP);
+    uint32_t *tile = guard_words(words);
+    uint8_t *panel = guard_words(bytes / 4);
+    float *c = guard_words(n), *x = guard_words((size_t)rows * (size_t)K), want[CPU_QMR * VL_NR];
+    fill(x, (size_t)rows * (size_t)K, k, &rng);
+    pack_q_scalar(tile, x, (size_t)K, rows, K);
+    fill_panel_q(panel, groups, q4, k);
+    if (add) fill(c, n, NORMAL, &rng);
+    memcpy(want, c, n * sizeof *c);
+    ref(want, tile, panel, groups, rows, add);
+    fn(c, tile, panel, groups, rows, add);
+    CHECK(!memcmp(c, want, n * sizeof *c), "%s rows %d K %d add %d %s: bits differ", running, rows, K, add,
+          KIND_NAMES[k]);
+    guards_end();
+}
+
+/* The scalar tile itself, against sums of products of the dequantised values in double. */
+static void check_gemm_q_meaning(vl_uk_gemm_q *fn, bool q4) {
+    enum { K = 96, ROWS = 5 };
+    static float x[ROWS * K], c[CPU_QMR * VL_NR];
+    static uint32_t tile[3 * CPU_QX_GROUP];
+    static uint8_t panel[3 * CPU_Q8_GROUP];
+    fill(x, ROWS * K, NORMAL, &rng);
+    pack_q_scalar(tile, x, K, ROWS, K);
+    fill_panel_q(panel, 3, q4, NORMAL);
+    fn(c, tile, panel, 3, ROWS, false);
+    for (int r = 0; r < ROWS; r++)
+        for (int col = 0; col < VL_NR; col++) {
+            double sum = 0, mag = 0;
+            for (int k = 0; k < K; k++) {
+                const uint8_t *w = panel + k / 32 * (q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP);
+                const uint32_t *t = tile + k / 32 * CPU_QX_GROUP;
+                int step = k % 32 / 4, i = k % 4, byte = w[64 + ((q4 ? step / 2 : step) * VL_NR + col) * 4 + i];
+                int code = q4 ? CPU_Q4_CODES[step % 2 ? byte >> 4 : byte & 15] : byte - 128;
+                uint16_t bits;
+                float s;
+                memcpy(&bits, w + 2 * col, sizeof bits);
+                memcpy(&s, t + CPU_QMR + r, sizeof s);
+                double q = ((const int8_t *)(t + 2 * CPU_QMR))[(step * CPU_QMR + r) * 4 + i];
+                CHECK(fabs(q * (double)s - (double)x[r * K + k]) <= 0.5001 * (double)s, "x[%d] is %g, not %g", k,
+                      q * (double)s, (double)x[r * K + k]);
+                double term = code * (double)vl_bf16_to_f32(bits) * q * (double)s;
+                sum += term, mag += fabs(term);
+            }
+            CHECK(fabs(sum - (double)c[r * VL_NR + col]) <= 8 * EPS * mag, "%s [%d, %d] is %g, not %g", running, r,
+                  col, (double)c[r * VL_NR + col], sum);
+        }
+}
+
+static void check_gemm_q(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KS[] = {1, 31, 32, 33, 64, 200, 512};
+    vl_uk_gemm_q *fn = (vl_uk_gemm_q *)cand->fn, *oracle = (vl_uk_gemm_q *)ref->fn;
+    bool q4 = cand->slot == VL_SLOT_gemm_q4;
+    if (cand == ref) check_gemm_q_meaning(fn, q4);
+    for (int rows = 1; rows <= CPU_QMR; rows++)
+        for (size_t i = 0; i < sizeof KS / sizeof *KS; i++)
+            for (int k = 0; k < KINDS; k++)
+                gemm_q_case(cand, fn, oracle, rows, KS[i], k % 2, (kind)k);
+    if (!bench) return;
+    enum { GROUPS = CPU_QKC / CPU_QG };
+    static uint32_t tile[GROUPS * CPU_QX_GROUP];
+    static uint8_t panel[GROUPS * CPU_Q8_GROUP];
+    static float c[CPU_QMR * VL_NR];
+    for (int rows = CPU_QMR; rows > 0; rows--) {
+        char shape[32];
+        snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, CPU_QKC);
+        bench_row(shape, TIME(fn(c, tile, panel, GROUPS, rows, true)), 2.0 * rows * VL_NR * CPU_QKC,
+                  (double)GROUPS * (q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP));
+    }
+}
+
+static void check_pack_q(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_pack_q *fn = (vl_uk_pack_q *)cand->fn, *oracle = (vl_uk_pack_q *)ref->fn;
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int rows = 1; rows <= CPU_QMR; rows++)
+            for (int k = 0; k < KINDS + 1; k++) {
+                int K = TAILS[i];
+                size_t ldx = (size_t)(K + rows % 2), xs = (size_t)(rows - 1) * ldx + (size_t)K;
+                size_t n = (size_t)cpu_q_groups(K) * CPU_QX_GROUP;
+                float *x = guard_words(xs);
+                uint32_t *tile = guard_words(n), *want = guard_words(n);
+                fill(x, xs, k < KINDS ? (kind)k : NORMAL, &rng);
+                if (k == KINDS) x[vl_rng_u64(&rng) % xs] = rows % 2 ? NAN : -INFINITY;
+                oracle(want, x, ldx, rows, K);
+                fn(tile, x, ldx, rows, K);
+                CHECK(!memcmp(tile, want, n * 4), "%s rows %d K %d case %d", running, rows, K, k);
+                guards_end();
+            }
+    if (!bench) return;
+    static float x[CPU_QMR * 2048];
+    static uint32_t tile[64 * CPU_QX_GROUP];
+    fill(x, CPU_QMR * 2048, NORMAL, &rng);
+    bench_row("6 x 2048", TIME(fn(tile, x, 2048, CPU_QMR, 2048)), 0, sizeof x + sizeof tile);
+}
+
 /* ---- every line ------------------------------------------------------------------------------------ */
 
 static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
@@ -540,6 +659,8 @@ static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candid
     [VL_SLOT_swiglu] = check_swiglu, [VL_SLOT_softmax] = check_softmax,
     [VL_SLOT_scale_lanes] = check_scale_lanes, [VL_SLOT_mix_values] = check_mix_values,
     [VL_SLOT_pair_rows] = check_pair_rows, [VL_SLOT_mix_pairs] = check_mix_pairs,
+    [VL_SLOT_gemm_q8] = check_gemm_q, [VL_SLOT_gemm_q4] = check_gemm_q,
+    [VL_SLOT_pack_q] = check_pack_q,
 };
 
 static const vl_candidate *scalar_of(vl_slot slot) {

@@ -1,0 +1,93 @@
+/* quant_scalar.c: the reference of the integer kernels. Integer sums are exact and the few float steps
+ * are those of quant.h, so the other tiers must give the same bits. */
+#include <math.h>
+
+#include "kernels/cpu/quant.h"
+
+/* Fitted to groups of 32 Gaussian, Laplacian and trained weights (Lloyd's iteration with a free scale and
+ * sign per group): rel-RMS error 0.073 of Gaussian weights; 0.078 with integer zero points. */
+const int8_t CPU_Q4_CODES[16] = {-127, -99, -78, -61, -46, -33, -20, -9,
+                                 2,    13,  24,  35,  49,  64,  82,  106};
+
+static float scale_of(const uint8_t *group, int col) {
+    uint16_t bits;
+    memcpy(&bits, group + 2 * col, sizeof bits);
+    return vl_bf16_to_f32(bits);
+}
+
+static int code_q8(const uint8_t *group, int step, int col, int i) {
+    return group[64 + (step * VL_NR + col) * 4 + i];
+}
+static int code_q4(const uint8_t *group, int step, int col, int i) {
+    int both = group[64 + (step / 2 * VL_NR + col) * 4 + i];
+    return CPU_Q4_CODES[step % 2 ? both >> 4 : both & 15] + 128;
+}
+
+static void gemm_q(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows, bool add,
+                   size_t group_bytes, int (*code)(const uint8_t *, int, int, int)) {
+    for (int r = 0; r < rows; r++)
+        for (int col = 0; col < VL_NR; col++) {
+            float acc = 0;
+            for (int g = 0; g < groups; g++) {
+                const uint8_t *w = panel + (size_t)g * group_bytes;
+                const uint32_t *x = tile + g * CPU_QX_GROUP;
+                const int8_t *q = (const int8_t *)(x + 2 * CPU_QMR);
+                int32_t t;
+                float s;
+                memcpy(&t, x + r, sizeof t);
+                memcpy(&s, x + CPU_QMR + r, sizeof s);
+                for (int step = 0; step < 8; step++)
+                    for (int i = 0; i < 4; i++)
+                        t += code(w, step, col, i) * q[(step * CPU_QMR + r) * 4 + i];
+                acc = fmaf((float)t * scale_of(w, col), s, acc);
+            }
+            float *out = &c[r * VL_NR + col];
+            *out = add ? *out + acc : acc;
+        }
+}
+void gemm_q8_scalar(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows,
+                    bool add) {
+    gemm_q(c, tile, panel, groups, rows, add, CPU_Q8_GROUP, code_q8);
+}
+void gemm_q4_scalar(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows,
+                    bool add) {
+    gemm_q(c, tile, panel, groups, rows, add, CPU_Q4_GROUP, code_q4);
+}
+
+/* The largest |x| by its bits: above 0x7f800000 there was a NaN. */
+static uint32_t largest(const float *x, int n) {
+    uint32_t most = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffffu;
+        if (bits > most) most = bits;
+    }
+    return most;
+}
+
+void pack_q_scalar(uint32_t *tile, const float *x, size_t ldx, int rows, int K) {
+    memset(tile, 0, (size_t)cpu_q_groups(K) * CPU_QX_GROUP * sizeof *tile);
+    for (int g = 0; g < cpu_q_groups(K); g++, tile += CPU_QX_GROUP)
+        for (int r = 0; r < rows; r++) {
+            int k0 = g * CPU_QG, n = K - k0 < CPU_QG ? K - k0 : CPU_QG, sum = 0;
+            const float *from = x + (size_t)r * ldx + k0;
+            int8_t *q = (int8_t *)(tile + 2 * CPU_QMR);
+            uint32_t bits = largest(from, n);
+            float most, s = 0;
+            memcpy(&most, &bits, sizeof most);
+            if (bits >= 0x7f800000u) s = NAN;
+            else if (most >= 0x1p-100f) {
+                float inverse = 127.0f / most;
+                s = most / 127.0f;
+                for (int k = 0; k < n; k++) {
+                    int v = (int)rintf(from[k] * inverse);
+                    q[(k / 4 * CPU_QMR + r) * 4 + k % 4] = (int8_t)v;
+                    sum += v;
+                }
+            }
+            int32_t comp = -128 * sum;
+            memcpy(tile + r, &comp, sizeof comp);
+            memcpy(tile + CPU_QMR + r, &s, sizeof s);
+        }
+}
