@@ -69,9 +69,11 @@ int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     if (strcmp(q.name, "auto") && strcmp(q.name, "cpu"))
         return vl_fail(err, VL_E_USAGE, "backend \"%s\": expected auto, cpu or cuda", q.name);
     if (!q.dtype) q.dtype = "exact";
-    if (strcmp(q.dtype, "exact") && strcmp(q.dtype, "bf16"))
-        return vl_fail(err, VL_E_UNSUPPORTED,
-                       "dtype \"%s\" is not available on the CPU backend; use exact or bf16", q.dtype);
+    static const char *const MODES[] = {"exact", "bf16", "int8", "int4"};
+    bool known = false;
+    for (int i = 0; i < 4; i++) known |= !strcmp(q.dtype, MODES[i]);
+    if (!known)
+        return vl_fail(err, VL_E_UNSUPPORTED, "dtype \"%s\": expected exact, bf16, int8 or int4", q.dtype);
     return vl_cpu_open(out, &q, err);
 }
 

@@ -29,12 +29,35 @@ typedef struct vl_matrix {
     vl_dtype dtype;        /* F32, F16 or BF16                                             */
     int rows, cols;
     void *impl;            /* the backend's prepared form, made by prepare()               */
+    /* Quantised in the checkpoint: dtype is F8_E4M3, I8 or U8 (int4, two to a byte), and each block of
+     * block_rows x block_cols elements has a scale [ceil(rows / ..), ceil(cols / ..)]. NULL: no scales. */
+    const void *scale;
+    vl_dtype scale_dtype;
+    int block_rows, block_cols;
+    /* Set by prepare() */
+    bool narrow;           /* impl holds integer codes                                     */
+    size_t stored;         /* bytes that one pass over the prepared form reads, 0: as in data */
 } vl_matrix;
+
+/* Bytes of a row of `data`. */
+static inline size_t vl_matrix_row_bytes(const vl_matrix *w) {
+    return w->dtype == VL_U8 ? ((size_t)w->cols + 1) / 2 : (size_t)w->cols * vl_dtype_size(w->dtype);
+}
+/* Bytes that a linear reads of w. */
+static inline size_t vl_matrix_bytes(const vl_matrix *w) {
+    return w->stored ? w->stored : (size_t)w->rows * vl_matrix_row_bytes(w);
+}
 
 /* What a matrix is used for: prepare() packs for LINEAR, keeps rows addressable for GATHER.
  * FILE_PAGES: `data` lies in a read-only file mapping, whose pages may be given back once packed
- * (they can be read again from the file); without it the source is left alone. */
-enum { VL_USE_LINEAR = 1, VL_USE_GATHER = 2, VL_USE_FILE_PAGES = 4 };
+ * (they can be read again from the file); without it the source is left alone.
+ * In the modes int8 and int4: NARROW may be stored in the mode's integers, NARROW8 in 8 bits and no
+ * fewer; HEAD is stored in 8 bits, and every output that could be the largest of its row is computed
+ * again from `data`, so that argmax is that of the full matrix. */
+enum {
+    VL_USE_LINEAR = 1, VL_USE_GATHER = 2, VL_USE_FILE_PAGES = 4, VL_USE_NARROW = 8, VL_USE_NARROW8 = 16,
+    VL_USE_HEAD = 32
+};
 
 typedef enum vl_epilogue {
     VL_EPI_NONE,           /* out  = x W^T + b                                             */

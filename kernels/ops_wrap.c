@@ -23,9 +23,6 @@ static void add_in(vl_op_call *c, vl_rect s) {
     if (s.data) c->in[c->ins++] = s;
 }
 static void add_out(vl_op_call *c, vl_rect s) { c->out[c->outs++] = s; }
-static double matrix_bytes(const vl_matrix *w) {
-    return (double)w->rows * (double)w->cols * (double)vl_dtype_size(w->dtype);
-}
 
 /* Starts the call: bytes are the rectangles', plus what the op adds. */
 static void begin(vl_backend *b, vl_op_call *c) {
@@ -55,7 +52,7 @@ static void w_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx
                      const vl_matrix *w, const float *bias, vl_epilogue epi) {
     vl_op_call c = {.op = "linear", .what = w->name, .rows = T, .cols = w->rows, .inner = w->cols};
     c.flops = 2.0 * T * w->rows * w->cols;
-    c.bytes = matrix_bytes(w);
+    c.bytes = (double)vl_matrix_bytes(w);
     add_in(&c, floats(x, T, w->cols, ldx));
     add_in(&c, floats(bias, 1, w->rows, w->rows));
     add_out(&c, floats(out, T, w->rows, ldo));

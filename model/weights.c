@@ -157,7 +157,8 @@ static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, v
 
 static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t cols, unsigned use,
                        vl_backend *b, vl_err *err) {
-    *m = (vl_matrix){t->name, t->data, t->dtype, (int)rows, (int)cols, NULL};
+    *m = (vl_matrix){.name = t->name, .data = t->data, .dtype = t->dtype, .rows = (int)rows,
+                     .cols = (int)cols};
     /* a copy in memory (a misaligned tensor's) has no file to be read from again */
     bool mapped = vl_guard_covers(t->data, t->bytes);
     return b->ops->prepare(b, m, use | (mapped ? VL_USE_FILE_PAGES : 0u), err);
@@ -181,14 +182,18 @@ static int bind_one(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt
     w->bytes += t->bytes;
     if (r->group == LAYER || r->kind == HEAD || (r->kind == EMBED && c->tied)) w->decode_bytes += t->bytes;
     uint8_t *field = (uint8_t *)group_base(w, r->group, i) + r->field;
+    unsigned narrow = r->group == LAYER ? VL_USE_NARROW : r->group == BLOCK ? VL_USE_NARROW8 : 0;
     switch (r->kind) {
     case VEC:
     case BIAS: return bind_vector(w, t, (const float **)(void *)field, b, err);
     case GATHER: return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_GATHER, b, err);
     case EMBED:
         return bind_matrix((vl_matrix *)(void *)field, t, rows, cols,
-                           VL_USE_GATHER | (c->tied ? VL_USE_LINEAR : 0u), b, err);
-    default: return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_LINEAR, b, err);
+                           VL_USE_GATHER | (c->tied ? VL_USE_LINEAR | VL_USE_HEAD : 0u), b, err);
+    case HEAD:
+        return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_LINEAR | VL_USE_HEAD, b, err);
+    default:
+        return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_LINEAR | narrow, b, err);
     }
 }
 

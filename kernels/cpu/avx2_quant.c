@@ -13,7 +13,7 @@
 
 INLINE __m256i load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE __m256i table_of_codes(void) {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)CPU_Q4_CODES));
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)VL_Q4_CODES));
 }
 
 /* Signed codes of one step, 8 rows of W from `col`. */

@@ -42,7 +42,7 @@ INLINE __m512 scales(const uint8_t *group, int half) {
  * panel 4 KiB ahead, as gemv in simd.inc does. */
 INLINE void tile_of(float *c, const uint32_t *x, const uint8_t *w, int groups, int rows, bool add, bool q4) {
     const __m512i codes = _mm512_xor_si512(
-        _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)CPU_Q4_CODES)),
+        _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)VL_Q4_CODES)),
         _mm512_set1_epi8(-128));
     const __m512i low = _mm512_set1_epi8(15);
     size_t bytes = q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP;

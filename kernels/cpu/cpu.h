@@ -4,6 +4,7 @@
  *   team.c       threads
  *   pack.c       weight panels: reserved by prepare(), packed in the background or at first use
  *   linear.c     their layout; gemv and gemm over them
+ *   narrow.c     the same for weights of 8 and 4 bits; narrow_head.c the exact head
  *   attention.c  attend_full and attend_causal, built from the same gemm tiles
  */
 #ifndef VL_CPU_H
@@ -23,6 +24,7 @@ typedef struct cpu_backend {
     pthread_mutex_t lock;      /* one op at a time: two sessions never fight over the cores  */
     void *scratch;             /* grown on demand by cpu_scratch, never inside a steady decode */
     size_t scratch_bytes;
+    int bits;                  /* of the weights: 8 or 4 in the integer modes, else 0        */
     cpu_packer *packer;        /* every prepared matrix, and the thread that packs them      */
     bool lazy;                 /* no such thread (VL_PACK=lazy)                              */
 } cpu_backend;
@@ -35,6 +37,15 @@ void *cpu_pages(size_t bytes);
 static inline cpu_backend *cpu_of(vl_backend *b) { return (cpu_backend *)(void *)b; }
 
 int cpu_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
+/* The integer modes (narrow.c). wants: this matrix is prepared as integers. */
+bool cpu_narrow_wants(const cpu_backend *b, const vl_matrix *w, unsigned use);
+int cpu_narrow_prepare(cpu_backend *b, vl_matrix *w, unsigned use, vl_err *err);
+void cpu_narrow_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T,
+                       const vl_matrix *w, const float *bias, vl_epilogue epi);
+/* Panels [*first, returned end) of an item when few rows of x meet many panels: long runs, which memory
+ * likes, then ever shorter ones, so that all threads end together. */
+int cpu_run_of(int panels, int threads, int item, int *first);
+int cpu_run_count(int panels, int threads);
 void cpu_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx, int T,
                 const vl_matrix *w, const float *bias, vl_epilogue epi);
 void cpu_attend_full(vl_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P,

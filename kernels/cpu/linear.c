@@ -51,6 +51,7 @@ static void pack_panels(const cpu_backend *b, const cpu_weight *p, int first, in
 int cpu_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     cpu_backend *b = cpu_of(base);
     vl_assert(w->rows > 0 && w->cols > 0, "%s [%d, %d]", w->name, w->rows, w->cols);
+    if (cpu_narrow_wants(b, w, use)) return cpu_narrow_prepare(b, w, use, err);
     if (w->dtype != VL_BF16 && w->dtype != VL_F16 && w->dtype != VL_F32)
         return vl_fail(err, VL_E_UNSUPPORTED, "tensor %s is %s; the CPU backend takes BF16, F16, F32",
                        w->name, vl_dtype_name(w->dtype));
@@ -99,9 +100,8 @@ static void finish(const linear_job *j, int panel, const float *sums, float *out
         j->k->epilogue(out + (size_t)t * (size_t)j->ldo + col, sums + t * VL_NR, bias, n, j->epi);
 }
 
-/* Panels [*first, returned end) of an item: long runs, which memory likes, then ever shorter ones, so
- * that all threads end together. In each round every thread gets its share of half of what is left. */
-static int run_of(int panels, int threads, int item, int *first) {
+/* In each round every thread gets its share of half of what is left. */
+int cpu_run_of(int panels, int threads, int item, int *first) {
     int at = 0, left = panels, each = 0;
     for (int i = 0; i <= item && left > 0; i++, at += each, left -= each) {
         if (i % threads == 0) each = left / (2 * threads) + 1;
@@ -110,16 +110,16 @@ static int run_of(int panels, int threads, int item, int *first) {
     }
     return at;
 }
-static int run_count(int panels, int threads) {
+int cpu_run_count(int panels, int threads) {
     int n = 0;
-    for (int first; run_of(panels, threads, n, &first) < panels;) n++;
+    for (int first; cpu_run_of(panels, threads, n, &first) < panels;) n++;
     return n + 1;
 }
 
 static void gemv_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     float sums[VL_GEMV_ROWS * VL_NR] __attribute__((aligned(64)));
-    int first = 0, end = run_of(panel_count(j->w), j->group, item, &first), K = j->w->cols;
+    int first = 0, end = cpu_run_of(panel_count(j->w), j->group, item, &first), K = j->w->cols;
     (void)thread;
     for (int i = first; i < end; i++) {
         const void *panel = (const uint8_t *)j->p->panels + (size_t)i * j->p->panel_bytes;
@@ -140,7 +140,7 @@ static void gemv(cpu_backend *b, linear_job *j) {
                              0, 1, j->w->cols, 1);
     }
     j->group = b->base.threads;
-    cpu_team_run(b->team, run_count(panel_count(j->w), j->group), gemv_item, j);
+    cpu_team_run(b->team, cpu_run_count(panel_count(j->w), j->group), gemv_item, j);
 }
 
 static size_t padded_rows(const linear_job *j) {
@@ -204,6 +204,10 @@ static int block_rows(int T, int mr) {
 void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,
                 const vl_matrix *w, const float *bias, vl_epilogue epi) {
     cpu_backend *b = cpu_of(base);
+    if (w->narrow) {
+        cpu_narrow_linear(b, out, ldo, x, ldx, T, w, bias, epi);
+        return;
+    }
     cpu_weight *p = w->impl;
     vl_assert(p, "linear on %s, which was not prepared for it", w->name);
     vl_assert(ldo >= w->rows && ldx >= w->cols, "%s: ldo %d, ldx %d", w->name, ldo, ldx);

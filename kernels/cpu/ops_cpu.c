@@ -263,6 +263,10 @@ static const vl_ops CPU_OPS = {
     .argmax = cpu_argmax, .tap = cpu_tap, .close = cpu_close,
 };
 
+static const char *mode_of(const cpu_backend *b) {
+    return b->bits == 8 ? "int8" : b->bits == 4 ? "int4" : b->bf16 ? "bf16" : "exact";
+}
+
 int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     cpu_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CPU backend");
@@ -271,15 +275,17 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         free(b);
         return -1;
     }
-    b->bf16 = !strcmp(p->dtype, "bf16");
-    if (b->bf16 && b->k.tier[VL_SLOT_gemm_dpbf16] == VL_TIER_scalar) {
+    bool have_bf16 = b->k.tier[VL_SLOT_gemm_dpbf16] != VL_TIER_scalar;
+    b->bits = !strcmp(p->dtype, "int8") ? 8 : !strcmp(p->dtype, "int4") ? 4 : 0;
+    b->bf16 = !strcmp(p->dtype, "bf16") || (b->bits && have_bf16); /* what stays bf16 there */
+    if (b->bf16 && !have_bf16) {
         cpu_team_close(b->team);
         free(b);
         return vl_fail(err, VL_E_UNSUPPORTED, "bf16 on the CPU needs AVX512_BF16, which this CPU lacks "
                        "or VL_CPU masks; use exact");
     }
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, p->threads, strcmp(p->dtype, "bf16") ? "exact" : "bf16"};
+    b->base = (vl_backend){&CPU_OPS, p->threads, mode_of(b)};
     *out = &b->base;
     return 0;
 }

@@ -34,7 +34,7 @@ struct cpu_packer {
 /* Gives back the pages of the source rows of one slice. The pages it shares with its neighbours go
  * too: a neighbour at work reads them from the file again, and gives them back when it is done. */
 static void release_source(const cpu_weight *p, int first, int n) {
-    size_t row = (size_t)p->src.cols * vl_dtype_size(p->src.dtype);
+    size_t row = vl_matrix_row_bytes(&p->src);
     int last = first + n < p->n_panels ? (first + n) * p->panel_rows : p->src.rows;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), base = (uintptr_t)p->src.data;
     uintptr_t lo = (base + page - 1) & ~(page - 1);
@@ -127,7 +127,7 @@ static void start_thread(cpu_backend *b) {
 }
 
 int cpu_pack_add(cpu_backend *b, cpu_weight *p, unsigned use, vl_err *err) {
-    size_t source = (size_t)p->src.cols * vl_dtype_size(p->src.dtype) * (size_t)p->panel_rows;
+    size_t source = vl_matrix_row_bytes(&p->src) * (size_t)p->panel_rows;
     if (open_packer(b, err)) return -1;
     cpu_packer *k = b->packer;
     p->n_panels = (p->src.rows + p->panel_rows - 1) / p->panel_rows;

@@ -3,7 +3,7 @@
  *
  * A weight is  w ~ scale * code,  one bf16 scale for 32 neighbours along K of one row.
  *   int8   code = round(w / scale) in [-127, 127], scale = max |w| / 127 rounded up to bf16
- *   int4   code = one of the 16 integers of CPU_Q4_CODES, which lie closer together near zero, where
+ *   int4   code = one of the 16 integers of VL_Q4_CODES, which lie closer together near zero, where
  *          weights are; they are lopsided, and the sign of the scale says to which side
  * An activation row is quantised at run time, 32 neighbours at a time:  x ~ s * q,  s = max |x| / 127.
  *
@@ -27,17 +27,16 @@
 #define VL_CPU_QUANT_H
 
 #include "kernels/cpu/ukernels.h"
+#include "kernels/quantise.h"
 
 enum {
-    CPU_QG = 32,                   /* k of a group                                            */
+    CPU_QG = VL_QGROUP,            /* k of a group                                            */
     CPU_QMR = 6,                   /* rows of a tile of x                                     */
     CPU_QKC = 512,                 /* terms of a block sum                                    */
     CPU_Q8_GROUP = 64 + 1024,      /* bytes of a group in a panel                             */
     CPU_Q4_GROUP = 64 + 512,
     CPU_QX_GROUP = 10 * CPU_QMR    /* words of a group in a tile of x                         */
 };
-
-extern const int8_t CPU_Q4_CODES[16];
 
 static inline int cpu_q_groups(int K) { return (K + CPU_QG - 1) / CPU_QG; }
 

@@ -85,7 +85,7 @@ static vl_matrix random_matrix(int rows, int cols, vl_dtype dtype, float **wide)
     for (size_t i = 0; i < n; i++) (*wide)[i] = (float)round_bf16((*wide)[i]);
     free(dtype == VL_F32 ? (void *)h : (void *)f);
     vl_err err = {0};
-    vl_matrix w = {"test", data, dtype, rows, cols, NULL};
+    vl_matrix w = {.name = "test", .data = data, .dtype = dtype, .rows = rows, .cols = cols};
     CHECK(gpu->ops->prepare(gpu, &w, VL_USE_LINEAR | VL_USE_GATHER, &err) == 0, "%s", err.msg);
     return w;
 }

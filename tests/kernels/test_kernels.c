@@ -585,7 +585,7 @@ static void check_gemm_q_meaning(vl_uk_gemm_q *fn, bool q4) {
                 const uint8_t *w = panel + k / 32 * (q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP);
                 const uint32_t *t = tile + k / 32 * CPU_QX_GROUP;
                 int step = k % 32 / 4, i = k % 4, byte = w[64 + ((q4 ? step / 2 : step) * VL_NR + col) * 4 + i];
-                int code = q4 ? CPU_Q4_CODES[step % 2 ? byte >> 4 : byte & 15] : byte - 128;
+                int code = q4 ? VL_Q4_CODES[step % 2 ? byte >> 4 : byte & 15] : byte - 128;
                 uint16_t bits;
                 float s;
                 memcpy(&bits, w + 2 * col, sizeof bits);

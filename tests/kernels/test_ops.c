@@ -46,7 +46,7 @@ static vl_matrix random_matrix(int rows, int cols, vl_dtype dtype, float **wide)
     vl_widen(*wide, dtype == VL_F32 ? (void *)f : (void *)h, dtype, n);
     const void *data = dtype == VL_F32 ? (void *)f : (void *)h;
     free(dtype == VL_F32 ? (void *)h : (void *)f);
-    return (vl_matrix){"test", data, dtype, rows, cols, NULL};
+    return (vl_matrix){.name = "test", .data = data, .dtype = dtype, .rows = rows, .cols = cols};
 }
 
 /* max |a - b| / max |b| */
