@@ -62,7 +62,7 @@ static void test_quantisers(void) {
     enum { GROUPS = 2000 };
     float *w = normals(GROUPS * VL_QGROUP);
     double e8 = lost(w, GROUPS, false), e4 = lost(w, GROUPS, true);
-    CHECK(e8 > 0.003 && e8 < 0.0055, "int8 loses %.4f of Gaussian weights", e8);
+    CHECK(e8 > 0.003 && e8 < 0.0058, "int8 loses %.4f of Gaussian weights", e8);
     CHECK(e4 > 0.06 && e4 < 0.0750, "int4 loses %.4f of Gaussian weights", e4);
     printf("  rel-RMS of Gaussian weights: int8 %.4f, int4 %.4f\n", e8, e4);
     uint8_t codes[VL_QGROUP];
@@ -81,7 +81,7 @@ static void test_quantisers(void) {
         for (int k = 0; k < VL_QGROUP; k++) w[k] = k == 3 ? 5 : 0; /* one weight is its scale's own */
         fn(codes, &scale, w, 1);
         double v = (double)vl_bf16_to_f32(scale) * code_value(codes, 3, int4);
-        CHECK(fabs(v - 5) < 0.021, "a lone weight of 5 becomes %g", v);
+        CHECK(fabs(v - 5) < (int4 ? 0.05 : 0.021), "a lone weight of 5 becomes %g", v);
     }
     free(w);
 }
