@@ -87,6 +87,14 @@ void cli_print_json(json_t *j);
  * with zeros. 0 or the exit code after the message. */
 int cli_random_checkpoint(const char *like, int64_t seed, bool zeros, const char *dir);
 
+/* Writes dir/name and drops j; copies from/name to dir if it is there. 0 or the exit code. */
+int cli_write_json(const char *dir, const char *name, json_t *j);
+int cli_copy_file(const char *from, const char *name, const char *dir);
+/* Mean KLD, top-1 agreement and answers of two open models on the bundled pictures (quantize_report.c). */
+int cli_quality_report(vl_model *exact, vl_model *other, bool json);
+/* The bundled question i of m's folder: -1: there is none such, else 1: answered as expected, 0: not. */
+int cli_demo_answer(vl_model *m, size_t i);
+
 /* ---- answering (answer.c) ---------------------------------------------------------------------- */
 typedef struct cli_sampling {
     int64_t n, top_k, seed;           /* INT64_MIN: not given                               */
@@ -158,5 +166,6 @@ int cmd_load(int argc, char **argv);
 int cmd_kernels(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_make_random(int argc, char **argv);
+int cmd_quantize(int argc, char **argv);
 
 #endif

@@ -55,13 +55,13 @@ static bool agree(const char *ours, const char *expected) {
 }
 
 /* 1: as expected, 0: not, -1: failed (reported) */
-static int ask(vl_model *m, const char *dir, const json_t *entry) {
+static int ask(vl_model *m, const char *dir, const json_t *entry, bool print) {
     const char *image, *question, *answer;
     char path[4200], *messages = NULL;
     vl_err err = {0};
     vl_picture *picture = NULL;
     vl_prompt *prompt = NULL;
-    cli_answer a = {.progress = true};
+    cli_answer a = {.progress = print};
     vl_sampling s = vl_sampling_greedy(256);
     int result = -1;
     if (vl_json_str(entry, "questions.json", "image", "", &image, &err) ||
@@ -77,15 +77,25 @@ static int ask(vl_model *m, const char *dir, const json_t *entry) {
         cli_fail(&err);
     } else if (cli_answer_one(m, prompt, &s, &a) == 0) {
         result = agree(a.text, answer);
-        printf("%s\n  Q: %s\n  A: %s", image, question, a.text);
-        if (strcmp(a.text, answer)) printf("\n     %s: %s", result ? "in the picture" : "expected", answer);
-        printf("\n     (%.2f s)\n", a.timings.total_s);
+        if (print) printf("%s\n  Q: %s\n  A: %s", image, question, a.text);
+        if (print && strcmp(a.text, answer)) printf("\n     %s: %s", result ? "in the picture" : "expected", answer);
+        if (print) printf("\n     (%.2f s)\n", a.timings.total_s);
         fflush(stdout);
     }
     cli_answer_clear(&a);
     vl_prompt_free(prompt);
     vl_picture_free(picture);
     free(messages);
+    return result;
+}
+
+int cli_demo_answer(vl_model *m, size_t i) {
+    const char *dir = vl_model_get_info(m)->dir;
+    char path[4200];
+    snprintf(path, sizeof path, "%s/pictures/questions.json", dir);
+    json_t *list = vl_file_exists(path) ? vl_json_load(path, 1 << 20, NULL) : NULL;
+    int result = i < json_array_size(list) ? ask(m, dir, json_array_get(list, i), false) : -1;
+    json_decref(list);
     return result;
 }
 
@@ -106,7 +116,7 @@ int cmd_demo(int argc, char **argv) {
     if (!list) rc = cli_fail(&err);
     int right = 0, asked = 0;
     for (; !rc && asked < (int)json_array_size(list); asked++) {
-        int result = ask(m, dir, json_array_get(list, (size_t)asked));
+        int result = ask(m, dir, json_array_get(list, (size_t)asked), true);
         if (result < 0) rc = CLI_BAD;
         else right += result;
     }

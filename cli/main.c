@@ -27,6 +27,7 @@ static const command commands[] = {
     {"gpu-report", cmd_gpu_report, "the GPU kernels on gpusim: counters and predicted times, no GPU needed"},
     {"kernels", cmd_kernels, "which kernel each slot runs, and why"},
     {"info", cmd_info, "what a checkpoint holds"},
+    {"quantize", cmd_quantize, "write an int8 or int4 checkpoint, and what it loses"},
     {"make-random", cmd_make_random, "a checkpoint of any shape with random weights"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -97,7 +97,7 @@ static json_t *tokenizer_of(int base) {
 
 /* ---- the small files ------------------------------------------------------------------------------ */
 
-static int write_json(const char *dir, const char *name, json_t *j) {
+int cli_write_json(const char *dir, const char *name, json_t *j) {
     char path[4200];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     int rc = j ? json_dump_file(j, path, JSON_INDENT(2)) : -1;
@@ -107,7 +107,7 @@ static int write_json(const char *dir, const char *name, json_t *j) {
 }
 
 /* Copies from/name if it is there. */
-static int copy_file(const char *from, const char *name, const char *dir) {
+int cli_copy_file(const char *from, const char *name, const char *dir) {
     char path[4200], *data = NULL;
     size_t len = 0;
     vl_err err = {0};
@@ -135,26 +135,26 @@ static int write_companions(const char *dir, const char *beside, const vl_config
         snprintf(path, sizeof path, "%s/tokenizer.json", beside);
         if (vl_file_exists(path)) {
             for (size_t i = 0; !rc && i < sizeof names / sizeof *names; i++)
-                rc = copy_file(beside, names[i], dir);
+                rc = cli_copy_file(beside, names[i], dir);
             return rc;
         }
     }
     if (base < 256 || base + N_SPECIALS > c->text.V || c->vision_start != base + VISION_START)
         return cli_usage("the token ids of this config do not leave room for Qwen's special tokens; "
                          "put its tokenizer.json beside it");
-    rc = write_json(dir, "tokenizer.json", tokenizer_of(base));
+    rc = cli_write_json(dir, "tokenizer.json", tokenizer_of(base));
     if (!rc)
-        rc = write_json(dir, "preprocessor_config.json",
+        rc = cli_write_json(dir, "preprocessor_config.json",
                         json_pack("{s:{s:i,s:i},s:i,s:i,s:i,s:[f,f,f],s:[f,f,f]}", "size",
                                   "shortest_edge", 65536, "longest_edge", 16777216, "patch_size",
                                   c->vision.patch, "temporal_patch_size", c->vision.temporal,
                                   "merge_size", c->vision.merge, "image_mean", 0.5, 0.5, 0.5,
                                   "image_std", 0.5, 0.5, 0.5));
     if (!rc)
-        rc = write_json(dir, "generation_config.json",
+        rc = cli_write_json(dir, "generation_config.json",
                         json_pack("{s:i,s:i,s:[i,i],s:b}", "bos_token_id", base, "pad_token_id",
                                   base, "eos_token_id", base + 2, base, "do_sample", 0));
-    if (!rc && vl_demo_dir()) rc = copy_file(vl_demo_dir(), "chat_template.jinja", dir);
+    if (!rc && vl_demo_dir()) rc = cli_copy_file(vl_demo_dir(), "chat_template.jinja", dir);
     return rc;
 }
 
@@ -245,7 +245,7 @@ static int write_tensors(const char *dir, tensor_list *l) {
             json_object_set_new(map, l->v[i].name, json_string(file));
     }
     if (!rc && shards > 1)
-        rc = write_json(dir, "model.safetensors.index.json",
+        rc = cli_write_json(dir, "model.safetensors.index.json",
                         json_pack("{s:{s:I},s:O}", "metadata", "total_size", (json_int_t)total,
                                   "weight_map", map));
     json_decref(map);
@@ -259,7 +259,7 @@ static int write_config(const char *like, const char *dir, char **beside) {
     vl_err err = {0};
     for (size_t i = 0; i < sizeof random_shapes / sizeof *random_shapes; i++)
         if (strcmp(like, random_shapes[i].name) == 0)
-            return write_json(dir, "config.json", config_of(&random_shapes[i]));
+            return cli_write_json(dir, "config.json", config_of(&random_shapes[i]));
     bool demo = strcmp(like, "demo") == 0;
     if (demo && !vl_demo_dir()) {
         fputs("vitreous: the demo model was not found; set VITREOUS_DEMO\n", stderr);
@@ -272,7 +272,7 @@ static int write_config(const char *like, const char *dir, char **beside) {
     char *slash = strrchr(path, '/');
     if (slash) *slash = '\0';
     *beside = strdup(slash ? path : ".");
-    return write_json(dir, "config.json", config);
+    return cli_write_json(dir, "config.json", config);
 }
 
 int cli_random_checkpoint(const char *like, int64_t seed, bool zeros, const char *dir) {

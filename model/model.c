@@ -89,6 +89,7 @@ static int open_parts(vl_model *m, const vl_model_params *params, vl_err *err) {
         check_tokens(m, err) || vl_checkpoint_open(&m->checkpoint, m->dir, err))
         return -1;
     default_eos(m);
+    if (!bp.dtype) bp.dtype = vl_weights_mode(m->checkpoint);
     if (vl_backend_open(&inner, &bp, err)) return -1;
     if (vl_ops_tap_wrap(&m->tap, inner, err)) {
         inner->ops->close(inner);

@@ -156,12 +156,19 @@ static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, v
 }
 
 static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t cols, unsigned use,
-                       vl_backend *b, vl_err *err) {
+                       const vl_checkpoint *ckpt, vl_backend *b, vl_err *err) {
     *m = (vl_matrix){.name = t->name, .data = t->data, .dtype = t->dtype, .rows = (int)rows,
                      .cols = (int)cols};
+    if (vl_weights_quantised(t) && vl_weights_scales(m, ckpt, t, b->dtype, err)) return -1;
     /* a copy in memory (a misaligned tensor's) has no file to be read from again */
     bool mapped = vl_guard_covers(t->data, t->bytes);
     return b->ops->prepare(b, m, use | (mapped ? VL_USE_FILE_PAGES : 0u), err);
+}
+
+/* In the integer modes decoder layers may be narrow, vision blocks in 8 bits; all else is kept. */
+static unsigned narrow_use(const binding *r) {
+    if (r->kind != LINEAR) return 0;
+    return r->group == LAYER ? VL_USE_NARROW : r->group == BLOCK ? VL_USE_NARROW8 : 0;
 }
 
 /* One row of the table, for index i of its group. */
@@ -177,24 +184,29 @@ static int bind_one(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt
     const vl_tensor *t = vl_checkpoint_find(ckpt, name);
     if (!t) return vl_fail(err, VL_E_MODEL, "tensor %s is missing from the checkpoint", name);
     int64_t rows = sym_value(c, r->rows), cols = sym_value(c, r->cols);
-    if (check_tensor(t, rows, cols, err)) return -1;
+    bool codes = r->kind == LINEAR && vl_weights_quantised(t);
+    if (!codes && check_tensor(t, rows, cols, err)) return -1;
     w->parameters += (uint64_t)rows * (uint64_t)cols;
     w->bytes += t->bytes;
-    if (r->group == LAYER || r->kind == HEAD || (r->kind == EMBED && c->tied)) w->decode_bytes += t->bytes;
+    bool decodes = r->group == LAYER || r->kind == HEAD || (r->kind == EMBED && c->tied);
     uint8_t *field = (uint8_t *)group_base(w, r->group, i) + r->field;
-    unsigned narrow = r->group == LAYER ? VL_USE_NARROW : r->group == BLOCK ? VL_USE_NARROW8 : 0;
-    switch (r->kind) {
-    case VEC:
-    case BIAS: return bind_vector(w, t, (const float **)(void *)field, b, err);
-    case GATHER: return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_GATHER, b, err);
-    case EMBED:
-        return bind_matrix((vl_matrix *)(void *)field, t, rows, cols,
-                           VL_USE_GATHER | (c->tied ? VL_USE_LINEAR | VL_USE_HEAD : 0u), b, err);
-    case HEAD:
-        return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_LINEAR | VL_USE_HEAD, b, err);
-    default:
-        return bind_matrix((vl_matrix *)(void *)field, t, rows, cols, VL_USE_LINEAR | narrow, b, err);
+    if (r->kind == VEC || r->kind == BIAS) {
+        if (decodes) w->decode_bytes += t->bytes;
+        return bind_vector(w, t, (const float **)(void *)field, b, err);
     }
+    unsigned use = r->kind == GATHER ? VL_USE_GATHER : VL_USE_LINEAR | narrow_use(r);
+    if (r->kind == EMBED) use = VL_USE_GATHER | (c->tied ? VL_USE_LINEAR | VL_USE_HEAD : 0u);
+    if (r->kind == HEAD) use |= VL_USE_HEAD;
+    vl_matrix *m = (vl_matrix *)(void *)field;
+    if (bind_matrix(m, t, rows, cols, use, ckpt, b, err)) return -1;
+    if (decodes) w->decode_bytes += vl_matrix_bytes(m);
+    return 0;
+}
+
+/* s holds the scales of t. */
+static bool scales_of(const vl_tensor *s, const vl_tensor *t) {
+    size_t n = strlen(t->name);
+    return !strncmp(s->name, t->name, n) && (!strcmp(s->name + n, "_scale") || !strcmp(s->name + n, "_scale_inv"));
 }
 
 /* Tensors nothing asked for: counted and the first one named, for the model's warning. */
@@ -213,7 +225,8 @@ static int count_unused(vl_weights *w, const vl_config *c, const vl_checkpoint *
     for (size_t k = 0; k < total && n < total; k++) {
         const vl_tensor *t = vl_checkpoint_at(ckpt, k);
         bool found = strstr(t->name, "rotary_emb.inv_freq") != NULL; /* a derived buffer */
-        for (size_t j = 0; j < n && !found; j++) found = seen[j] == t;
+        for (size_t j = 0; j < n && !found; j++)
+            found = seen[j] == t || (vl_weights_quantised(seen[j]) && scales_of(t, seen[j]));
         if (!found && !w->unused++) snprintf(w->unused_name, sizeof w->unused_name, "%s", t->name);
     }
     free(seen);
@@ -255,6 +268,20 @@ int vl_weights_each(const vl_config *c, vl_weight_fn fn, void *user) {
             int rc = fn(user, name, sym_value(c, x->rows), sym_value(c, x->cols));
             if (rc) return rc;
         }
+    }
+    return 0;
+}
+
+unsigned vl_weights_narrow(const char *name) {
+    for (int r = 0; r < ROWS; r++) {
+        const char *p = TABLE[r].name, *q = name;
+        for (; *p && *q; p++, q++) {
+            if (p[0] == '%' && *q >= '0' && *q <= '9') {
+                while (q[1] >= '0' && q[1] <= '9') q++;
+                p++;
+            } else if (*p != *q) break;
+        }
+        if (!*p && !*q) return narrow_use(&TABLE[r]);
     }
     return 0;
 }

@@ -56,6 +56,14 @@ void vl_weights_free(vl_weights *w, vl_backend *b);
  * Stops when fn returns non-zero, and returns that. */
 typedef int (*vl_weight_fn)(void *user, const char *name, int64_t rows, int64_t cols);
 int vl_weights_each(const vl_config *c, vl_weight_fn fn, void *user);
+/* What the matrix `name` of a checkpoint is used for: VL_USE_NARROW or VL_USE_NARROW8 where the integer
+ * modes may make it narrow, else 0. */
+unsigned vl_weights_narrow(const char *name);
+/* Quantised checkpoints (weights_scales.c). mode: "int8", "int4" or NULL: none, or FP8, which any mode reads. */
+bool vl_weights_quantised(const vl_tensor *t);
+const char *vl_weights_mode(const vl_checkpoint *ckpt);
+/* Checks t, finds the scales of m and checks them. mode: what the backend computes in. */
+int vl_weights_scales(vl_matrix *m, const vl_checkpoint *ckpt, const vl_tensor *t, const char *mode, vl_err *err);
 /* The table itself as Markdown, for weights.md. */
 void vl_weights_print(FILE *out);
 

@@ -17,13 +17,15 @@
 #include <stdlib.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/quantise.h"
 
 enum {
     ROW_BLOCK = 240,               /* rows of x packed at a time: 20 tiles of 12            */
     GROUP = 8                      /* panels that share a k block of x while it is in L2     */
 };
 
-static bool is_bf16(const vl_matrix *w) { return w->dtype == VL_BF16; }
+/* FP8 weights times their block scales are rounded to bf16, as HF does when it dequantises them. */
+static bool is_bf16(const vl_matrix *w) { return w->dtype == VL_BF16 || w->dtype == VL_F8_E4M3; }
 static int panel_count(const vl_matrix *w) { return (w->rows + VL_NR - 1) / VL_NR; }
 
 /* ---- packing (pack.c says when) ------------------------------------------------------------------ */
@@ -36,12 +38,27 @@ static void pack_f32_panel(float *panel, const vl_matrix *w, int row0, int rows)
             vl_widen(&panel[k * VL_NR + (size_t)r], src + ((size_t)r * K + k) * each, w->dtype, 1);
 }
 
+static void pack_f8_panel(const cpu_backend *b, uint32_t *panel, const vl_matrix *w, int row0, int rows) {
+    enum { SPAN = 256 };
+    uint16_t bits[VL_NR * SPAN];
+    float values[SPAN];
+    for (int k = 0; k < w->cols; k += SPAN) {
+        int n = w->cols - k < SPAN ? w->cols - k : SPAN;
+        for (int r = 0; r < rows; r++) {
+            vl_matrix_span(values, w, row0 + r, k, n);
+            for (int i = 0; i < n; i++) bits[r * SPAN + i] = vl_f32_to_bf16(values[i]);
+        }
+        b->k.pack_bf16(panel + (size_t)k / 2 * VL_NR, bits, SPAN, rows, n);
+    }
+}
+
 static void pack_panels(const cpu_backend *b, const cpu_weight *p, int first, int n) {
     const vl_matrix *w = &p->src;
     for (int i = first; i < first + n; i++) {
         int row0 = i * VL_NR, rows = w->rows - row0 < VL_NR ? w->rows - row0 : VL_NR;
         void *panel = (uint8_t *)p->panels + (size_t)i * p->panel_bytes;
-        if (is_bf16(w))
+        if (w->dtype == VL_F8_E4M3) pack_f8_panel(b, panel, w, row0, rows);
+        else if (is_bf16(w))
             b->k.pack_bf16(panel, (const uint16_t *)w->data + (size_t)row0 * (size_t)w->cols,
                            (size_t)w->cols, rows, w->cols);
         else pack_f32_panel(panel, w, row0, rows);
@@ -52,7 +69,8 @@ int cpu_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     cpu_backend *b = cpu_of(base);
     vl_assert(w->rows > 0 && w->cols > 0, "%s [%d, %d]", w->name, w->rows, w->cols);
     if (cpu_narrow_wants(b, w, use)) return cpu_narrow_prepare(b, w, use, err);
-    if (w->dtype != VL_BF16 && w->dtype != VL_F16 && w->dtype != VL_F32)
+    bool f8 = w->dtype == VL_F8_E4M3 && w->scale && !(use & VL_USE_GATHER);
+    if (!f8 && w->dtype != VL_BF16 && w->dtype != VL_F16 && w->dtype != VL_F32)
         return vl_fail(err, VL_E_UNSUPPORTED, "tensor %s is %s; the CPU backend takes BF16, F16, F32",
                        w->name, vl_dtype_name(w->dtype));
     if (!(use & VL_USE_LINEAR)) return 0; /* gathers read the source rows */
