@@ -4,6 +4,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 vitreous=${VITREOUS:-build/release/vitreous}
+python=${PYTHON:-python3}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 pass=0 fail=0
@@ -18,14 +19,14 @@ check() { # what, command...
 refused() { # what, words of the message, arguments of run
     local what=$1 words=$2
     shift 2
-    "$vitreous" run --backend cpu -p hi -n 1 "$@" >"$out/log" 2>&1
+    "$vitreous" run --backend cpu -p hi -n 1 "$@" >"$out/said" 2>&1
     local rc=$?
-    check "$what (exit $rc): $(cat "$out/log")" test $rc -ge 2 -a $rc -le 3
-    check "$what" grep -q "$words" "$out/log"
+    check "$what: exit $rc: $(cat "$out/said")" test $rc -ge 2 -a $rc -le 3
+    check "$what: $(cat "$out/said")" grep -q -e "$words" "$out/said"
 }
 hash_of() { # arguments of run -> hash of the last logits and the text
     "$vitreous" run --backend cpu --json --image models/demo/pictures/01-shapes.png -p "What is in this picture?" \
-        -n 24 "$@" 2>/dev/null | python3 -c 'import json, sys; d = json.load(sys.stdin); print(d["logits_hash"], d["text"])'
+        -n 24 "$@" 2>/dev/null | "$python" -c 'import json, sys; d = json.load(sys.stdin); print(d["logits_hash"], d["text"])'
 }
 
 for d in int8 int4; do
@@ -36,7 +37,7 @@ for d in int8 int4; do
     check "$d: a second time refused" sh -c "! $vitreous quantize --dtype $d $out/$d"
     check "$d: info" "$vitreous" info -m "$out/$d"
     "$vitreous" quantize --dtype $d --report --json 2>/dev/null >"$out/$d.json"
-    check "$d: quality bars" python3 - "$out/$d.json" "$d" <<'P'
+    check "$d: quality bars" "$python" - "$out/$d.json" "$d" <<'P'
 import json, sys
 r, d = json.load(open(sys.argv[1])), sys.argv[2]
 print(r)
@@ -51,7 +52,7 @@ check "no dtype" sh -c "! $vitreous quantize $out/none"
 check "a quantised source" sh -c "! $vitreous quantize -m $out/int8 --dtype int4 $out/twice"
 
 # Damaged copies, and an FP8 checkpoint beside the bf16 one it stands for.
-check "damaged checkpoints" python3 - "$out" <<'P'
+check "damaged checkpoints" "$python" - "$out" <<'P'
 import json, os, shutil, struct, sys
 import numpy as np
 out = sys.argv[1]
