@@ -37,6 +37,7 @@ int bench_open(bench *b, int64_t threads) {
     if (rc) return rc;
     const vl_model_info *info = vl_model_get_info(b->m);
     if (vl_config_load(&config, info->dir, &err)) return cli_fail(&err);
+    b->config = config;
     b->shape = shape_of_config(&config, info->name);
     b->mode = mode_find(info->dtype);
     if (!b->mode) return cli_usage("bench knows no mode \"%s\"", info->dtype);
@@ -44,30 +45,6 @@ int bench_open(bench *b, int64_t threads) {
 }
 
 /* ---- inputs ---------------------------------------------------------------------------------- */
-
-/* Seeded noise as a PNM file in memory. */
-static int noise(const bench *b, const bench_case *c, vl_picture **out, vl_err *err) {
-    size_t n = (size_t)c->width * (size_t)c->height * 3, head;
-    char *pnm = malloc(n + 32);
-    if (!pnm)
-        return vl_fail(err, VL_E_NOMEM, "no memory for a %d x %d picture", c->width, c->height);
-    head = (size_t)snprintf(pnm, 32, "P6 %d %d 255\n", c->width, c->height);
-    uint32_t x = 1;
-    for (size_t i = 0; i < n; i++) {
-        x = x * 1664525u + 1013904223u;
-        pnm[head + i] = (char)(x >> 24);
-    }
-    int rc = vl_picture_load(out, b->m, pnm, head + n, "noise", &b->picture, err);
-    free(pnm);
-    return rc;
-}
-
-static int load_picture(const bench *b, const bench_case *c, vl_picture **out, vl_err *err) {
-    *out = NULL;
-    if (!c->width) return 0;
-    if (b->image) return vl_picture_load_file(out, b->m, b->image, &b->picture, err);
-    return noise(b, c, out, err);
-}
 
 static int prompt_with(const bench *b, size_t letters, vl_picture *picture, vl_prompt **out,
                        vl_err *err) {
@@ -107,7 +84,7 @@ static int make_prompt(const bench *b, const bench_case *c, vl_picture *picture,
 int bench_inputs(const bench *b, const bench_case *c, vl_picture **picture, vl_prompt **prompt,
                  vl_err *err) {
     *prompt = NULL;
-    return load_picture(b, c, picture, err) || make_prompt(b, c, *picture, prompt, err) ? -1 : 0;
+    return bench_load_picture(b, c, picture, err) || make_prompt(b, c, *picture, prompt, err) ? -1 : 0;
 }
 
 /* ---- one request ----------------------------------------------------------------------------- */
@@ -160,7 +137,11 @@ static int round_of(bench *b, const bench_case *c, vl_session *s, bool keep, vl_
         vl_prompt_ids(prompt, &rows);
         r->rows = (double)rows;
         r->patches = i ? (double)i->grid_h * i->grid_w * i->grid_t : 0;
+        if (i) bench_add(&r->decode_image, i->decode_s);
+        if (i) bench_add(&r->resize, i->resize_s);
         if (i) bench_add(&r->preprocess, pre);
+        if (i) memcpy(r->digest, i->digest, sizeof r->digest);
+        r->image_tokens = vl_prompt_image_tokens(prompt);
         if (i) bench_add(&r->encode, w.timings.encode_s);
         bench_add(&r->prefill, w.timings.prefill_s);
         if (b->speculate && w.timings.decoded_tokens) /* tokens come in bunches: one mean a round */
@@ -192,8 +173,10 @@ int bench_run_case(bench *b, const bench_case *c, const vl_session_params *param
     vl_session_params p = params ? *params : (vl_session_params){0};
     vl_session *s = NULL;
     vl_err err = {0};
-    bench_case brief = *c;
+    bench_case brief = *c; /* a large picture warms up nothing that a small one does not */
     brief.tokens = 2;
+    if (c->width > 448 || c->height > 448) brief.width = brief.height = 448;
+    if (c->text_tokens > 230) brief.text_tokens = 230;
     memset(&b->last, 0, sizeof b->last);
     if (!p.kv_tokens) p.kv_tokens = kv_tokens(b, c);
     p.speculate = (int)b->speculate;

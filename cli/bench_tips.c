@@ -25,41 +25,14 @@ static bench_case decode_case(const bench_case *base) {
     return c;
 }
 
-/* The samples of a row that this run already has; false: there is none. */
-static bool find_row(const bench *b, const char *stage, const char *name, bench_samples *out) {
-    size_t i, k;
-    json_t *o, *v;
-    out->n = 0;
-    json_array_foreach(b->stages, i,
-                       o) if (!strcmp(json_string_value(json_object_get(o, "stage")), stage) &&
-                              !strcmp(json_string_value(json_object_get(o, "case")), name))
-        json_array_foreach(json_object_get(o, "samples"), k, v)
-            bench_add(out, json_number_value(v));
-    return out->n > 0;
-}
-
-static int smaller_picture(bench *b, const bench_case *base) {
-    static bench_samples a, small;
-    bench_case large = *base;
-    large.width *= 2, large.height *= 2;
-    large.rounds = 1;
-    if (!base->width || !find_row(b, "first token", base->name, &small)) return 0; /* text only */
-    snprintf(large.name, sizeof large.name, "%dx%d", large.width, large.height);
-    if (!find_row(b, "first token", large.name, &a)) {
-        int rc = bench_run_case(b, &large, NULL);
-        if (rc) return rc;
-        bench_add_case(b, &large, "");
-        a = b->last.first_token;
-    }
-    bench_add_tip(b, "smaller picture", "first token", large.name, &a, base->name, &small);
-    return 0;
-}
-
 static int fewer_threads(bench *b, const bench_case *base) {
     bench_case c = decode_case(base);
     char all[24];
     int n = vl_model_get_info(b->m)->threads, rc = n > 1 ? bench_open(b, 1) : 0;
-    if (n == 1) return 0; /* nothing to compare */
+    if (n == 1) {
+        bench_no_tip(b->tips, "all threads", "one core: nothing to compare");
+        return 0;
+    }
     c.rounds = 3;
     snprintf(all, sizeof all, "%d threads", n);
     if (!rc) rc = bench_run_case(b, &c, NULL);
@@ -69,8 +42,8 @@ static int fewer_threads(bench *b, const bench_case *base) {
     rc = bench_open(b, 0);
     if (!rc) rc = bench_run_case(b, &c, NULL);
     if (!rc) {
-        bench_add_tip(b, "all threads", "decode step", "1 thread", &a->step, all, &b->last.step);
-        bench_add_tip(b, "all threads", "prefill", "1 thread", &a->prefill, all, &b->last.prefill);
+        bench_add_tip(b->tips, "all threads", "decode step", "1 thread", &a->step, all, &b->last.step);
+        bench_add_tip(b->tips, "all threads", "prefill", "1 thread", &a->prefill, all, &b->last.prefill);
     }
     free(a);
     return rc;
@@ -84,7 +57,7 @@ static int pinned(bench *b, const bench_case *base) {
     if (!rc) rc = bench_run_case(b, &c, NULL);
     host_pin_threads(false);
     if (!rc)
-        bench_add_tip(b, "pinned threads", "decode step", "free", &a->step, "pinned",
+        bench_add_tip(b->tips, "pinned threads", "decode step", "free", &a->step, "pinned",
                       &b->last.step);
     free(a);
     return rc;
@@ -101,14 +74,63 @@ static int huge_pages(bench *b, const bench_case *base) {
     if (!rc) rc = bench_open(b, 0);
     if (!rc) rc = bench_run_case(b, &c, NULL);
     if (!rc)
-        bench_add_tip(b, "transparent huge pages", "decode step", "4 KiB pages", &a->step,
+        bench_add_tip(b->tips, "transparent huge pages", "decode step", "4 KiB pages", &a->step,
                       "huge pages", &b->last.step);
+    free(a);
+    return rc;
+}
+
+/* A number of /proc/meminfo, in its own unit; -1: not there. */
+static long meminfo(const char *key) {
+    char line[128];
+    long v = -1;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && v < 0 && fgets(line, sizeof line, f))
+        if (!strncmp(line, key, strlen(key))) v = atol(line + strlen(key));
+    if (f) fclose(f);
+    return v;
+}
+
+static bool set_pool(long pages) {
+    FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
+    bool ok = f && fprintf(f, "%ld\n", pages) > 0;
+    if (f && fclose(f)) ok = false;
+    return ok;
+}
+
+/* Weights in the hugetlb pool (VL_PAGES=hugetlb), which root may enlarge for the while. */
+static int hugetlb(bench *b, const bench_case *base) {
+    bench_case c = decode_case(base);
+    long had = meminfo("HugePages_Total:"), page_kb = meminfo("Hugepagesize:");
+    double bytes = (double)vl_model_get_info(b->m)->weight_bytes;
+    long want = page_kb > 0 ? (long)(1.3 * bytes / 1024 / (double)page_kb) + 64 : 0;
+    int rc = bench_run_case(b, &c, NULL);
+    bench_result *a = keep(b);
+    vl_model_free(b->m); /* makes room for the pool */
+    b->m = NULL;
+    bool set = had >= 0 && set_pool(had + want);
+    if (!set || meminfo("HugePages_Free:") < want) {
+        bench_no_tip(b->tips, "hugetlb pages",
+                     "not possible here: /proc/sys/vm/nr_hugepages cannot be raised far enough");
+        if (!rc) rc = bench_open(b, 0);
+    } else {
+        setenv("VL_PAGES", "hugetlb", 1);
+        if (!rc) rc = bench_open(b, 0);
+        if (!rc) rc = bench_run_case(b, &c, NULL);
+        unsetenv("VL_PAGES");
+        if (!rc)
+            bench_add_tip(b->tips, "hugetlb pages", "decode step", "as the kernel chooses",
+                          &a->step, "hugetlb", &b->last.step);
+        if (!rc) rc = bench_open(b, 0); /* gives the pages back */
+    }
+    if (set) set_pool(had);
     free(a);
     return rc;
 }
 
 /* Opening and the first token of a text question: file from disk, then from the page cache. */
 static int page_cache(bench *b, const bench_case *base) {
+    enum { TIMES = 3 };
     static bench_samples open[2], first[2];
     static const char *const names[] = {"open, cold file", "open, page cache"};
     bench_case c = decode_case(base);
@@ -119,23 +141,27 @@ static int page_cache(bench *b, const bench_case *base) {
     snprintf(dir, sizeof dir, "%s", vl_model_get_info(b->m)->dir);
     memset(open, 0, sizeof open);
     memset(first, 0, sizeof first);
-    for (int warm = 0; !rc && warm < 2; warm++) {
-        double bytes = (double)vl_model_get_info(b->m)->weight_bytes;
+    for (int i = 0; !rc && i < 2 * TIMES; i++) {
+        int warm = i % 2;
         vl_model_free(b->m);
         b->m = NULL;
         if (!warm && !host_drop_cache(dir))
             fprintf(stderr, "the page cache could not be dropped\n");
-        double start = vl_now();
+        double start = vl_now(), opened;
         rc = bench_open(b, 0);
-        bench_add(&open[warm], vl_now() - start);
+        opened = vl_now() - start;
         if (!rc) rc = bench_run_case(b, &c, NULL);
-        if (!rc) bench_add(&first[warm], open[warm].v[0] + b->last.first_token.v[0]);
-        if (!rc) bench_add_row(b, "open", names[warm], bytes, 1, 0, 0, &open[warm]);
+        if (rc) break;
+        bench_add(&open[warm], opened);
+        bench_add(&first[warm], opened + b->last.first_token.v[0]);
     }
     if (rc) return rc;
-    bench_add_tip(b, "file in the page cache", "open", "cold", &open[0], "warm", &open[1]);
-    bench_add_tip(b, "file in the page cache", "open to first token of a text question", "cold",
-                  &first[0], "warm", &first[1]);
+    for (int warm = 0; warm < 2; warm++)
+        bench_add_row(b, "open", names[warm], (double)vl_model_get_info(b->m)->weight_bytes, 1, 0,
+                      0, &open[warm]);
+    bench_add_tip(b->tips, "file in the page cache", "open", "cold", &open[0], "warm", &open[1]);
+    bench_add_tip(b->tips, "file in the page cache", "open to first token of a text question",
+                  "cold", &first[0], "warm", &first[1]);
     return 0;
 }
 
@@ -152,42 +178,57 @@ static int cached(bench *b, const bench_case *base) {
     if (rc) return rc;
     for (size_t i = 0; i < b->last.first_token.n; i++)
         bench_add(i ? &hit : &miss, b->last.first_token.v[i]);
-    bench_add_tip(b, "result of the picture and prompt cached", "first token", "first time", &miss,
+    bench_add_tip(b->tips, "result of the picture and prompt cached", "first token", "first time", &miss,
                   "again", &hit);
     return 0;
 }
 
+/* 100 steps or more a side, so that P99 can be said; per token over all answers, and per step. */
 static int batches(bench *b, const bench_case *base) {
     static const int sizes[] = {1, 2, 4, 8};
     bench_case c = decode_case(base);
     bench_result *alone = NULL;
     int rc = 0;
-    if (c.tokens > 16) c.tokens = 16;
+    c.text_tokens = base->text_tokens;
     for (int i = 0; !rc && i < 4; i++) {
         int n = sizes[i];
-        char name[24], label[48];
-        bench_samples each = {0};
+        char label[48];
+        static bench_samples each;
         rc = bench_run_batch(b, &c, n);
         if (rc) break;
-        stage_work g = work_decode(&b->shape, b->last.rows, n);
-        snprintf(name, sizeof name, "batch %d", n);
-        bench_add_row(b, "decode", name, b->last.rows, n, work_flop(&g),
-                      decoder_bytes(&b->shape, b->mode) + g.kv * b->mode->kv_bytes, &b->last.step);
-        if (n == 1) alone = keep(b);
+        bench_add_batch(b, n);
+        if (n == 1) {
+            alone = keep(b);
+            continue;
+        }
+        each.n = 0;
         for (size_t k = 0; k < b->last.step.n; k++) bench_add(&each, b->last.step.v[k] / n);
         snprintf(label, sizeof label, "%d answers together", n);
-        if (n > 1)
-            bench_add_tip(b, "batching", "seconds per token over all answers", "1 answer",
-                          &alone->step, label, &each);
+        bench_add_tip(b->tips, "batching", "seconds per token over all answers", "1 answer",
+                      &alone->step, label, &each);
+        bench_add_tip(b->tips, "batching", "wait for one's next token", "1 answer", &alone->step,
+                      label, &b->last.step);
     }
     free(alone);
     return rc;
 }
 
-int bench_run_tips(bench *b, const bench_case *base) {
-    static int (*const all[])(bench *, const bench_case *) = {
-        smaller_picture, cached, batches, pinned, fewer_threads, huge_pages, page_cache};
+int bench_run_tips(bench *b, const bench_case *base, const cli_list *names) {
+    static const struct { const char *name; int (*run)(bench *, const bench_case *); } all[] = {
+        {"cache", cached},       {"batch", batches}, {"pin", pinned},      {"threads", fewer_threads},
+        {"thp", huge_pages},     {"hugetlb", hugetlb}, {"disk", page_cache}, {"fused", bench_fused}};
     int rc = 0;
-    for (size_t i = 0; !rc && i < sizeof all / sizeof *all; i++) rc = all[i](b, base);
+    for (int k = 0; k < names->n; k++) {
+        bool known = !strcmp(names->v[k], "all");
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            known = known || !strcmp(names->v[k], all[i].name);
+        if (!known) return cli_usage("--tip: all, %s, not \"%s\"", BENCH_TIPS, names->v[k]);
+    }
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        for (int k = 0; !rc && k < names->n; k++)
+            if (!strcmp(names->v[k], "all") || !strcmp(names->v[k], all[i].name)) {
+                rc = all[i].run(b, base);
+                break;
+            }
     return rc;
 }

@@ -121,7 +121,7 @@ static int report(const cost_run *r, doc *d, vl_err *err) {
     cost_section_roofline(r, d);
     cost_section_check(r, d);
     if (cost_section_sweeps(r, d, err)) return -1;
-    cost_section_bench(r, d);
+    if (cost_section_bench(r, d, err)) return -1;
     cost_section_sources(r, d);
     return 0;
 }
@@ -177,6 +177,7 @@ int cmd_cost(int argc, char **argv) {
         {"local-price", 0, CLI_NUM, &a.local_price, "P", "its price per hour, in --currency", 0,
          1e6},
         {"load-file", 0, CLI_LIST, &r->load_files, "FILE", "add a run saved by load --json", 0, 0},
+        {"further", 0, CLI_LIST, &r->further, "FILE", "with --measured: a bench of another model", 0, 0},
         {"rate", 0, CLI_NUM, &r->load, "R", "offered load, requests per second (1)", 1e-9, 1e9},
         {"slo", 0, CLI_NUM, &r->slo, "S", "longest allowed latency in seconds (0: any)", 0, 1e6},
         {"concurrency", 0, CLI_NUM, &r->concurrency, "N", "requests served together at most (8)", 1,
@@ -216,6 +217,7 @@ out:
     machines_free(&r->machines);
     free(a.only.v);
     free(r->load_files.v);
+    free(r->further.v);
     free(r);
     return rc;
 }

@@ -31,6 +31,7 @@ typedef struct cost_run {
     double concurrency, slo, load, utilisation, min_instances;
     bool planned;                    /* modes that are not built yet may be chosen        */
     cli_list load_files;             /* saved runs of `vitreous load`                     */
+    cli_list further;                /* saved benches of other models on this machine     */
 } cost_run;
 
 /* Price per hour in the report's currency, NAN where the machine has none under this plan. */
@@ -61,7 +62,7 @@ int cost_section_claims(const cost_run *r, doc *d, vl_err *err);
 void cost_section_roofline(const cost_run *r, doc *d);
 void cost_section_check(const cost_run *r, doc *d);
 int cost_section_sweeps(const cost_run *r, doc *d, vl_err *err);
-void cost_section_bench(const cost_run *r, doc *d);
+int cost_section_bench(const cost_run *r, doc *d, vl_err *err);
 void cost_section_sources(const cost_run *r, doc *d);
 
 #endif

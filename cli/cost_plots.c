@@ -144,8 +144,28 @@ int cost_section_sweeps(const cost_run *r, doc *d, vl_err *err) {
     return 0;
 }
 
-void cost_section_bench(const cost_run *r, doc *d) {
-    if (!r->measured.root) return;
+/* Predictions of other models go into the one table; what has none is a sweep. */
+int cost_section_bench(const cost_run *r, doc *d, vl_err *err) {
+    json_t *root = r->measured.root, *list = json_object_get(root, "predictor");
+    if (!root) return 0;
+    if (!list) json_object_set_new(root, "predictor", list = json_array());
+    for (int i = 0; i < r->further.n; i++) {
+        json_t *other = vl_json_load(r->further.v[i], 64 << 20, err);
+        if (!other) return -1;
+        const json_t *rows = json_object_get(other, "predictor");
+        const char *name = json_string_value(
+            json_object_get(json_object_get(other, "model"), "name"));
+        if (rows) {
+            json_array_extend(list, (json_t *)(uintptr_t)rows);
+        } else {
+            doc_heading(d, "Threads, kernels and modes");
+            doc_text(d, "Model %s; suffix: the highest tier of kernels allowed, and the threads.",
+                     name ? name : "unknown");
+            bench_show_stages(other, "grid", d);
+        }
+        json_decref(other);
+    }
     doc_heading(d, "This machine, measured");
-    bench_show(r->measured.root, d);
+    bench_show(root, d);
+    return 0;
 }

@@ -192,13 +192,15 @@ void cost_section_check(const cost_run *r, doc *d) {
     int held_out = 0;
     if (!s->root) return;
     doc_heading(d, "The predictor against measurement");
-    doc_text(
-        d,
-        "Efficiencies fitted on the rows marked \"fitted\": encode %.1f %%, attention %.1f %%, "
-        "prefill %.1f %% of the arithmetic peak, decode %.1f %% of the read rate. The other rows "
-        "were not used and test the predictor.",
-        100 * s->mc.e.encode.v, 100 * s->mc.e.attention.v, 100 * s->mc.e.prefill.v,
-        100 * s->mc.e.decode.v);
+    for (int k = 0; k < s->mc.n_modes; k++) {
+        const efficiency *e = efficiency_of(&s->mc, mode_find(s->mc.modes[k]));
+        doc_text(d, "%s: efficiencies fitted on the rows marked \"fitted\": encode %.1f %%, attention "
+                 "%.1f %%, prefill %.1f %% of the arithmetic peak, decode %.1f %% of the read rate.",
+                 s->mc.modes[k], 100 * e->encode.v, 100 * e->attention.v, 100 * e->prefill.v,
+                 100 * e->decode.v);
+    }
+    doc_text(d, "The other rows were not used and test the predictor. \"Stages predicted from single "
+             "operations\" below tests it without any fit, also on other model shapes.");
     doc_table(d, "check", "stage|mode|size|batch|measured s|predicted s|error %|use");
     for (int i = 0; i < s->n; i++) {
         const measured_stage *v = &s->v[i];
@@ -232,6 +234,21 @@ static void source_row(doc *d, const char *machine_id, const char *what, const f
     doc_cell(d, "%s", f->date);
 }
 
+static void efficiency_rows(doc *d, const char *id, const char *mode, const efficiency *e) {
+    const struct { const char *what; const figure *f; const char *unit; } rows[] = {
+        {"encode", &e->encode, ""},
+        {"attention", &e->attention, ""},
+        {"prefill", &e->prefill, ""},
+        {"decode", &e->decode, ""},
+        {"token overhead", &e->token_overhead_s, "s"},
+        {"preprocess", &e->preprocess_s_per_mp, "s per megapixel"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char what[48];
+        snprintf(what, sizeof what, "%s%s%s", rows[i].what, *mode ? ", " : "", mode);
+        source_row(d, id, what, rows[i].f, rows[i].unit);
+    }
+}
+
 void cost_section_sources(const cost_run *r, doc *d) {
     doc_heading(d, "Sources");
     doc_text(d,
@@ -246,11 +263,7 @@ void cost_section_sources(const cost_run *r, doc *d) {
         for (int k = 0; k < PEAKS; k++) source_row(d, m->id, peak_names[k], &m->peak[k], "GFLOP/s");
         for (int k = 0; k < PRICE_PLANS; k++)
             source_row(d, m->id, price_plan_names[k], &m->price[k], m->currency);
-        source_row(d, m->id, "encode", &m->e.encode, "");
-        source_row(d, m->id, "attention", &m->e.attention, "");
-        source_row(d, m->id, "prefill", &m->e.prefill, "");
-        source_row(d, m->id, "decode", &m->e.decode, "");
-        source_row(d, m->id, "token overhead", &m->e.token_overhead_s, "s");
-        source_row(d, m->id, "preprocess", &m->e.preprocess_s_per_mp, "s per megapixel");
+        for (int k = 0; k < (m->by_mode ? m->n_modes : 1); k++)
+            efficiency_rows(d, m->id, m->by_mode ? m->modes[k] : "", efficiency_of(m, mode_find(m->modes[k])));
     }
 }

@@ -59,6 +59,14 @@ static json_t *caches(void) {
     return json_string(*all ? all : "unknown");
 }
 
+/* PRETTY_NAME="..." of /etc/os-release */
+static json_t *system_name(void) {
+    char line[160];
+    if (!read_line("/etc/os-release", "PRETTY_NAME=", line, sizeof line)) return json_string("unknown");
+    char *from = strchr(line, '"'), *to = from ? strchr(from + 1, '"') : NULL;
+    return from && to ? json_stringn(from + 1, (size_t)(to - from - 1)) : json_string(line);
+}
+
 json_t *host_describe(void) {
     char memory[64] = "0", name[128];
     struct utsname u = {0};
@@ -81,6 +89,13 @@ json_t *host_describe(void) {
                         line_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", NULL));
     json_object_set_new(j, "huge_pages",
                         line_of("/sys/kernel/mm/transparent_hugepage/enabled", NULL));
+    json_object_set_new(j, "huge_page_pool", line_of("/proc/sys/vm/nr_hugepages", NULL));
+    json_object_set_new(j, "mhz", line_of("/proc/cpuinfo", "cpu MHz"));
+    json_object_set_new(j, "boost", line_of("/sys/devices/system/cpu/cpufreq/boost", NULL));
+    json_object_set_new(j, "threads_of_core_0",
+                        line_of("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list", NULL));
+    json_object_set_new(j, "numa_nodes", line_of("/sys/devices/system/node/online", NULL));
+    json_object_set_new(j, "system", system_name());
     json_object_set_new(j, "hypervisor", line_of("/sys/hypervisor/type", NULL));
     json_object_set_new(j, "kernel", json_sprintf("%s %s", u.sysname, u.release));
     json_object_set_new(j, "compiler", json_string(__VERSION__));
@@ -142,6 +157,30 @@ static bool add_header(const char *path, void *arg) {
     free(head);
     if (f) fclose(f);
     return ok;
+}
+
+static bool add_content(const char *path, void *arg) {
+    static uint8_t block[1 << 20];
+    size_t n;
+    FILE *f = fopen(path, "rb");
+    while (f && (n = fread(block, 1, sizeof block, f)) > 0) vl_sha256_add(arg, block, n);
+    bool ok = f && !ferror(f);
+    if (f) fclose(f);
+    return ok;
+}
+
+char *host_weights_sha256(const char *dir) {
+    uint8_t digest[32];
+    char *hex = malloc(65);
+    vl_sha256 h;
+    vl_sha256_init(&h);
+    if (!hex || !each_shard(dir, add_content, &h)) {
+        free(hex);
+        return NULL;
+    }
+    vl_sha256_end(&h, digest);
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    return hex;
 }
 
 char *host_model_fingerprint(const char *dir) {

@@ -22,6 +22,8 @@ typedef struct machine {
     int n_modes;
     figure memory_gib, price[PRICE_PLANS], peak[PEAKS], read_gbs;
     efficiency e;
+    efficiency mode_e[MACHINE_MODES];  /* where measured mode by mode: instead of e            */
+    bool by_mode;
 } machine;
 typedef struct machine_set {
     json_t *root;              /* owns every string                                          */

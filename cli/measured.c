@@ -26,25 +26,26 @@ double measured_predict(const measured_set *s, const model_shape *shape,
     if (!strcmp(row->stage, "prefill")) return predict_prefill(&s->mc, m, shape, row->size);
     if (!strcmp(row->stage, "decode"))
         return predict_step(&s->mc, m, shape, row->size, row->batch);
-    return row->size / 1e6 * s->mc.e.preprocess_s_per_mp.v;
+    return row->size / 1e6 * efficiency_of(&s->mc, m)->preprocess_s_per_mp.v;
 }
 
-/* Rows with fewer threads and those that are sums of stages say nothing about the machine's stages.
- */
-static bool wanted(const char *stage, double threads, double headline) {
+/* Rows with fewer threads, of sweeps and longer answers (", ..." in their name) and those that are
+ * sums of stages say nothing about the machine's stages. */
+static bool wanted(const char *stage, const char *name, double threads, double headline) {
     static const char *const stages[] = {"preprocess", "encode", "prefill", "decode"};
     for (int i = 0; i < 4; i++)
-        if (!strcmp(stage, stages[i])) return threads == headline;
+        if (!strcmp(stage, stages[i])) return threads == headline && !strchr(name, ',');
     return false;
 }
 
 static int read_stage(const json_t *o, double headline, measured_set *s, vl_err *err) {
-    const char *stage, *mode;
+    const char *stage, *mode, *name;
     measured_stage *v = &s->v[s->n];
     double batch, threads;
     if (vl_json_str(o, "stages", "stage", "", &stage, err) ||
         vl_json_num(o, stage, "threads", 1, 4096, 1, &threads, err) ||
         vl_json_str(o, stage, "mode", "", &mode, err) ||
+        vl_json_str(o, stage, "case", "", &name, err) ||
         vl_json_num(o, stage, "size", 0, 1e12, 0, &v->size, err) ||
         vl_json_num(o, stage, "batch", 1, 4096, 1, &batch, err) ||
         vl_json_num(o, stage, "width", 0, 65536, 0, &v->width, err) ||
@@ -55,72 +56,90 @@ static int read_stage(const json_t *o, double headline, measured_set *s, vl_err 
     v->batch = batch;
     snprintf(v->stage, sizeof v->stage, "%s", stage);
     snprintf(v->mode, sizeof v->mode, "%s", mode);
-    if (v->seconds > 0 && wanted(stage, threads, headline)) s->n++;
+    if (v->seconds > 0 && wanted(stage, name, threads, headline)) s->n++;
     return 0;
 }
 
-static measured_stage *first(measured_set *s, const char *stage, double size) {
+/* The row of this stage and mode whose size is nearest. */
+static measured_stage *nearest(measured_set *s, const char *stage, const num_mode *m, double size) {
     measured_stage *best = NULL;
     for (int i = 0; i < s->n; i++) {
         measured_stage *v = &s->v[i];
-        if (strcmp(v->stage, stage) || v->batch != 1) continue;
+        if (strcmp(v->stage, stage) || v->batch != 1 || strcmp(v->mode, m->name)) continue;
         if (!best || fabs(v->size - size) < fabs(best->size - size)) best = v;
     }
     return best;
 }
 
-static measured_stage *largest(measured_set *s, const char *stage) {
-    return first(s, stage, 1e12);
+static measured_stage *largest(measured_set *s, const char *stage, const num_mode *m) {
+    return nearest(s, stage, m, 1e12);
 }
 
 static double share(double v) { return v < 1e-4 ? 1e-4 : v > 1 ? 1 : v; }
 
+typedef struct fitting {
+    measured_set *s;
+    const model_shape *shape;
+    const num_mode *m;
+    efficiency *e;                    /* what is found goes here; the rest stays as assumed   */
+    const char *why, *date;
+} fitting;
+
 /* Two encode shapes give two equations  linear x + attention y = seconds * peak;  x, y = 1 / share.
  */
-static void fit_encode(measured_set *s, const model_shape *shape, const char *why,
-                       const char *date) {
-    measured_stage *a = first(s, "encode", 784), *b = largest(s, "encode");
-    if (!a || !mode_find(a->mode)) return;
-    double peak = peak_flops(&s->mc, mode_find(a->mode));
-    stage_work wa = work_encode(shape, a->size);
+static void fit_encode(const fitting *f) {
+    measured_stage *a = nearest(f->s, "encode", f->m, 784), *b = largest(f->s, "encode", f->m);
+    double peak = peak_flops(&f->s->mc, f->m);
+    if (!a || isnan(peak)) return;
+    stage_work wa = work_encode(f->shape, a->size);
     double x = a->seconds * peak / work_flop(&wa), y = x;
-    if (b && b != a) {
-        stage_work wb = work_encode(shape, b->size);
+    if (b != a) {
+        stage_work wb = work_encode(f->shape, b->size);
         double det = wa.linear * wb.attention - wb.linear * wa.attention;
         double tx = (a->seconds * wb.attention - b->seconds * wa.attention) * peak / det;
         double ty = (b->seconds * wa.linear - a->seconds * wb.linear) * peak / det;
         if (tx > 0 && ty > 0) x = tx, y = ty, b->fitted = true;
     }
     a->fitted = true;
-    s->mc.e.encode = figure_measured(share(1 / x), why, date);
-    s->mc.e.attention = figure_measured(share(1 / y), why, date);
+    f->e->encode = figure_measured(share(1 / x), f->why, f->date);
+    f->e->attention = figure_measured(share(1 / y), f->why, f->date);
 }
 
-static void fit(measured_set *s, const model_shape *shape, const char *why, const char *date) {
-    fit_encode(s, shape, why, date);
-    measured_stage *p = first(s, "prefill", 236), *d = first(s, "decode", 236);
-    measured_stage *i = first(s, "preprocess", 448 * 448);
-    if (p && mode_find(p->mode)) {
-        double peak = peak_flops(&s->mc, mode_find(p->mode));
-        stage_work w = work_prefill(shape, p->size);
-        double rest = p->seconds - w.attention / (peak * s->mc.e.attention.v);
-        s->mc.e.prefill = figure_measured(share(w.linear / (peak * (rest > 0 ? rest : p->seconds))),
-                                          why, date);
+static void fit_text(const fitting *f) {
+    measured_stage *p = nearest(f->s, "prefill", f->m, 236), *d = nearest(f->s, "decode", f->m, 236);
+    double peak = peak_flops(&f->s->mc, f->m);
+    if (p && !isnan(peak)) {
+        stage_work w = work_prefill(f->shape, p->size);
+        double rest = p->seconds - w.attention / (peak * f->e->attention.v);
+        f->e->prefill = figure_measured(
+            share(w.linear / (peak * (rest > 0 ? rest : p->seconds))), f->why, f->date);
         p->fitted = true;
     }
-    if (d && mode_find(d->mode)) {
-        const num_mode *m = mode_find(d->mode);
-        stage_work w = work_decode(shape, d->size, 1);
-        double bytes = decoder_bytes(shape, m) + w.kv * m->kv_bytes;
-        s->mc.e.decode =
-            figure_measured(share(bytes / (d->seconds * s->mc.read_gbs.v * 1e9)), why, date);
-        s->mc.e.token_overhead_s = figure_measured(0, "part of the measured step", date);
+    if (d) {
+        stage_work w = work_decode(f->shape, d->size, 1);
+        double bytes = decoder_bytes(f->shape, f->m) + w.kv * f->m->kv_bytes;
+        f->e->decode = figure_measured(share(bytes / (d->seconds * f->s->mc.read_gbs.v * 1e9)),
+                                       f->why, f->date);
+        f->e->token_overhead_s = figure_measured(0, "part of the measured step", f->date);
         d->fitted = true;
     }
-    if (i && i->size > 0) {
-        s->mc.e.preprocess_s_per_mp = figure_measured(i->seconds / i->size * 1e6, why, date);
+}
+
+/* Mode by mode; what was not measured is as assumed. */
+static void fit(measured_set *s, const model_shape *shape, const char *why, const char *date) {
+    for (int k = 0; k < s->mc.n_modes; k++) {
+        const num_mode *m = mode_find(s->mc.modes[k]);
+        s->mc.mode_e[k] = s->mc.e;
+        fitting f = {s, shape, m, &s->mc.mode_e[k], why, date};
+        fit_encode(&f);
+        fit_text(&f);
+        measured_stage *i = nearest(s, "preprocess", m, 448 * 448);
+        if (!i || !(i->size > 0)) continue;
+        f.e->preprocess_s_per_mp = figure_measured(i->seconds / i->size * 1e6, why, date);
         i->fitted = true;
     }
+    s->mc.by_mode = s->mc.n_modes > 0;
+    if (s->mc.by_mode) s->mc.e = s->mc.mode_e[0];
 }
 
 /* The modes that were measured, in the order they appear. */

@@ -44,48 +44,48 @@ double memory_bytes(const model_shape *s, const num_mode *m, const workload *w, 
 
 double peak_flops(const machine *mc, const num_mode *m) { return mc->peak[m->arithmetic].v * 1e9; }
 
+const efficiency *efficiency_of(const machine *mc, const num_mode *m) {
+    for (int i = 0; mc->by_mode && i < mc->n_modes; i++)
+        if (!strcmp(mc->modes[i], m->name)) return &mc->mode_e[i];
+    return &mc->e;
+}
+
 static double bound(const machine *mc, const num_mode *m, const stage_work *w, double share,
                     double bytes) {
+    const efficiency *e = efficiency_of(mc, m);
     double peak = peak_flops(mc, m);
-    double compute = w->linear / (peak * share) + w->attention / (peak * mc->e.attention.v);
-    double memory = bytes / (mc->read_gbs.v * 1e9 * mc->e.decode.v);
+    double compute = w->linear / (peak * share) + w->attention / (peak * e->attention.v);
+    double memory = bytes / (mc->read_gbs.v * 1e9 * e->decode.v);
     return isnan(compute) || compute > memory ? compute : memory;
 }
 
 double predict_encode(const machine *mc, const num_mode *m, const model_shape *s, double patches) {
     if (!(patches > 0)) return 0;
     stage_work w = work_encode(s, patches);
-    return bound(mc, m, &w, mc->e.encode.v, encode_bytes(s, m));
+    return bound(mc, m, &w, efficiency_of(mc, m)->encode.v, encode_bytes(s, m));
 }
 
 double predict_prefill(const machine *mc, const num_mode *m, const model_shape *s, double rows) {
     stage_work w = work_prefill(s, rows);
-    return bound(mc, m, &w, mc->e.prefill.v, decoder_bytes(s, m));
+    return bound(mc, m, &w, efficiency_of(mc, m)->prefill.v, decoder_bytes(s, m));
 }
 
 double predict_step(const machine *mc, const num_mode *m, const model_shape *s, double context,
                     double batch) {
     stage_work w = work_decode(s, context, batch);
-    return bound(mc, m, &w, mc->e.prefill.v, decoder_bytes(s, m) + w.kv * m->kv_bytes) +
-           mc->e.token_overhead_s.v;
+    return bound(mc, m, &w, efficiency_of(mc, m)->prefill.v, decoder_bytes(s, m) + w.kv * m->kv_bytes) +
+           efficiency_of(mc, m)->token_overhead_s.v;
 }
 
 stage_times predict(const machine *mc, const num_mode *m, const model_shape *s, const workload *w,
                     double batch) {
     prompt_size p = prompt_of(s, w);
     stage_times t = {
-        .preprocess = w->width * w->height / 1e6 * mc->e.preprocess_s_per_mp.v,
+        .preprocess = w->width * w->height / 1e6 * efficiency_of(mc, m)->preprocess_s_per_mp.v,
         .encode = predict_encode(mc, m, s, p.patches),
         .prefill = predict_prefill(mc, m, s, p.rows),
     };
     for (double i = 1; i < w->output_tokens; i++) /* the first token comes from the prefill */
         t.decode += predict_step(mc, m, s, p.rows + i, batch);
     return t;
-}
-
-machine machine_ideal(const machine *mc) {
-    machine ideal = *mc;
-    ideal.e.encode.v = ideal.e.attention.v = ideal.e.prefill.v = ideal.e.decode.v = 1;
-    ideal.e.token_overhead_s.v = ideal.e.preprocess_s_per_mp.v = 0;
-    return ideal;
 }

@@ -35,6 +35,8 @@ double memory_bytes(const model_shape *s, const num_mode *m, const workload *w, 
 typedef struct prompt_size { double patches, image_tokens, rows; } prompt_size;
 prompt_size prompt_of(const model_shape *s, const workload *w);
 
+/* The shares that hold for this mode on this machine. */
+const efficiency *efficiency_of(const machine *mc, const num_mode *m);
 /* The peak for this mode in FLOP/s, or NAN where the machine has no such units. */
 double peak_flops(const machine *mc, const num_mode *m);
 double predict_encode(const machine *mc, const num_mode *m, const model_shape *s, double patches);
@@ -43,7 +45,5 @@ double predict_step(const machine *mc, const num_mode *m, const model_shape *s, 
                     double batch);
 stage_times predict(const machine *mc, const num_mode *m, const model_shape *s, const workload *w,
                     double batch); /* encode and prefill of one request, decode of the batch */
-/* The same machine with every efficiency 1 and no overhead. */
-machine machine_ideal(const machine *mc);
 
 #endif

@@ -34,6 +34,7 @@ typedef struct cpu_backend {
 void *cpu_scratch(cpu_backend *b, size_t bytes);
 /* Anonymous pages, untouched until written; huge pages asked for. NULL: no memory. */
 void *cpu_pages(size_t bytes);
+void cpu_pages_free(void *p, size_t bytes);
 static inline cpu_backend *cpu_of(vl_backend *b) { return (cpu_backend *)(void *)b; }
 
 int cpu_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);

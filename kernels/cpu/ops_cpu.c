@@ -13,8 +13,20 @@
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
+/* VL_PAGES=hugetlb, an experiment of `vitreous bench`: from the pool of /proc/sys/vm/nr_hugepages,
+ * as long as that has room. */
+static const size_t HUGE = (size_t)2 << 20;
+static void *hugetlb_pages(size_t bytes) {
+    const char *pages = getenv("VL_PAGES");
+    if (!pages || strcmp(pages, "hugetlb")) return MAP_FAILED;
+    return mmap(NULL, (bytes + HUGE - 1) & ~(HUGE - 1), PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+}
+
 void *cpu_pages(size_t bytes) {
-    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
+    void *p = hugetlb_pages(bytes);
+    if (p != MAP_FAILED) return p;
+    p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return NULL;
     const char *huge = getenv("VL_HUGE");
@@ -22,9 +34,13 @@ void *cpu_pages(size_t bytes) {
     return p;
 }
 
+void cpu_pages_free(void *p, size_t bytes) {
+    if (munmap(p, bytes)) munmap(p, (bytes + HUGE - 1) & ~(HUGE - 1)); /* hugetlb: whole pages only */
+}
+
 void *cpu_scratch(cpu_backend *b, size_t bytes) {
     if (bytes <= b->scratch_bytes) return b->scratch;
-    if (b->scratch) munmap(b->scratch, b->scratch_bytes);
+    if (b->scratch) cpu_pages_free(b->scratch, b->scratch_bytes);
     b->scratch_bytes = bytes;
     b->scratch = cpu_pages(bytes);
     vl_assert(b->scratch, "no memory for %zu bytes of scratch", bytes);
@@ -52,7 +68,7 @@ static void cpu_release(vl_backend *b, void *p) {
     (void)b;
     if (!p) return;
     allocation a = ((allocation *)p)[-1];
-    if (a.pages) munmap(a.raw, a.pages);
+    if (a.pages) cpu_pages_free(a.raw, a.pages);
     else free(a.raw);
 }
 static void cpu_copy(vl_backend *b, void *dst, const void *src, size_t bytes) {
@@ -248,7 +264,7 @@ static void cpu_close(vl_backend *base) {
     cpu_backend *b = cpu_of(base);
     cpu_pack_close(b);
     cpu_team_close(b->team);
-    if (b->scratch) munmap(b->scratch, b->scratch_bytes);
+    if (b->scratch) cpu_pages_free(b->scratch, b->scratch_bytes);
     pthread_mutex_destroy(&b->lock);
     free(b);
 }

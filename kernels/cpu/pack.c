@@ -156,7 +156,7 @@ void cpu_pack_close(cpu_backend *b) {
     if (k->running) pthread_join(k->thread, NULL);
     for (cpu_weight *p = k->first, *next; p; p = next) {
         next = p->next;
-        munmap(p->panels, p->bytes);
+        cpu_pages_free(p->panels, p->bytes);
         free(p);
     }
     pthread_mutex_destroy(&k->lock);

@@ -192,7 +192,7 @@ double vl_peak_read_gbs(int threads) {
             double rate = (double)j.share * threads / (vl_now() - start) / 1e9;
             if (rate > best) best = rate;
         }
-        munmap(data, READ_BYTES);
+        cpu_pages_free(data, READ_BYTES);
     }
     cpu_team_close(team);
     return best;

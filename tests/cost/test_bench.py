@@ -91,6 +91,74 @@ near("share of the roof", e["roof_percent"], 100 * max(e["gflops"] / r["peaks"][
 check("nothing is above its roof", all(s.get("roof_percent", 0) <= 100 or s["case"].startswith("text")
                                        or s["stage"] == "decode" for s in r["stages"]))  # caches hold this model
 
+# ---- decoding apart, what was asked, sweeps, predictions ------------------------------------------------
+check("decoding and resizing apart", all(abs(a + b - x) < 1e-6 for a, b, x in zip(
+    rows["image decode", "128x128"]["samples"], rows["resize", "128x128"]["samples"],
+    rows["preprocess", "128x128"]["samples"])))
+asked = {w["case"]: w for w in r["workload"]}
+check("what was asked", asked["128x128"]["prompt_tokens"] == p["size"] and asked["text"]["picture_sha256"] == ""
+      and len({w["picture_sha256"] for w in r["workload"]}) == 3, r["workload"])
+grid = json.loads(run("-m", MODEL, "--size", "text40", "--rounds", "1", "-n", "3", "--threads", "2", "--sweep-threads",
+                      "--sweep-tiers", "--sweep-dtypes", "--predict", "--hash-weights", "--json"))
+tiers = {k["tier"] for k in json.loads(subprocess.run([BIN, "kernels", "--json"], capture_output=True).stdout)
+         if k["reason"] != "this CPU lacks it"}
+seen = {(s["mode"], *s["case"].split(", ")[1:]) for s in grid["stages"] if ", " in s["case"]}
+check("every tier with every thread count in every mode", {(t, n) for m, t, n in seen if m == "exact"}
+      == {(t, n) for t in tiers for n in ("1 thread", "2 threads")} and "bf16" in {x[0] for x in seen}, seen)
+check("the sweep ends where it began", grid["model"]["dtype"] == "exact" and grid["model"]["threads"] == 2)
+files = sorted(x for x in os.listdir(MODEL) if x.endswith(".safetensors"))
+import hashlib  # noqa: E402
+digest = hashlib.sha256(b"".join(open(os.path.join(MODEL, x), "rb").read() for x in files)).hexdigest()
+check("the weights' digest", grid["model"]["weights_sha256"] == digest)
+for x in grid["predictor"]:
+    near("the predictor's error", x["error_percent"], 100 * (x["predicted_s"] / x["measured_s"] - 1))
+check("stages are predicted", {x["stage"] for x in grid["predictor"]} == {"prefill", "decode"}, grid["predictor"])
+check("rates of single operations", len(grid["rates"]) == 21 and all(x["rate"] > 0 for x in grid["rates"]
+                                                                 if x["op"] != "GELU"), grid["rates"])
+run("-m", MODEL, "--size", "text40", "--rounds", "1", "-n", "2", "--predict", "--tolerance", "0.0001", rc=1)
+
+# ---- pieces put together ----------------------------------------------------------------------------------
+second = os.path.join(tmp.name, "b.json")
+other = json.loads(json.dumps(r))
+other["peaks"]["read_gbs"] = 2 * r["peaks"]["read_gbs"]
+for s in other["stages"]:
+    s["samples"] = [x + 1 for x in s["samples"]]
+json.dump(other, open(second, "w"))
+m = json.loads(run("--merge", saved, "--merge", second, "--json", "--row-tip",
+                   "a tip|prefill|exact|128x128|exact|text", "--row-tip", "another|encode|exact|none|exact|128x128"))
+both = {(s["stage"], s["case"]): s for s in m["stages"]}
+check("the same rows", both.keys() == rows.keys())
+v = both["prefill", "128x128"]
+check("samples of both", v["n"] == 10 and v["samples"] == p["samples"] + [x + 1 for x in p["samples"]])
+near("merged median", v["median_s"], percentile(v["samples"], 50))
+near("merged rate", v["gflops"], v["flop"] / v["median_s"] / 1e9)
+near("the best peak", m["peaks"]["read_gbs"], 2 * r["peaks"]["read_gbs"])
+check("both pieces are named", [x["file"] for x in m["pieces"]] == [saved, second])
+near("a tip from rows", m["tips"][0]["change_percent"],
+     100 * (both["prefill", "text"]["median_s"] / v["median_s"] - 1))
+check("a missing row is said", "not measured" in m["tips"][1]["verdict"], m["tips"])
+other["model"]["fingerprint"] = "0" * 64
+json.dump(other, open(second, "w"))
+run("--merge", saved, "--merge", second, rc=3)
+for broken in ("{}", "[", '{"peaks": {}}'):
+    open(second, "w").write(broken)
+    run("--merge", second, rc=3)
+run("--merge", saved, "--row-tip", "too|few", rc=2)
+raws = []
+for name, at in (("x", 1.0), ("y", 0.5)):
+    raws.append(os.path.join(tmp.name, name + ".jsonl"))
+    with open(raws[-1], "w") as f:
+        for i in range(12):
+            f.write(json.dumps({"e2e_s": at + i / 100}) + "\n")
+        f.write('{"error": "HTTP 500"}\n')
+t = json.loads(run("--merge", saved, "--json", "--load-tip", f"queue|answer|off|{raws[0]}|on|{raws[1]}"))["tips"][-1]
+check("a tip from two loads", t["n_a"] == 12 and t["verdict"] == "faster" and abs(t["a_s"] - 1.055) < 1e-9, t)
+run("--merge", saved, "--load-tip", f"queue|answer|off|{raws[0]}|on|/no/such", rc=3)
+tip = json.loads(run("-m", MODEL, "--size", "text40", "--rounds", "1", "-n", "8", "--tip", "fused", "--tip", "pin",
+                     "--json"))["tips"]
+check("tips by name", {x["tip"] for x in tip} == {"fused epilogue", "pinned threads"}, tip)
+run("-m", MODEL, "--rounds", "1", "--tip", "magic", rc=2)
+
 # ---- comparison ---------------------------------------------------------------------------------------
 rng = random.Random(1)
 

@@ -234,7 +234,7 @@ with tempfile.TemporaryDirectory() as d:
     bench = os.path.join(d, "bench.json")
     made_up_bench(bench)
     m = report("--measured", bench, "--local-price", "0.5")
-    fitted = {x["figure"]: float(x["value"].split()[0]) for x in m["sources"] if x["machine"] == "this machine"}
+    fitted = {x["figure"].split(",")[0]: float(x["value"].split()[0]) for x in m["sources"] if x["machine"] == "this machine"}
     for key, want in (("encode", E_LIN), ("attention", E_ATT), ("prefill", E_FILL), ("decode", E_READ)):
         near(f"fitted {key}", fitted[key], want, 1e-3)
     check("every held-out row is predicted", all(abs(x["error %"]) < 0.1 for x in m["check"]), m["check"])
