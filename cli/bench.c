@@ -110,7 +110,10 @@ int bench_dtypes(const char *v[BENCH_DTYPES]) {
 
 static int sweep_point(bench *b, const bench_case *c, const char *tier, int threads) {
     char suffix[48];
+    vl_backend *probe;
     if (tier) setenv("VL_CPU", tier, 1);
+    if (vl_backend_open(&probe, &(vl_backend_params){"cpu", b->common.dtype, 1}, NULL)) return 0;
+    probe->ops->close(probe); /* a mode may need more than this tier has: then there is no row */
     int rc = bench_open(b, threads);
     if (!rc) rc = bench_run_case(b, c, NULL);
     snprintf(suffix, sizeof suffix, "%s%s, %d thread%s", tier ? ", " : "", tier ? tier : "",

@@ -101,7 +101,7 @@ int bench_tip_of_loads(json_t *root, const char *text, vl_err *err);
 int bench_tip_of_rows(json_t *root, const char *text, vl_err *err);
 
 /* ---- A/B rows (bench_tips.c) ----------------------------------------------------------------- */
-#define BENCH_TIPS "cache, batch, pin, threads, thp, hugetlb, disk, fused"
+#define BENCH_TIPS "cache, batch2, batch4, batch8, pin, threads, thp, hugetlb, disk, fused"
 int bench_run_tips(bench *b, const bench_case *base, const cli_list *names);
 int bench_fused(bench *b, const bench_case *base); /* bench_fused.c */
 /* The numeric modes that this binary has on the CPU. */

@@ -183,24 +183,20 @@ static int cached(bench *b, const bench_case *base) {
     return 0;
 }
 
-/* 100 steps or more a side, so that P99 can be said; per token over all answers, and per step. */
-static int batches(bench *b, const bench_case *base) {
-    static const int sizes[] = {1, 2, 4, 8};
+/* One answer and n together: per token over all answers, and per step, which is what one waits for.
+ * P99 needs 100 steps a side. */
+static int together(bench *b, const bench_case *base, int n) {
+    static bench_samples each;
     bench_case c = decode_case(base);
-    bench_result *alone = NULL;
-    int rc = 0;
+    char label[48];
     c.text_tokens = base->text_tokens;
-    for (int i = 0; !rc && i < 4; i++) {
-        int n = sizes[i];
-        char label[48];
-        static bench_samples each;
-        rc = bench_run_batch(b, &c, n);
-        if (rc) break;
+    int rc = bench_run_batch(b, &c, 1);
+    if (rc) return rc;
+    bench_add_batch(b, 1);
+    bench_result *alone = keep(b);
+    rc = bench_run_batch(b, &c, n);
+    if (!rc) {
         bench_add_batch(b, n);
-        if (n == 1) {
-            alone = keep(b);
-            continue;
-        }
         each.n = 0;
         for (size_t k = 0; k < b->last.step.n; k++) bench_add(&each, b->last.step.v[k] / n);
         snprintf(label, sizeof label, "%d answers together", n);
@@ -212,11 +208,16 @@ static int batches(bench *b, const bench_case *base) {
     free(alone);
     return rc;
 }
+static int batch_of_2(bench *b, const bench_case *base) { return together(b, base, 2); }
+static int batch_of_4(bench *b, const bench_case *base) { return together(b, base, 4); }
+static int batch_of_8(bench *b, const bench_case *base) { return together(b, base, 8); }
 
 int bench_run_tips(bench *b, const bench_case *base, const cli_list *names) {
     static const struct { const char *name; int (*run)(bench *, const bench_case *); } all[] = {
-        {"cache", cached},       {"batch", batches}, {"pin", pinned},      {"threads", fewer_threads},
-        {"thp", huge_pages},     {"hugetlb", hugetlb}, {"disk", page_cache}, {"fused", bench_fused}};
+        {"cache", cached},      {"batch2", batch_of_2}, {"batch4", batch_of_4},
+        {"batch8", batch_of_8}, {"pin", pinned},        {"threads", fewer_threads},
+        {"thp", huge_pages},    {"hugetlb", hugetlb},   {"disk", page_cache},
+        {"fused", bench_fused}};
     int rc = 0;
     for (int k = 0; k < names->n; k++) {
         bool known = !strcmp(names->v[k], "all");

@@ -50,11 +50,14 @@ serve() { # options of serve; sets $url
     done
     if [ -z "$url" ]; then tail -3 "$out/serve.log" >&2; exit 1; fi
     url=$url/v1/chat/completions
+    for _ in $(seq 100); do # it listens before the model is ready
+        if load -n 12 --requests 1 >/dev/null 2>&1; then break; fi
+        sleep 0.3
+    done
 }
 load() { timeout 100 "$binary" load --url "$url" --timeout 60 --json -p "What is a map?" "$@"; }
 burst() { # raw file, batch: three requests at once, three times over
     serve --result-cache 0 --picture-cache 0 --batch "$2"
-    load -n 16 --warm-up 1 --requests 1 --rate 9 >"$out/burst.tmp"
     for i in 1 2 3; do
         load -n 16 --arrivals fixed --rate 1000 --requests 3 --raw "$out/burst.raw" >"$out/burst.tmp"
         cat "$out/burst.raw" >>"$1.new"
@@ -79,19 +82,19 @@ piece() {
                        --predict --json ;;
         sweep)     "$binary" bench -m "$out/small" --min-pixels 4096 --size 96x96 --rounds 3 -n 8 --sweep-threads \
                        --sweep-tiers --sweep-dtypes --json ;;
-        tip-batch) bench --size text --text-tokens 40 --rounds 1 -n 104 --tip batch ;;
+        tip-batch*) bench --size text --text-tokens 40 --rounds 1 -n 104 --tip "${1#tip-}" ;;
         tip-*)     bench --size text --rounds 1 -n 24 --tip "${1#tip-}" ;;
         cache)     bench --size 448x448 --rounds 1 -n 4 --tip cache ;;
         load)      serve --result-cache 0 --picture-cache 0
-                   load -n 4 --warm-up 1 --rate 0.5 --rate 1 --rate 2 --requests 8 --raw "$out/load.jsonl" \
+                   load -n 12 --rate 0.5 --rate 1 --rate 2 --requests 8 --raw "$out/load.jsonl" \
                        --title "Rate sweep: short text questions, caches off"
                    stop ;;
         repeat)    serve --result-cache 0 --picture-cache 0
-                   load -n 8 --arrivals fixed --warm-up 1 --rate 0.6 --requests 10 --raw "$out/fresh.jsonl" \
+                   load -n 12 --arrivals fixed --rate 0.5 --requests 10 --raw "$out/fresh.jsonl" \
                        >"$out/fresh.tmp"
                    stop
                    serve
-                   load -n 8 --arrivals fixed --warm-up 1 --rate 4 --requests 20 --raw "$out/repeat.jsonl" \
+                   load -n 12 --arrivals fixed --warm-up 1 --rate 4 --requests 20 --raw "$out/repeat.jsonl" \
                        --title "The same question again, result cache on"
                    stop ;;
         queue)     burst "$out/alone.jsonl" 1
@@ -111,10 +114,11 @@ for m in $(modes); do
     list="$list 448-$m more-$m"
     if [ "$m" = exact ]; then list="$list again-$m 672-$m 896-$m 1024-$m text-$m deep-$m answer-$m small-$m mid-$m"; fi
 done
-list="$list sweep cache tip-batch tip-fused tip-pin tip-threads tip-thp tip-hugetlb tip-disk load repeat queue"
+list="$list sweep cache tip-batch2 tip-batch4 tip-batch8 tip-fused tip-pin tip-threads tip-thp tip-hugetlb tip-disk load repeat queue"
 start=$SECONDS
 for p in ${REPORT_PIECES:-$list}; do
     [ -s "$out/$p.json" ] && continue
+    cat "$model"/*.safetensors >/dev/null # in the page cache, unless it does not fit
     from=$SECONDS
     # shellcheck disable=SC2086 # a command and its arguments
     ${REPORT_QUIET:-} bash "$self" "$binary" "$out" "$p" 2>"$out/$p.log" || { tail -3 "$out/$p.log" >&2; echo "failed: $p" >&2; }
