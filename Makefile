@@ -116,6 +116,9 @@ bench: all
 	$(BIN) bench
 report: all
 	@tools/report.sh $(BIN) build/report
+# Encode, prefill and decode of three model shapes, predicted from single operations and measured.
+predictor: all
+	@tools/predictor.sh $(BIN) build/report
 # Held-out accuracy of models/demo through Hugging Face and through vitreous; PYTHON has torch.
 eval-demo: all
 	$(or $(PYTHON),python3) tools/eval_demo.py --work build/eval-demo --vitreous $(BIN)
@@ -136,6 +139,7 @@ help:
 	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
 	@echo 'make ladder   how a kernel gets fast, rung by rung: each checked and timed (docs/chapters/07-ladder.md)'
 	@echo 'make report   build/report/report.html: this machine measured at the 2B shape, and what it costs'
+	@echo 'make predictor  the same stages predicted from single operations: the error on three model shapes'
 	@echo 'make eval-demo PYTHON=VENV/bin/python: the demo model on held-out pictures, beside Hugging Face'
 	@echo 'make lint     include order, #ifdef and size rules, weights.md up to date'
 	@echo 'make install  PREFIX=/usr/local DESTDIR='
@@ -202,5 +206,5 @@ clean:
 	rm -rf build
 
 .SECONDARY:
-.PHONY: all run test test-neon test-qwen-vocab check deps asan tsan fuzz bench eval-demo report lint help static tests fuzzers install clean
+.PHONY: all run test test-neon test-qwen-vocab check deps asan tsan fuzz bench eval-demo report predictor lint help static tests fuzzers install clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

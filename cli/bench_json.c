@@ -129,7 +129,7 @@ void bench_add_tip(json_t *tips, const char *tip, const char *metric, const char
     double p = stats_permutation(va, sa->n, vb, sb->n);
     stats x = stats_of(va, sa->n), y = stats_of(vb, sb->n);
     double change = 100 * (y.p50 / x.p50 - 1);
-    const char *verdict = sa->n < 3 || sb->n < 3 ? "too few samples for a verdict"
+    const char *verdict = sa->n < STATS_LEAST || sb->n < STATS_LEAST ? "too few samples for a verdict"
                           : p >= 0.05           ? "no significant difference"
                           : change < 0          ? "faster"
                                                 : "slower";

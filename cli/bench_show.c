@@ -227,7 +227,7 @@ static void compare_row(const json_t *a, const json_t *b, doc *d) {
     doc_num(d, (double)na, "%.0f");
     doc_num(d, (double)nb, "%.0f");
     doc_num(d, p, "%.4f");
-    if (na < 3 || nb < 3) doc_cell(d, "too few samples for a verdict");
+    if (na < STATS_LEAST || nb < STATS_LEAST) doc_cell(d, "too few samples for a verdict");
     else if (p >= 0.05) doc_cell(d, "no significant difference");
     else doc_cell(d, change < 0 ? "faster" : "slower");
 }

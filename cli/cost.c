@@ -67,12 +67,12 @@ double cost_rate(const cost_run *r, const choice *c) {
 
 const char *cost_mark(const choice *c) {
     return c->measured      ? "measured"
-           : c->mode->built ? "predicted"
+           : mode_built(c->mode, c->mc) ? "predicted"
                             : "predicted, mode not built yet";
 }
 
 bool cost_eligible(const cost_run *r, const choice *c) {
-    return !isnan(cost_price(r, c->mc, r->plan)) && (c->mode->built || r->planned);
+    return !isnan(cost_price(r, c->mc, r->plan)) && (mode_built(c->mode, c->mc) || r->planned);
 }
 
 const choice *cost_cheapest(const cost_run *r, const char *kind, const machine *mc) {
@@ -110,6 +110,7 @@ static int evaluate(cost_run *r, const cli_list *only) {
 /* ---- the command ----------------------------------------------------------------------------- */
 
 static int report(const cost_run *r, doc *d, vl_err *err) {
+    if (cost_section_summary(r, d, err)) return -1;
     cost_section_latency(r, d);
     cost_section_always_on(r, d);
     cost_section_utilisation(r, d);
@@ -144,7 +145,8 @@ static int load(cost_run *r, const args *a, vl_err *err) {
     r->currency = currencies[currency];
     if (a->model) {
         if (vl_config_load(&config, a->model, err)) return cli_fail(err);
-        r->shape = shape_of_config(&config, a->model);
+        const char *slash = strrchr(a->model, '/');
+        r->shape = shape_of_config(&config, slash && slash[1] ? slash + 1 : a->model);
     } else if (shape_named(a->like, &r->shape)) {
         return cli_usage("--like is 2b, 4b, 8b or 32b, not \"%s\"", a->like);
     }

@@ -50,6 +50,7 @@ const choice *cost_cheapest(const cost_run *r, const char *kind, const machine *
 double cost_rate(const cost_run *r, const choice *c); /* requests/s at the run's batch and SLO */
 
 /* The sections, in their order (cost_tables.c, cost_money.c, cost_claims.c, cost_plots.c). */
+int cost_section_summary(const cost_run *r, doc *d, vl_err *err);
 void cost_section_work(const cost_run *r, doc *d);
 void cost_section_latency(const cost_run *r, doc *d);
 void cost_section_always_on(const cost_run *r, doc *d);

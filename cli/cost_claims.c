@@ -26,14 +26,19 @@ static void verdict(doc *d, const line *l, double best_known) {
     else doc_cell(d, "possible");
 }
 
+static void rate_cell(doc *d, double v, const char *unit) {
+    if (v >= 1000) doc_cell(d, "%.0f %s", v, unit);
+    else doc_cell(d, "%.3g %s", v, unit);
+}
+
 static void claim_line(doc *d, const claim *c, const line *l) {
     doc_row(d);
     doc_cell(d, "%s", c->text);
     doc_cell(d, "%s", l->what);
     doc_num(d, l->claimed, "%.2f");
     doc_num(d, l->floor, "%.3g");
-    doc_cell(d, "%.3g %s", l->needs, l->unit);
-    doc_cell(d, "%.3g %s", l->has, l->unit);
+    rate_cell(d, l->needs, l->unit);
+    rate_cell(d, l->has, l->unit);
     verdict(d, l, c->best_known_share);
 }
 

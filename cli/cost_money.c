@@ -141,18 +141,28 @@ static offer offer_of(const cost_run *r, const choice *c, const scenario *s) {
     return o;
 }
 
-static void scenario_row(const cost_run *r, doc *d, const scenario *s) {
+/* The cheapest offer and the cheapest of another machine; *alone: the least time of one request. */
+static void best_offers(const cost_run *r, const scenario *s, offer *first, offer *second,
+                        double *alone) {
     offer best = {.year = INFINITY}, next = {.year = INFINITY};
-    double alone = INFINITY;
+    *alone = INFINITY;
     for (int i = 0; i < r->n; i++) {
         const choice *c = &r->choices[i];
         offer o = offer_of(r, c, s);
         if (!cost_eligible(r, c)) continue;
-        if (!c->why[0] && times_total(&c->t) < alone) alone = times_total(&c->t);
+        if (!c->why[0] && times_total(&c->t) < *alone) *alone = times_total(&c->t);
         if (isnan(o.year)) continue;
         if (o.year < best.year) next = best.c && best.c->mc != c->mc ? best : next, best = o;
         else if (o.year < next.year && c->mc != best.c->mc) next = o;
     }
+    *first = best;
+    *second = next;
+}
+
+static void scenario_row(const cost_run *r, doc *d, const scenario *s) {
+    offer best, next;
+    double alone;
+    best_offers(r, s, &best, &next, &alone);
     doc_row(d);
     doc_cell(d, "%s", s->name);
     doc_num(d, s->concurrency, "%.0f");
@@ -200,6 +210,64 @@ static void scenario_detail(const cost_run *r, doc *d, const scenario *s, int n)
         }
 }
 
+/* Requests a day against the longest wait, one request at a time allowed to be in flight. */
+static void decision_grid(const cost_run *r, doc *d) {
+    static const double days[] = {100, 1000, 10000, 100000, 1000000}, limits[] = {3, 8, 30, 120};
+    doc_text(d, "The same for any number of requests a day and any limit, arriving evenly, at most %.0f "
+             "%% of the capacity planned: the cheapest machine, %s a year, and how much dearer the next "
+             "best is.", 100 * r->utilisation, r->currency);
+    doc_table(d, "decision_grid", "requests/day|within 3 s|within 8 s|within 30 s|within 120 s");
+    for (size_t i = 0; i < sizeof days / sizeof *days; i++) {
+        doc_row(d);
+        doc_num(d, days[i], "%.0f");
+        for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
+            offer best, next;
+            double alone;
+            scenario s = {"", 1, limits[k], days[i], 1};
+            best_offers(r, &s, &best, &next, &alone);
+            if (isinf(best.year)) doc_cell(d, "infeasible");
+            else if (isinf(next.year))
+                doc_cell(d, "%.0f x %s %s: %.0f", best.instances, best.c->mc->id, best.c->mode->name,
+                         best.year);
+            else
+                doc_cell(d, "%.0f x %s %s: %.0f (next +%.0f %%)", best.instances, best.c->mc->id,
+                         best.c->mode->name, best.year, 100 * (next.year / best.year - 1));
+        }
+    }
+}
+
+/* What to do, in a sentence each, before any table. */
+int cost_section_summary(const cost_run *r, doc *d, vl_err *err) {
+    scenario list[16];
+    int n;
+    json_t *root = scenarios_load(list, 16, &n, err);
+    if (!root) return -1;
+    doc_heading(d, "In short");
+    for (int i = 0; i < n; i++) {
+        const scenario *s = &list[i];
+        offer best, next;
+        double alone;
+        best_offers(r, s, &best, &next, &alone);
+        if (isinf(best.year)) {
+            doc_text(d, "%s (%.0f requests a day, each within %g s): no machine listed here can do it; "
+                     "the fastest needs %.3g s.", s->name, s->requests_per_day, s->slo_s, alone);
+            continue;
+        }
+        doc_text(d, "%s (%.0f requests a day, each within %g s): %.0f x %s in mode %s, %.0f %s a year, "
+                 "always on; an answer takes %.3g s (%s).%s", s->name, s->requests_per_day, s->slo_s,
+                 best.instances, best.c->mc->name, best.c->mode->name, best.year, r->currency,
+                 best.latency, cost_mark(best.c), isinf(next.year) ? " Nothing else qualifies." : "");
+        if (!isinf(next.year))
+            doc_text(d, "The next best, %s in mode %s, costs %.0f %% more.", next.c->mc->name,
+                     next.c->mode->name, 100 * (next.year / best.year - 1));
+    }
+    doc_text(d, "measured: timed on the machine itself. predicted: computed from data sheets, not yet seen "
+             "by anyone. Prices are quoted with their dates at the end; a machine without a price (this "
+             "one, unless --local-price was given) is never recommended.");
+    json_decref(root);
+    return 0;
+}
+
 int cost_section_scenarios(const cost_run *r, doc *d, vl_err *err) {
     scenario list[16];
     int n;
@@ -216,6 +284,8 @@ int cost_section_scenarios(const cost_run *r, doc *d, vl_err *err) {
               "use|concurrent|limit s|requests/day|choose|instances|per year|latency s|"
               "latency margin %|price margin %|used-only per year|next best");
     for (int i = 0; i < n; i++) scenario_row(r, d, &list[i]);
+    decision_grid(r, d);
+    doc_text(d, "Every machine and mode against every use:");
     scenario_detail(r, d, list, n);
     json_decref(root);
     return 0;

@@ -57,21 +57,23 @@ void cost_section_roofline(const cost_run *r, doc *d) {
             doc_cell(d, "%s", c->mc->id);
             doc_cell(d, "%s", c->mode->name);
             doc_cell(d, "%s", labels[k]);
-            doc_num(d, dx[k], "%.3g");
-            doc_num(d, dy[k], "%.4g");
+            doc_num(d, dx[k], doc_digits(dx[k]));
+            doc_num(d, dy[k], doc_digits(dy[k]));
             doc_num(d, 100 * dy[k] / (memory < peak ? memory : peak), "%.0f");
             doc_cell(d, "%s", cost_mark(c));
         }
         /* The plot shows one mode of the first machines. */
         bool drawn = n && !strncmp(names[n - 1], c->mc->id, strlen(c->mc->id));
         if (drawn || n == MOST) continue;
-        snprintf(names[n], sizeof names[n], "%s %s", c->mc->id, c->mode->name);
+        snprintf(names[n], sizeof names[n], "%s %s%s", c->mc->id, c->mode->name,
+                 c->measured ? "" : ", predicted");
         roof(c->mc, peak_flops(c->mc, c->mode) / 1e9, x[n], y[n]);
         memcpy(px[n], dx, sizeof dx);
         memcpy(py[n], dy, sizeof dy);
         series[2 * n] = (plot_series){.name = names[n], .n = ROOF, .x = x[n], .y = y[n]};
-        series[2 * n + 1] = (plot_series){.name = c->measured ? "measured" : "predicted", .n = 3,
-                                          .x = px[n], .y = py[n], .labels = labels, .dots = true};
+        series[2 * n + 1] = (plot_series){.name = names[n], .n = 3, .x = px[n], .y = py[n],
+                                          .labels = n ? NULL : labels, .dots = true,
+                                          .of = 2 * n + 1};
         n++;
     }
     plot_axes axes = {.title = "Roofline: the machines' limits and the stages",
@@ -80,7 +82,8 @@ void cost_section_roofline(const cost_run *r, doc *d) {
                       .log_x = true,
                       .log_y = true,
                       .mark = NAN};
-    doc_plot(d, "Lines: min(peak, intensity x read rate). Dots: the stages.",
+    doc_plot(d, "Lines: min(peak, intensity x read rate). Dots in the line's colour: its stages, decode on the "
+             "left, then prefill, then encode.",
              plot_xy(&axes, series, 2 * n));
 }
 

@@ -218,8 +218,9 @@ void cost_section_check(const cost_run *r, doc *d) {
         held_out++;
         if (fabs(error) > worst) worst = fabs(error);
     }
-    doc_text(d, "Largest error over %d held-out encode, prefill and decode rows: %.1f %%.",
-             held_out, worst);
+    if (held_out)
+        doc_text(d, "Largest error over %d held-out encode, prefill and decode rows: %.1f %%.",
+                 held_out, worst);
 }
 
 static void source_row(doc *d, const char *machine_id, const char *what, const figure *f,

@@ -25,6 +25,8 @@ void doc_row(doc *d); /* starts one */
 /* A cell of text, or of a number shown with fmt; NAN is shown as "-" and is null in JSON. */
 void doc_cell(doc *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void doc_num(doc *d, double v, const char *fmt);
+/* Three digits at least, and never "1.3e+04": for figures of any size. */
+static inline const char *doc_digits(double v) { return v >= 1000 ? "%.0f" : "%.3g"; }
 /* svg: malloc'd text, freed here; shown in HTML only. */
 void doc_plot(doc *d, const char *caption, char *svg);
 /* The form of a file name (.md, .json, .csv, .html), or DOC_TEXT. */

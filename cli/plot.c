@@ -54,11 +54,18 @@ static void cover(axis *a, const double *v, int n) {
     }
 }
 
+/* The 1-2-5 step at or below v (above: at or above it). */
+static double round_log(double v, bool above) {
+    double p = pow(10, floor(log10(v) + 1e-12)), m = v / p;
+    if (above) return p * (m <= 1.0001 ? 1 : m <= 2.0001 ? 2 : m <= 5.0001 ? 5 : 10);
+    return p * (m >= 4.9999 ? 5 : m >= 1.9999 ? 2 : 1);
+}
+
 static void round_out(axis *a) {
     if (!(a->hi >= a->lo)) a->lo = a->log ? 1 : 0, a->hi = 1; /* nothing to show */
     if (a->log) {
-        a->lo = pow(10, floor(log10(a->lo)));
-        a->hi = pow(10, ceil(log10(a->hi)));
+        a->lo = round_log(a->lo, false);
+        a->hi = round_log(a->hi, true);
         if (a->hi <= a->lo) a->hi = a->lo * 10;
         return;
     }
@@ -66,7 +73,13 @@ static void round_out(axis *a) {
     a->hi = a->hi > 0 ? a->hi * 1.05 : 1;
 }
 
-/* The next tick after v: 1, 10, 100 on a log axis, else 1-2-5 steps. */
+/* After v on a log axis: 1, 2, 5, 10 over a short span, else the next power of ten. */
+static double next_log(const axis *a, double v) {
+    if (a->hi / a->lo < 400) return round_log(v * 1.01, true);
+    return pow(10, floor(log10(v) + 1e-9) + 1);
+}
+
+/* 1-2-5 steps of a linear axis. */
 static double step_of(const axis *a) {
     double raw = (a->hi - a->lo) / 6, p = pow(10, floor(log10(raw))), m = raw / p;
     return (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10) * p;
@@ -75,9 +88,9 @@ static double step_of(const axis *a) {
 static void ticks(FILE *f, const axis *a, bool vertical, double other0, double other1) {
     char s[32];
     double step = a->log ? 0 : step_of(a);
-    for (double v = a->lo; v <= a->hi * 1.0000001; v = a->log ? v * 10 : v + step) {
+    for (double v = a->lo; v <= a->hi * 1.0000001; v = a->log ? next_log(a, v) : v + step) {
         double p = place(a, v);
-        snprintf(s, sizeof s, "%.4g", v);
+        snprintf(s, sizeof s, v >= 1e7 ? "%.0e" : "%.7g", v);
         if (vertical) {
             fprintf(f, "<path d='M%.1f %.1fH%.1f' stroke='#ddd'/>\n", other0, p, other1);
             text(f, other0 - 5, p + 4, "end", 11, s);
@@ -130,11 +143,13 @@ char *plot_xy(const plot_axes *a, const plot_series *series, int n) {
     fprintf(f, "<g transform='rotate(-90 16 %d)'>", H / 2);
     text(f, 16, H / 2, "middle", 12, a->y);
     fputs("</g>", f);
-    for (int i = 0; i < n; i++) {
-        draw(f, &series[i], i, &x, &y);
-        fprintf(f, "<rect x='%d' y='%d' width='12' height='12' fill='%s'/>\n", W - 200, 40 + 20 * i,
+    for (int i = 0, row = 40; i < n; i++) {
+        draw(f, &series[i], series[i].of ? series[i].of - 1 : i, &x, &y);
+        if (series[i].of) continue;
+        fprintf(f, "<rect x='%d' y='%d' width='12' height='12' fill='%s'/>\n", W - 200, row,
                 colour(i));
-        text(f, W - 183, 50 + 20 * i, "start", 12, series[i].name);
+        text(f, W - 183, row + 10, "start", 12, series[i].name);
+        row += 20;
     }
     if (isfinite(a->mark) && (!a->log_x || a->mark > 0) && a->mark >= x.lo && a->mark <= x.hi) {
         double p = place(&x, a->mark);

@@ -10,6 +10,7 @@ typedef struct plot_series {
     const double *x, *y;
     const char *const *labels;    /* beside each dot, or NULL                                   */
     bool dots;                    /* marks instead of a line                                    */
+    int of;                       /* k > 0: in the colour of series k - 1, not in the legend    */
 } plot_series;
 typedef struct plot_axes {
     const char *title, *x, *y;    /* axis texts carry their units                               */

@@ -6,9 +6,12 @@
 
 /* Groups of 32 weights with a 16-bit scale cost half a bit each. */
 static const num_mode modes[] = {
-    {"fp32", 32, 32, 32, PEAK_FP32, 4, true},     {"exact", 16, 16, 16, PEAK_FP32, 4, true},
-    {"bf16", 16, 16, 16, PEAK_BF16, 2, true},     {"fp16", 16, 16, 16, PEAK_FP16, 2, true},
-    {"int8", 8.5, 8.5, 8.5, PEAK_INT8, 2, false}, {"int4", 4.5, 16, 8.5, PEAK_INT8, 2, false},
+    {"fp32", 32, 32, 32, PEAK_FP32, 4, true, true},
+    {"exact", 16, 16, 16, PEAK_FP32, 4, true, true},
+    {"bf16", 16, 16, 16, PEAK_BF16, 2, true, true},
+    {"fp16", 16, 16, 16, PEAK_FP16, 2, true, true},
+    {"int8", 8.5, 8.5, 8.5, PEAK_INT8, 2, true, false},
+    {"int4", 4.5, 8.5, 8.5, PEAK_INT8, 2, true, false},
 };
 static const double RUNTIME_BYTES = 0.3 * 1073741824.0; /* program, activations, system share */
 
@@ -16,6 +19,10 @@ const num_mode *mode_find(const char *name) {
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
         if (!strcmp(modes[i].name, name)) return &modes[i];
     return NULL;
+}
+
+bool mode_built(const num_mode *m, const machine *mc) {
+    return strcmp(mc->kind, "gpu") ? m->on_cpu : m->on_gpu;
 }
 
 double times_first_token(const stage_times *t) { return t->preprocess + t->encode + t->prefill; }
@@ -38,7 +45,8 @@ prompt_size prompt_of(const model_shape *s, const workload *w) {
 
 double memory_bytes(const model_shape *s, const num_mode *m, const workload *w, double batch) {
     double rows = prompt_of(s, w).rows + w->output_tokens;
-    return encode_bytes(s, m) + decoder_bytes(s, m) + s->position * 4 + s->embed * 2 +
+    double full_head = m->bits < 16 ? s->head * 2 : 0; /* decides what the narrow one leaves open */
+    return encode_bytes(s, m) + decoder_bytes(s, m) + full_head + s->position * 4 + s->embed * 2 +
            batch * rows * s->kv_values * m->kv_bytes + RUNTIME_BYTES;
 }
 

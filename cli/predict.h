@@ -19,9 +19,10 @@ typedef struct num_mode {
     double bits, head_bits, vision_bits; /* per weight, group scales included                  */
     peak_kind arithmetic;
     double kv_bytes;                     /* per number in the KV cache                         */
-    bool built;                          /* this program can run it; else it is only predicted */
+    bool on_cpu, on_gpu;                 /* this program can run it there; else it is only predicted */
 } num_mode;
 const num_mode *mode_find(const char *name); /* NULL: no such mode */
+bool mode_built(const num_mode *m, const machine *mc);
 
 typedef struct stage_times { double preprocess, encode, prefill, decode; } stage_times;
 double times_total(const stage_times *t);

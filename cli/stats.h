@@ -16,6 +16,7 @@ stats stats_of(double *v, size_t n);
 double stats_percentile(const double *sorted, size_t n, double percent);
 /* Two-sided p of "a and b come from the same distribution": permutation test on the difference of
  * the medians, 10,000 permutations from a fixed seed. Needs n >= 3 on both sides, else 1. */
+enum { STATS_LEAST = 5 }; /* with 4 a side even fully apart samples have a p above 0.05 */
 double stats_permutation(const double *a, size_t na, const double *b, size_t nb);
 
 #endif

@@ -170,9 +170,30 @@ for row in r["decision"]:
     others = [x["per year"] for x in options if x["machine"] != cheapest["machine"]]
     near(f"{row['use']}: price margin", row["price margin %"],
          100 * (min(others) / cheapest["per year"] - 1), 1e-6)
+LIMITS = {"within 3 s": 3, "within 8 s": 8, "within 30 s": 30, "within 120 s": 120}
+for row in r["decision_grid"]:
+    for column, limit in LIMITS.items():
+        offers = []
+        for x in r["latency"]:
+            if x["total s"] is None or x["total s"] > limit:
+                continue
+            n = max(1, math.ceil(row["requests/day"] / 86400 / 0.7 * x["total s"] - 1e-9))
+            offers.append((n * price(x["machine"]) * 8760, f"{n} x {x['machine']} {x['mode']}"))
+        cell = row[column]
+        if not offers:
+            check("grid: infeasible", cell == "infeasible", cell)
+            continue
+        least = min(o[0] for o in offers)
+        check(f"grid {row['requests/day']} {column}", any(cell.startswith(f"{name}: {year:.0f}") for year, name in
+                                                      offers if year <= least * (1 + 1e-9)), (cell, offers))
+check("the summary names each use", all(any(n.startswith(x["use"]) for n in r["notes"]) for x in r["decision"]))
 plain = report()
-built = {x["choose"].split()[1] for x in plain["decision"]}
-check("modes that are not built are not recommended", not built & {"int8", "int4"}, built)
+chosen = {tuple(x["choose"].split()[:2]) for x in plain["decision"]}
+check("modes that are not built are not recommended", not any(
+    MACHINES[m]["kind"] == "gpu" and mode in ("int8", "int4") for m, mode in chosen), chosen)
+marks = {(x["machine"], x["mode"]): x["figures"] for x in plain["latency"]}
+check("and are called so", marks["a10g", "int8"] == "predicted, mode not built yet"
+      and marks["c7.large", "int8"] == "predicted", marks)
 
 # ---- the physics check ---------------------------------------------------------------------------------
 cpu = {x["line"]: x for x in r["claim_c7.large"]}
