@@ -137,6 +137,7 @@ help:
 	@echo 'make fuzz     FUZZ_SECONDS=20 on each parser'
 	@echo 'make test-neon         the AArch64 kernels under qemu (cross compiler needed)'
 	@echo 'make bench    encode, prefill and decode beside the machine'"'"'s own peaks'
+	@echo 'make gpu-ladder   the same for the GPU, counted and predicted by gpusim (docs/chapters/08-gpu.md)'
 	@echo 'make ladder   how a kernel gets fast, rung by rung: each checked and timed (docs/chapters/07-ladder.md)'
 	@echo 'make report   build/report/report.html: this machine measured at the 2B shape, and what it costs'
 	@echo 'make predictor  the same stages predicted from single operations: the error on three model shapes'
@@ -181,7 +182,7 @@ $(BUILD)/vitreous-static: $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
 	  -Wl,-Bdynamic $(SYS_LIBS)
 
 -include serve/Makefile.inc cli/Makefile.inc gpusim/Makefile.inc kernels/cuda/Makefile.inc \
-         kernels/cpu/ladder/Makefile.inc
+         kernels/cpu/ladder/Makefile.inc kernels/cuda/ladder/Makefile.inc
 
 # A test of the server may use its parts; every other test sees the library only.
 $(BUILD)/tests/serve/%: $(BUILD)/tests/serve/%.o $(SERVE_OBJ) $(LIBA)

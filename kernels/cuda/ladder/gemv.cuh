@@ -41,7 +41,7 @@ KERNEL(256) gemv_3_vectorised(float *y, const uint4 *w, const float4 *x, int K) 
 
 /* x once for each block, into shared memory, split in halves so that lanes read side by side. */
 KERNEL(256) gemv_4_tiled(float *y, const uint4 *w, const float4 *x, int K) {
-    __shared__ float4 part[2][256];
+    __shared__ float4 part[2][256 + 4];         /* 64 bytes more: stores to both halves miss each other */
     size_t n = blockIdx.x * 8 + threadIdx.x / 32;
     float sum = 0;
     for (int first = 0; first < K / 8; first += 256) {
@@ -64,8 +64,7 @@ DEVICE void input_pair(uint32_t *b, const float *x, int tile) {
 }
 
 /* 16 outputs: the sums of a block's 8 warps, in order. */
-DEVICE void add_warps(float *y, const float *acc) {
-    __shared__ float part[8][16];
+DEVICE void add_warps(float *y, const float *acc, float (*part)[16]) { /* part: [8], shared */
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (lane % 4 == 0) part[warp][lane / 4] = acc[0], part[warp][lane / 4 + 8] = acc[2];
     __syncthreads();
@@ -78,6 +77,7 @@ DEVICE void add_warps(float *y, const float *acc) {
 /* W in fragment order (device.cuh): a warp reads a 16 x 16 tile with one request, and one instruction
  * multiplies it. The same pass would serve eight rows of x. */
 KERNEL(256) gemv_5_mma(float *y, const uint4 *w, const float *x, int K) {
+    __shared__ float part[8][16];
     float acc[4] = {};
     const uint4 *tiles = w + (size_t)blockIdx.x * (K / 16) * 32 + threadIdx.x % 32;
     for (int t = threadIdx.x / 32; t < K / 16; t += 8) {
@@ -86,11 +86,12 @@ KERNEL(256) gemv_5_mma(float *y, const uint4 *w, const float *x, int K) {
         input_pair(b, x, t);
         mma(acc, a, b);
     }
-    add_warps(y, acc);
+    add_warps(y, acc, part);
 }
 
 /* Eight tiles are asked for before the first is used: the memory is never idle. */
 KERNEL(256) gemv_6_pipelined(float *y, const uint4 *w, const float *x, int K) {
+    __shared__ float part[8][16];
     float acc[4] = {};
     const uint4 *tiles = w + (size_t)blockIdx.x * (K / 16) * 32 + threadIdx.x % 32;
     for (int t = threadIdx.x / 32 * 8; t < K / 16; t += 64) {
@@ -104,6 +105,6 @@ KERNEL(256) gemv_6_pipelined(float *y, const uint4 *w, const float *x, int K) {
             mma(acc, a, b);
         }
     }
-    add_warps(y, acc);
+    add_warps(y, acc, part);
 }
 #endif

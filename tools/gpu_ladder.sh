@@ -1,5 +1,5 @@
 #!/bin/bash
-# ladder.sh PROGRAM CHAPTER: puts the tables that PROGRAM --table prints between the marks of CHAPTER.
+# gpu_ladder.sh PROGRAM CHAPTER: puts the tables that PROGRAM --table prints between the marks of CHAPTER.
 set -eu
 tables=$(mktemp)
 trap 'rm -f "$tables"' EXIT
