@@ -53,7 +53,7 @@ void bench_show_stages(const json_t *root, const char *name, doc *d) {
         "of the best arithmetic or read rate of this run, whichever is nearer.");
     doc_table(d, name,
               "stage|case|mode|threads|size|batch|n|median s|low s|high s|P90 s|P95 s|P99 s|"
-              "GFLOP/s|GB/s|% of roof|roof|CPU %|J");
+              "GFLOP/s|GB/s|% of roof|CPU %|J");
     json_array_foreach(json_object_get(root, "stages"), i, o) {
         static const char *const keys[] = {"median_s", "low_s", "high_s",
                                            "p90_s",    "p95_s", "p99_s"};
@@ -76,8 +76,8 @@ void bench_show_stages(const json_t *root, const char *name, doc *d) {
                     "%.4f");
         doc_num(d, num(o, "gflops"), "%.1f");
         doc_num(d, num(o, "gbs"), "%.2f");
-        doc_num(d, num(o, "roof_percent"), "%.1f");
-        doc_cell(d, "%s", json_object_get(o, "roof") ? str(o, "roof") : "");
+        if (json_object_get(o, "roof")) doc_cell(d, "%.1f %s", num(o, "roof_percent"), str(o, "roof"));
+        else doc_num(d, NAN, "%f");
         doc_num(d, num(o, "cpu_percent"), "%.0f");
         doc_num(d, num(o, "joules"), "%.1f");
     }

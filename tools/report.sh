@@ -140,6 +140,7 @@ for p in $list; do
 done
 tips+=(--row-tip "smaller picture|first token|exact|896x896|exact|448x448")
 for m in bf16 int8 int4; do
+    [ -s "$out/448-$m.json" ] || continue
     for stage in encode prefill decode; do tips+=(--row-tip "$m instead of exact|$stage|exact|448x448|$m|448x448"); done
 done
 if [ -s "$out/repeat.json" ]; then
