@@ -36,6 +36,13 @@ if command -v compute-sanitizer >/dev/null; then
 else
     echo "compute-sanitizer is not installed: memory and race checks left out" | tee -a "$report"
 fi
-step "bench" "$build/vitreous" bench --backend cuda
+step "bench" "$build/vitreous" bench --backend cuda --size 448x448
+# The same stages as gpusim predicts them, to be held against the bench above.
+if [ -e build/gpusim/libcuda.so.1 ]; then
+    step "predicted" sh -c "VL_CUDA_DRIVER= '$build/vitreous' gpu-report --size 448x448 | sed -n '/^== Stages/,/^== [A-Z0-9]*_/p'"
+else
+    echo "gpusim is not built (x86-64 only): no prediction to compare with" | tee -a "$report"
+fi
+step "machine code" python3 tests/cuda/test_sass.py
 echo "report: $report"
 exit $failed
