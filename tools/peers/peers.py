@@ -369,6 +369,7 @@ def main():
     p.add_argument("--json", type=pathlib.Path)
     p.add_argument("--md", type=pathlib.Path)
     options = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that stopped workers are ended
     options.folder = options.folder.resolve()
     if options.step == "install":
         install(options.folder, options.only)
