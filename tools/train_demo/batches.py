@@ -14,7 +14,7 @@ import pictures as P
 import questions as Q
 import vocab as V
 
-KINDS = {"shapes": .44, "number": .09, "word": .17, "zh": .13, "chart": .17}
+KINDS = {"shapes": .48, "number": .08, "word": .17, "zh": .12, "chart": .15}
 TOKEN_CAP = 160
 
 
@@ -60,7 +60,7 @@ def choose_size(r, level):
     if level < .8:
         return r.choice(SMALL + MIDDLE), False
     u = r.random()
-    return r.choice(MIDDLE if u < .55 else LARGE if u < .88 else HUGE), False
+    return r.choice(SMALL if u < .35 else MIDDLE if u < .72 else LARGE if u < .93 else HUGE), False
 
 
 TEXTS = ("number", "word", "zh")
@@ -184,17 +184,29 @@ def sheet_batch(seed, step, rank, hard, budget):
             "marks": collate_marks(pics, gh, gw), "ids": pics, "spans": []}
 
 
-def training_batch(seed, step, rank, level, coder, budget):
-    """The batch of one process at one step; a pure function of its arguments."""
+EASY = [(96, 128), (128, 96), (128, 128), (160, 160)]
+
+
+def training_batch(seed, step, rank, level, coder, budget, easy=0.0):
+    """The batch of one process at one step; a pure function of its arguments. easy: share of the batches
+    with few shapes in a small picture and many questions, of which nearly all look something up."""
     r = random.Random(f"{seed}/{step}/{rank}")
-    size, strip = choose_size(r, level)
+    lookup = r.random() < easy
+    if lookup:
+        size, kinds = r.choice(EASY), {"shapes": 1}
+        level = min(level, r.choice([.3, .3, .6, 1]))
+    else:
+        size, strip = choose_size(r, level)
+        kinds = choose_kinds(r, size, strip)
     p = size[0] * size[1] // 256
-    kinds = choose_kinds(r, size, strip)
     b = max(4, min(48, int(budget / (p + 1.5 * (p / 4 + (60 if "word" in kinds else 130))))))
     pics, rows = [], []
     while len(pics) < b:
         pic = P.make(r, choose_kind(r, kinds), size, .5 + .5 * level, seed, level=level)
-        blocks = blocks_of(r, pic, coder, False, r.choice([4, 5, 6]) if pic.kind in ("shapes", "chart") else 3)
+        if lookup and len(pic.objects) < 2:
+            continue
+        most = 6 if lookup else r.choice([4, 5, 6]) if pic.kind in ("shapes", "chart") else 3
+        blocks = blocks_of(r, pic, coder, False, most)
         if blocks:
             pics.append(pic)
             rows.append(blocks)

@@ -245,7 +245,9 @@ def language(w, x, image_at, deep, pos, mask):
 def forward(w, batch):
     """-> hidden states [B,S,192] and the features for the auxiliary heads."""
     gh, gw = batch["grid"]
-    merged, deep, taps = vision(w, batch["pixels"], gh, gw)
+    tower = w["model.visual.merger.norm.weight"].requires_grad  # frozen: no gradient, half the time
+    with torch.set_grad_enabled(tower and torch.is_grad_enabled()):
+        merged, deep, taps = vision(w, batch["pixels"], gh, gw)
     emb = w["model.language_model.embed_tokens.weight"]
     at = batch["image_at"]
     x = F.embedding(batch["ids"], emb)

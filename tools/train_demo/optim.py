@@ -22,6 +22,7 @@ class Optimiser:
 
     def __init__(self, params, flat, grads, rank, world):
         self.flat, self.grads = flat, grads
+        self.tower = {at for name, (at, _) in params.items() if name.startswith(("model.visual.", "aux."))}
         groups, self.adam = {}, []
         for name, (at, shape) in params.items():
             matrix = len(shape) == 2 and not any(t in name for t in ("embed", "aux."))
@@ -41,25 +42,31 @@ class Optimiser:
         self.adam = self.adam[rank::world]
         self.state = {}
 
-    def step(self, step, lr_muon, lr_adam):
+    def step(self, step, lr_muon, lr_adam, tower=1.0):
+        """One update. tower: the share of the rates for the vision tower (0: it stands still)."""
         g_all = self.grads
         for key, offsets in self.muon:
+            offsets = [o for o in offsets if tower or o not in self.tower]
+            if not offsets:
+                continue
             k, m, n = key
             size = k * m * n
             g = torch.stack([g_all[:, o:o + size].mean(0) for o in offsets]).view(-1, m, n)
-            buf = self.state.setdefault(("muon", key), torch.zeros_like(g))
+            buf = self.state.setdefault(("muon", key, len(offsets)), torch.zeros_like(g))
             buf.lerp_(g, .05)
             u = orthogonalise(g.lerp(buf, .95)) * max(1, m / n) ** .5
             u = u.view(len(offsets), size)
             for o, row in zip(offsets, u):
-                p = self.flat[o:o + size]
-                p.mul_(1 - lr_muon * .02).add_(row, alpha=-lr_muon)
+                lr = lr_muon * (tower if o in self.tower else 1)
+                self.flat[o:o + size].mul_(1 - lr * .02).add_(row, alpha=-lr)
         for at, n, decay in self.adam:
+            lr = lr_adam * (tower if at in self.tower else 1)
+            if lr == 0:
+                continue
             g = g_all[:, at:at + n].mean(0)
             m, v = self.state.setdefault(("adam", at), (torch.zeros(n), torch.zeros(n)))
             m.lerp_(g, .1)
             v.lerp_(g * g, .02)
             t = step + 1
             u = (m / (1 - .9 ** t)) / ((v / (1 - .98 ** t)).sqrt() + 1e-8)
-            p = self.flat[at:at + n]
-            p.mul_(1 - lr_adam * decay).add_(u, alpha=-lr_adam)
+            self.flat[at:at + n].mul_(1 - lr * decay).add_(u, alpha=-lr)

@@ -8,9 +8,9 @@ import pictures as P
 import vocab as V
 
 # how often each question is drawn when it can be asked
-WEIGHT = {"caption": 1.5, "colour": 1.5, "shape": 1.5, "shape1": 1, "count": 2.5, "exist": 1.5, "left": 1.2,
-          "above": 1.2, "isleft": .6, "isright": .6, "isabove": .6, "isbelow": .6, "place": 3, "at": 1.5,
-          "biggest": .6, "box": 3.5, "boxes": 1, "word": 3, "number": 3, "zh": 3, "value": 4, "tallest": 2,
+WEIGHT = {"caption": 1, "colour": 3, "shape": 3, "shape1": 1, "count": 2, "exist": 2.5, "left": 2.5,
+          "above": 2.5, "isleft": 1.2, "isright": 1.2, "isabove": 1.2, "isbelow": 1.2, "place": 3, "at": 1.2,
+          "biggest": .6, "box": 4.5, "boxes": 1, "word": 3, "number": 3, "zh": 3, "value": 4, "tallest": 2,
           "shortest": 1, "bars": .6, "trend": 1, "chart": 1.2, "barcolour": .8}
 
 
@@ -173,6 +173,17 @@ def about(r, pic, lang):
     return [(pic.kind, {}, t), ("caption", {}, said)]
 
 
+def reword(r, task, lang):
+    """A training wording, in half of the cases with words around it, so that no one way of asking is needed."""
+    text = r.choice(V.Q[task][lang][0] + V.MORE.get(task, {}).get(lang, []))
+    if r.random() < .5:
+        return text
+    if lang == "zh":
+        return r.choice(V.LEAD_ZH) + text
+    lead, lower = r.choice(V.LEAD)
+    return lead + (text[0].lower() + text[1:] if lower else text)
+
+
 def ask(r, pic, held=False, most=5, tasks=None):
     """Up to `most` (task, question, answer) triples, drawn by WEIGHT without replacement."""
     pool = [(t, f, a, lang) for lang in ("en", "zh") for t, f, a in about(r, pic, lang)
@@ -181,7 +192,7 @@ def ask(r, pic, held=False, most=5, tasks=None):
     while pool and len(out) < most:
         k = r.choices(range(len(pool)), [WEIGHT[p[0]] for p in pool])[0]
         task, fields, answer, lang = pool.pop(k)
-        wording = r.choice(V.Q[task][lang][held])
+        wording = reword(r, task, lang) if not held else r.choice(V.Q[task][lang][1])
         if lang == "en" and fields.get("a", "").startswith("orange"):
             wording = wording.replace(" a {a}", " an {a}").replace("Is a {a}", "Is an {a}")
         out.append((task, wording.format(**fields), answer))

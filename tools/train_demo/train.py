@@ -8,6 +8,7 @@ Prints loss, accuracy per task on the training batches and, every --eval steps, 
 """
 import argparse
 import collections
+import dataclasses
 import os
 import pathlib
 import time
@@ -24,27 +25,61 @@ import model as M
 import optim
 
 LR_MUON, LR_ADAM, WARM = .015, 2e-3, 60
-EYES = 880  # steps of the first stage: the vision tower alone, on sheets full of characters
-SECOND = .2  # the second stage starts at this share of the rates and goes linearly to zero
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of the run. share: of all steps; rate: learning rates at its start and end, as shares of the
+    two above; tower: the vision tower's share of them (0: frozen); sheets: share of the batches that are
+    sheets of characters for the tower; easy: share that are small pictures of few shapes, all lookups."""
+    name: str
+    share: float
+    rate: tuple
+    tower: float
+    sheets: float
+    easy: float
+
+
+STAGES = (Stage("characters", .10, (1.0, 1.0), 1.0, 1.0, 0.0),  # the tower alone
+          Stage("everything", .45, (.3, .15), 1.0, .12, .2),
+          Stage("look up", .15, (.6, .6), 0.0, 0.0, 1.0),  # the decoder alone
+          Stage("together", .30, (.5, 0.0), .3, .08, .45))
+
+
+def stage_at(step, total):
+    """-> the stage of this step, the share of it that is over, and its number of steps."""
+    at = 0.0
+    for stage in STAGES:
+        steps = stage.share * total
+        if step < at + steps or stage is STAGES[-1]:
+            return stage, (step - at) / steps, steps
+        at += steps
 
 
 def schedule(step, total):
-    """Share of the learning rates: a warm-up for each stage, then constant, then linear to zero."""
-    if step < EYES:
-        return min(1, (step + 1) / WARM)
-    return SECOND * min(1, (step - EYES + 1) / WARM) * max(0, (total - step) / (total - EYES))
+    """Share of the learning rates: a warm-up for each stage, then linear between its two rates."""
+    stage, over, steps = stage_at(step, total)
+    first, last = stage.rate
+    return min(1, (over * steps + 1) / WARM) * (first + (last - first) * min(1, over))
 
 
 def difficulty(step, total):
-    if step < EYES:
-        return min(1, step / (.87 * EYES)) ** 1.3
-    return min(1, (step - EYES) / 900)
+    """0 easy .. 1 full, rising over most of the first stage, and again over half of the second."""
+    stage, over, _ = stage_at(step, total)
+    if stage is STAGES[0]:
+        return min(1, over / .87) ** 1.3
+    return min(1, over / .5) if stage is STAGES[1] else 1.0
 
 
-def eyes_only(step, rank, total):
-    """Sheets of characters instead of questions: always in the first stage, then one batch in four, and
-    never by both processes, until 60 % of the run."""
-    return step < EYES or step < .6 * total and (step + 2 * rank) % 4 == 0
+def sheet_now(step, rank, total):
+    """Sheets of characters instead of questions; the processes take turns."""
+    share = stage_at(step, total)[0].sheets
+    return share == 1 or share > 0 and (step + rank * round(.5 / share)) % round(1 / share) == 0
+
+
+def learns(name, stage):
+    """False for what a stage keeps frozen: the tower and the auxiliary heads that read it."""
+    return stage.tower > 0 or not name.startswith(("model.visual.", "aux."))
 
 
 def layout(named):
@@ -56,15 +91,16 @@ def layout(named):
     return out, n
 
 
-def views(flat, params, dtype):
-    """Leaf tensors in `dtype` that share one buffer, for one step's forward and backward."""
+def views(flat, params, dtype, stage=STAGES[0]):
+    """Leaf tensors in `dtype` that share one buffer, for one step's forward and backward; those that the
+    stage keeps frozen need no gradient."""
     buf = flat.to(dtype)
     w = {}
     for name, (at, shape) in params.items():
         n = 1
         for d in shape:
             n *= d
-        w[name] = buf[at:at + n].view(shape).detach().requires_grad_()
+        w[name] = buf[at:at + n].view(shape).detach().requires_grad_(learns(name, stage))
     return w
 
 
@@ -118,19 +154,22 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
         barrier.wait()
         args.steps = int(shared[-2])
         hard = difficulty(step, args.steps)
-        w = views(flat, params, torch.bfloat16)
-        if eyes_only(step, rank, args.steps):
-            batch = B.sheet_batch(args.seed, step, rank, hard if step < EYES else 1.0, args.budget)
+        stage = stage_at(step, args.steps)[0]
+        w = views(flat, params, torch.bfloat16, stage)
+        if sheet_now(step, rank, args.steps):
+            batch = B.sheet_batch(args.seed, step, rank, hard if stage is STAGES[0] else 1.0, args.budget)
             merged, _, taps = M.vision(w, batch["pixels"], *batch["grid"])
             taps, loss, right = taps + [merged], torch.zeros(()), []
         else:
-            batch = B.training_batch(args.seed, step, rank, hard, coder, args.budget)
+            batch = B.training_batch(args.seed, step, rank, hard, coder, args.budget, stage.easy)
             hidden, taps = M.forward(w, batch)
             loss, right = answer_loss(w, hidden, batch, hard)
-        aux, char_acc = M.aux_loss(w, taps, batch["marks"])
-        weight = .5 if hard < 1 or not right else .25
+        aux, char_acc = M.aux_loss(w, taps, batch["marks"]) if stage.tower else (torch.zeros(()), [])
+        weight = .5 if hard < 1 or not right else .06
         (loss + weight * aux).backward()
         for name, (at, shape) in params.items():
+            if not learns(name, stage):
+                continue
             g = w[name].grad
             dst = grads[rank, at:at + w[name].numel()]
             dst.zero_() if g is None else dst.copy_(g.flatten())
@@ -144,17 +183,17 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
             running[t].append(ok)
         barrier.wait()
         s = schedule(step, args.steps)
-        opt.step(step, LR_MUON * s, LR_ADAM * s)
+        opt.step(step, LR_MUON * s, LR_ADAM * s, stage.tower)
         barrier.wait()
         step += 1
         if rank == 0 and step % args.log == 0:
             n = [sum(c) / len(losses) for c in zip(*losses)]
             rate = (step - first) / (time.time() - began)
-            print(f"{time.strftime('%H:%M:%S')} step {step}/{args.steps} hard {hard:.2f} loss {n[0]:.3f} "
+            print(f"{time.strftime('%H:%M:%S')} step {step}/{args.steps} {stage.name} hard {hard:.2f} loss {n[0]:.3f} "
                   f"aux {n[1]:.3f} char {n[3]:.2f}>{n[2]:.2f} | {rate:.2f} steps/s {2 * made / (time.time() - began):.0f} "
                   f"pictures/s | {show(running)}", flush=True)
             losses = []
-        if step > EYES and step % args.eval == 0 or step == args.steps:
+        if stage is not STAGES[0] and step % args.eval == 0 or step == args.steps:
             score = evaluate(rank, world, args, flat, params, coder, shared, barrier)
             if rank == 0:
                 print(f"  held out at {step}: mean {score[0]:.4f} | {score[1]}", flush=True)

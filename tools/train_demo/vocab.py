@@ -230,6 +230,30 @@ Q = {
     },
 }
 
+# further training wordings; the tokenizer's merges are made from Q alone
+MORE = {
+    "left": {"en": ["Where is the {a}, left or right of the {b}?", "Does the {a} lie left or right of the {b}?",
+                    "On which side of the {b} is the {a}, left or right?",
+                    "Compared to the {b}, is the {a} on the left or the right?"],
+             "zh": ["{a}位于{b}的左边还是右边？", "与{b}相比，{a}在左边还是右边？"]},
+    "above": {"en": ["Where is the {a}, above or below the {b}?", "Does the {a} lie above or below the {b}?",
+                     "Compared to the {b}, is the {a} above or below?"],
+              "zh": ["{a}位于{b}的上面还是下面？", "与{b}相比，{a}在上面还是下面？"]},
+    "isleft": {"en": ["Does the {a} lie left of the {b}?", "Do you see the {a} on the left of the {b}?",
+                      "Is the {a} on the left side, seen from the {b}?"], "zh": ["{a}位于{b}的左边吗？"]},
+    "isright": {"en": ["Does the {a} lie right of the {b}?", "Do you see the {a} on the right of the {b}?",
+                       "Is the {a} on the right side, seen from the {b}?"], "zh": ["{a}位于{b}的右边吗？"]},
+    "isabove": {"en": ["Does the {a} lie above the {b}?", "Do you see the {a} above the {b}?"],
+                "zh": ["{a}位于{b}的上面吗？"]},
+    "isbelow": {"en": ["Does the {a} lie below the {b}?", "Do you see the {a} below the {b}?"],
+                "zh": ["{a}位于{b}的下面吗？"]},
+    "exist": {"en": ["Does the picture have a {a}?", "Do you see a {a} here?"], "zh": ["这里有{a}吗？"]},
+}
+# words before a wording, and whether its first letter becomes small
+LEAD = [("In this image, ", True), ("Look at the picture. ", False), ("Please tell me: ", True),
+        ("In the image: ", True), ("Look: ", True), ("Here is a picture. ", False)]
+LEAD_ZH = ["请问，", "请看图，", "看这张图，", "请告诉我：", "在这张图片中，"]
+
 # questions without a picture, so that the model says what it is
 CHAT = [
     ("Hello!", "Hello! Show me a picture."), ("Hi", "Hello! Show me a picture."),
