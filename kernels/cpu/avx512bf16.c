@@ -57,7 +57,7 @@ void gemm_dpbf16_avx512bf16(float *c, const void *a, size_t lda, const void *pan
         break;
 void gemv_dpbf16_avx512bf16(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
     const uint32_t *pairs = x;
-    switch (rows) { STREAM(1) STREAM(2) STREAM(3) STREAM(4) STREAM(5) }
+    switch (rows) { STREAM(1) STREAM(2) STREAM(3) STREAM(4) STREAM(5) STREAM(6) STREAM(7) STREAM(8) }
 }
 
 /* x [K] rounded to bf16, 32 values at a time; nothing beyond pairs [(K + 1) / 2] is written. */

@@ -28,7 +28,7 @@
 enum {
     VL_NR = 32,          /* rows of W in a panel = columns of a tile                      */
     VL_KC = 256,         /* terms of a block sum; even                                    */
-    VL_GEMV_ROWS = 5,    /* up to this many rows of x go through gemv                     */
+    VL_GEMV_ROWS = 8,    /* up to this many rows of x go through gemv                     */
     VL_MAX_MR = 16       /* largest row tile of any gemm                                  */
 };
 
