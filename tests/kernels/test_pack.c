@@ -23,7 +23,8 @@ static vl_backend *open_mode(const char *pack, int threads) {
 static void prepare_all(vl_backend *b, vl_matrix *m, const uint8_t *map) {
     vl_err err = {0};
     for (int i = 0; i < MATRICES; i++) {
-        m[i] = (vl_matrix){"w", map + (size_t)i * BYTES, VL_BF16, ROWS, COLS, NULL};
+        m[i] = (vl_matrix){.name = "w", .data = map + (size_t)i * BYTES, .dtype = VL_BF16,
+                           .rows = ROWS, .cols = COLS};
         CHECK(!b->ops->prepare(b, &m[i], VL_USE_LINEAR | VL_USE_FILE_PAGES, &err), "%s", err.msg);
     }
 }
