@@ -27,6 +27,13 @@ typedef struct {
     CUlaunchAttribute *attrs;
     unsigned numAttrs;
 } CUlaunchConfig;
+typedef struct {
+    struct Func *func;
+    unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
+    void **kernelParams, **extra;
+    void *kern;
+    CUcontext ctx;
+} CUkernelNodeParams;
 enum { LAUNCH_PROGRAMMATIC_SERIALIZATION = 6 };
 
 enum {

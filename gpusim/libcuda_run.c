@@ -270,6 +270,35 @@ API cuStreamEndCapture(CUstream h, CUgraph *out) {
     return graph_end(s, out);
 }
 
+API cuStreamGetCaptureInfo_v2(CUstream h, int *status, uint64_t *id, CUgraph *g, uint64_t **nodes,
+                               size_t *n) {
+    LOCK;
+    ENTER_STREAM(s, h);
+    static uint64_t tail;        /* valid until the next call, as the driver promises */
+    if (!status) return CU_INVALID_VALUE;
+    *status = s->capture ? 1 + s->capture->invalid : 0;
+    if (!s->capture) return CU_OK;
+    tail = graph_tail(s);
+    if (id) *id = s->capture->id;
+    if (g) *g = s->capture;
+    if (nodes) *nodes = &tail;
+    if (n) *n = tail != 0;
+    return CU_OK;
+}
+
+API cuGraphExecKernelNodeSetParams_v2(CUgraphExec g, uint64_t node, const CUkernelNodeParams *p) {
+    LOCK;
+    ENTER;
+    if (!g || !p || !p->func) return CU_INVALID_VALUE;
+    Cmd c = {.kind = CMD_KERNEL, .f = p->func, .grid = {p->gridDimX, p->gridDimY, p->gridDimZ},
+             .block = {p->blockDimX, p->blockDimY, p->blockDimZ}, .shared = p->sharedMemBytes};
+    CUresult r = check_limits(c.f, &c);
+    if (!r) r = read_params(c.f, p->kernelParams, p->extra, &c.params);
+    if (!r) r = graph_set_params(g, node, &c);
+    if (r) free(c.params);
+    return r;
+}
+
 API cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph g, unsigned long long flags) {
     LOCK;
     ENTER;

@@ -9,12 +9,21 @@
 #include "ptx_lex.h"
 #include <setjmp.h>
 
-typedef struct { char name[64]; uint32_t first, count; uint8_t width, range; int scope; } RegDecl;
-typedef struct { char name[128]; int target; int first_use; } Label;
-typedef struct { char name[128]; int ops[64], n; } Targets;  /* .branchtargets, label indices */
+enum { PTX_NAME = 256 };          /* longest mangled name and its end */
 
-/* A symbol visible in the function: parameters, shared, local, global variables, call slots. */
-typedef struct { char name[128]; uint8_t space; uint64_t addr; int scope; } Local;
+typedef struct { char name[64]; uint32_t first, count; uint8_t width, range; int scope; } RegDecl;
+typedef struct { char name[PTX_NAME]; int target; int first_use; } Label;
+typedef struct { char name[PTX_NAME]; int ops[64], n; } Targets;  /* .branchtargets, label indices */
+
+/* A symbol visible in the function: parameters, shared, local, global variables, call slots. A shared
+ * variable of the module has `bytes` and gets its place in every kernel that names it. */
+typedef struct {
+    char name[PTX_NAME];
+    uint8_t space;
+    uint64_t addr;
+    int scope;
+    uint32_t bytes, align, placed_in; /* placed_in: number of the kernel that has the place, + 1 */
+} Local;
 
 typedef struct {
     Lexer x;

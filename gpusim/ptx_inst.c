@@ -468,7 +468,7 @@ static void decode_bar(Build *b, Inst *in) {
     while (build_accept(b, ",")) {
         bool number = b->x.tok.kind == T_NUMBER;
         Opnd o;
-        char name[128];
+        char name[PTX_NAME];
         snprintf(name, sizeof name, "%.*s", (int)(b->x.tok.end - b->x.tok.p), b->x.tok.p);
         if (!number && (lex_is(&b->x, "!") || (build_reg(b, name, &o) && o.base == BASE_PRED)))
             p = inst_predicate(b, in, false);
@@ -498,7 +498,7 @@ static void decode_bra(Build *b, Inst *in) {
 static void decode_brx(Build *b, Inst *in) {
     inst_add(b, in, inst_source(b, in, 32));
     inst_comma(b);
-    char name[128];
+    char name[PTX_NAME];
     build_word(b, name, sizeof name);
     int k = 0;
     while (k < b->ntables && strcmp(b->tables[k].name, name)) k++;
@@ -519,7 +519,7 @@ static void decode_exit(Build *b, Inst *in) {
 
 /* Only what assert() and printf() compile to: call (retval0), name, (param0, ...); */
 static void decode_call(Build *b, Inst *in) {
-    char name[128];
+    char name[PTX_NAME];
     if (build_accept(b, "(")) {
         build_word(b, name, sizeof name);
         build_expect(b, ")");

@@ -55,6 +55,12 @@ uint64_t inst_symbol_value(Build *b, const char *name, uint8_t *space) {
     Local *l = build_find(b, name);
     if (!l) build_fail(b, "unknown symbol '%s'", name);
     *space = l->space;
+    uint32_t kernel = (uint32_t)b->mod->nfunc + 1;
+    if (l->bytes && l->placed_in != kernel) {
+        l->addr = (b->fn->static_shared + l->align - 1) / l->align * l->align;
+        b->fn->static_shared = (uint32_t)l->addr + l->bytes;
+        l->placed_in = kernel;
+    }
     return l->addr == UINT64_MAX ? DYN_SHARED : l->addr;
 }
 
@@ -68,7 +74,7 @@ Opnd inst_source(Build *b, Inst *in, int width) {
     if (b->x.tok.kind == T_NUMBER || lex_is(&b->x, "-")) {
         return inst_constant(b, ptx_integer(b), width ? width : 64);
     }
-    char name[128];
+    char name[PTX_NAME];
     build_word(b, name, sizeof name);
     Opnd o;
     uint8_t space;
@@ -87,7 +93,7 @@ Opnd inst_source(Build *b, Inst *in, int width) {
 }
 
 Opnd inst_dest(Build *b, Inst *in, int width, uint8_t sext) {
-    char name[128];
+    char name[PTX_NAME];
     build_word(b, name, sizeof name);
     Opnd o;
     if (!strcmp(name, "_")) {
@@ -112,7 +118,7 @@ Opnd inst_predicate(Build *b, Inst *in, bool dst) {
         return o;
     }
     bool neg = build_accept(b, "!");
-    char name[128];
+    char name[PTX_NAME];
     build_word(b, name, sizeof name);
     if (dst && !strcmp(name, "_")) {
         o.off = b->npred++;
@@ -146,7 +152,7 @@ void inst_address(Build *b, Inst *in) {
     if (b->x.tok.kind == T_NUMBER) {
         in->op.imm = (int64_t)ptx_integer(b);
     } else {
-        char name[128];
+        char name[PTX_NAME];
         build_word(b, name, sizeof name);
         if (!build_reg(b, name, &o)) {
             uint8_t space;

@@ -131,6 +131,7 @@ static void add_symbol(Build *b, const char *name, uint8_t space, uint64_t addr)
     l->space = space;
     l->addr = addr;
     l->scope = b->scope;
+    l->bytes = l->placed_in = 0;
 }
 
 static bool special(const char *name, Opnd *o) {
@@ -213,12 +214,12 @@ static void read_reg(Build *b) {
     build_expect(b, ";");
 }
 
-typedef struct { char name[128]; uint32_t bytes, elem, align; bool open; } Variable;
+typedef struct { char name[PTX_NAME]; uint32_t bytes, elem, align; bool open; } Variable;
 
 /* .align 16 .b8 name[N] ...: up to, not including, '=' or ';' or ',' or ')'. */
 static Variable read_variable(Build *b) {
     Variable v = {.align = 1};
-    char word[128] = "";
+    char word[PTX_NAME] = "";
     while (b->x.tok.kind == T_WORD && *b->x.tok.p == '.') {
         build_word(b, word, sizeof word);
         if (!strcmp(word, ".align")) v.align = (uint32_t)ptx_integer(b);
@@ -251,7 +252,7 @@ static void read_initialiser(Build *b, uint8_t *at, uint32_t elem, uint32_t byte
     do {
         while (build_accept(b, "{")) depth++;
         uint64_t v = 0;
-        char name[128];
+        char name[PTX_NAME];
         if (b->x.tok.kind == T_WORD) {
             build_word(b, name, sizeof name);
             bool generic = !strcmp(name, "generic");
@@ -304,6 +305,17 @@ static void read_local(Build *b, uint8_t space) {
         *top = align_up(*top, v.align);
         add_symbol(b, v.name, space, *top);
         *top += v.bytes;
+    }
+    build_expect(b, ";");
+}
+
+/* A shared variable outside of the kernels. */
+static void read_shared(Build *b) {
+    Variable v = read_variable(b);
+    add_symbol(b, v.name, S_SHARED, UINT64_MAX);
+    if (!v.open) {
+        b->locals[b->nlocals - 1].bytes = v.bytes;
+        b->locals[b->nlocals - 1].align = v.align;
     }
     build_expect(b, ";");
 }
@@ -402,7 +414,7 @@ static void read_statement(Build *b) {
         return;
     }
     if (*b->x.at == ':' && *b->x.tok.p != '.') {
-        char name[128];
+        char name[PTX_NAME];
         build_word(b, name, sizeof name);
         build_expect(b, ":");
         if (build_accept(b, ".branchtargets")) {
@@ -506,10 +518,7 @@ static void read_module(Build *b) {
             continue;
         else if (!strcmp(word, ".global") || !strcmp(word, ".const")) read_global(b);
         else if (!strcmp(word, ".shared")) {
-            Func module = {0};
-            b->fn = &module;
-            read_local(b, S_SHARED);
-            if (module.static_shared) build_fail(b, "module-level .shared with a size");
+            read_shared(b);
         } else if (!strcmp(word, ".entry")) read_entry(b);
         else if (!strcmp(word, ".func")) read_func(b);
         else if (!strcmp(word, ".pragma")) { while (!build_accept(b, ";")) lex_next(&b->x); }

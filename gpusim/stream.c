@@ -240,6 +240,8 @@ CUresult graph_begin(struct Stream *s) {
     if (s->capture) return CU_CAPTURE_UNMATCHED;
     struct Graph *g = calloc(1, sizeof *g);
     if (!g) return CU_OUT_OF_MEMORY;
+    static uint32_t graphs;
+    g->id = ++graphs;
     g->origin = s;
     s->capture = g;
     s->tail = -1;
@@ -319,6 +321,24 @@ struct Graph *graph_copy(const struct Graph *g) {
     for (int i = 1; i < g->branches; i++) x->branch_index[i] = new_index();
     for (int i = 0; i < g->n; i++) copy_owned(&x->nodes[i].cmd);
     return x;
+}
+
+uint64_t graph_tail(const struct Stream *s) {
+    return s->tail < 0 ? 0 : (uint64_t)s->capture->id << 32 | (uint64_t)(s->tail + 1);
+}
+
+/* An executable graph keeps the id of the one it was made from; grid and function stay. */
+CUresult graph_set_params(struct Graph *g, uint64_t node, const Cmd *cmd) {
+    uint32_t i = (uint32_t)node - 1;
+    if (node >> 32 != g->id || i >= (uint32_t)g->n) return CU_INVALID_VALUE;
+    Cmd *c = &g->nodes[i].cmd;
+    if (c->kind != CMD_KERNEL || c->f != cmd->f) return CU_INVALID_VALUE;
+    free(c->params);
+    c->params = cmd->params;
+    c->shared = cmd->shared;
+    memcpy(c->grid, cmd->grid, sizeof c->grid);
+    memcpy(c->block, cmd->block, sizeof c->block);
+    return CU_OK;
 }
 
 /* The nodes become commands of s; their clocks come from what they depend on. */

@@ -65,6 +65,7 @@ struct Graph {
     int n, cap, branches, joined;
     struct Stream *origin;
     bool invalid;
+    uint32_t id;                 /* node handles are id << 32 | index + 1 */
     uint32_t *branch_index;      /* exec: vector clock index per branch */
 };
 
@@ -93,6 +94,10 @@ void mark_drop(Mark *m);
 CUresult graph_begin(struct Stream *s);
 CUresult graph_end(struct Stream *s, struct Graph **out);
 struct Graph *graph_copy(const struct Graph *g);
+/* Parameters of the kernel node behind a handle of graph_node; takes them over. */
+CUresult graph_set_params(struct Graph *g, uint64_t node, const Cmd *cmd);
+/* The node that the next capture on s would depend on; 0: none. */
+uint64_t graph_tail(const struct Stream *s);
 CUresult graph_launch(struct Graph *g, struct Stream *s);
 void graph_free(struct Graph *g);
 

@@ -92,6 +92,7 @@ typedef struct vl_causal_args {
     int max_blocks;
     const int32_t *row_seq;/* [T] sequence (row of `table`) of each row                    */
     const int32_t *row_len;/* [T] keys the row sees: its own KV index + 1                  */
+    int max_len;           /* no row sees more keys (known to the host); 0: not known      */
     int T, H, G, E;
     float scale;
 } vl_causal_args;

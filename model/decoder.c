@@ -29,6 +29,7 @@ struct vl_decoder {
     int32_t *ids, *kv_slot, *row_seq, *row_len, *src, *self, *want, *table, *best;
     float *cos, *sin;
     int32_t *h_table;
+    int max_len;                             /* keys that the longest row of the pass sees */
 };
 
 static void layout_device(vl_decoder *d, vl_arena *a) {
@@ -133,6 +134,9 @@ static void upload(vl_decoder *d) {
     o->put(d->b, d->kv_slot, b->kv_slot, T * i);
     o->put(d->b, d->row_seq, b->row_seq, T * i);
     o->put(d->b, d->row_len, b->row_len, T * i);
+    d->max_len = 0;
+    for (size_t t = 0; t < T; t++)
+        if (b->row_len[t] > d->max_len) d->max_len = b->row_len[t];
     o->put(d->b, d->src, b->src, T * i);
     o->put(d->b, d->want, b->want, (size_t)b->n_want * i);
     o->put(d->b, d->cos, b->cos, T * half * sizeof(float));
@@ -157,6 +161,7 @@ static void attention(vl_decoder *d, int l) {
     o->attend_causal(d->b, &(vl_causal_args){
         .out = d->attn, .q = d->q, .ldq = HE, .k_pool = d->k_pool[l], .v_pool = d->v_pool[l],
         .table = d->table, .max_blocks = d->p.max_blocks, .row_seq = d->row_seq, .row_len = d->row_len,
+        .max_len = d->max_len,
         .T = T, .H = c->H, .G = c->G, .E = c->E, .scale = 1.0f / sqrtf((float)c->E)});
     o->linear(d->b, d->x, c->D, d->attn, HE, T, &w->o, w->o_bias, VL_EPI_ADD);         /* [T, D]   */
 }

@@ -1,46 +1,35 @@
 /* attention.cuh: softmax(q k^T * scale) v over KV blocks of 64 keys, in bf16 with f32 sums.
  *
  *   vl_attend_64/80/128  flash attention on mma.sync for head widths up to that, E % 8 == 0
- *   vl_attend_combine    joins the splits of a decode step
  *   vl_attend_plain      any head width, any GPU
  *   vl_segment_blocks    turns a picture's keys and values into KV blocks, so that full attention
  *                        is the same kernel: each row sees all keys of its segment
  *
- * The order of a row's sum never depends on its neighbours: splits of SPLIT_BLOCKS blocks, each with
- * an online softmax of its own, joined in order; whether one thread block walks all splits (prefill)
- * or each has its own and vl_attend_combine joins them (decode) gives the same bits.
+ * The order of a row's sum never depends on its neighbours: each KV block is a softmax of its own
+ * (m, l, o), and the blocks are joined in order. Whether one thread block walks them all (prefill) or
+ * several share them and the last to finish joins what all of them left in `part` (decode), the
+ * bits are the same.
  *
  * Mirrors HF Qwen3VLVisionAttention and Qwen3VLTextAttention (query head h reads key head
  * h / (H / G)). Easy to get wrong: one tile may hold rows of several sequences; a row may see none
  * of a block's keys, and must then stay as it is to the bit. */
 #include "device.cuh"
 
-struct attend_args {
-    float *out;                   /* [T, H*E]                                                  */
-    const float *q;               /* [T, ...] with leading dimension ldq                       */
-    const bf16_bits *k_pool, *v_pool;
-    const int *table, *row_seq, *row_len;
-    float *part;                  /* [T, H, splits, E + 2] or unused                           */
-    int ldq, max_blocks, T, H, G, E;
-    int tokens;                   /* rows of a tile                                            */
-    int splits;                   /* 0: a block walks all keys of its rows                     */
-    float scale;
-};
-
 enum { TILE_ROWS = 64 };          /* (token, head) pairs of a tile: 16 for each of 4 warps     */
+enum { SPLIT_BLOCKS = 4 };        /* KV blocks of one thread block when a row's keys are split */
 
-/* (M, L) and the factors of both sides after (m, l) joined; false: nothing to join. */
+/* (M, L) after (m, l) joined, and the factors of both sides; false: nothing to join. */
 DEVICE bool join(float *M, float *L, float m, float l, float *old_by, float *new_by) {
     if (m == -CUDART_INF_F) return false;
     float top = fmaxf(*M, m);
     *old_by = exp2_fast(*M - top);
     *new_by = exp2_fast(m - top);
     *M = top;
-    *L = __fadd_rn(__fmul_rn(*L, *old_by), __fmul_rn(l, *new_by));
+    *L = __fmaf_rn(l, *new_by, __fmul_rn(*L, *old_by));
     return true;
 }
 DEVICE float joined(float old, float old_by, float add, float new_by) {
-    return __fadd_rn(__fmul_rn(old, old_by), __fmul_rn(add, new_by));
+    return __fmaf_rn(add, new_by, __fmul_rn(old, old_by));
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -52,17 +41,16 @@ template <int EP> struct attend_tile {
     bf16_bits *sk, *sv;                       /* [KEYS][PITCH]                                 */
     int kv, seq, longest;                     /* key head, sequence, keys of the longest row   */
     uint32_t q[EP / 16][4];
-    int len[2];                               /* keys of this lane's two rows                  */
-    float m[2], l[2], o[EP / 8][4];           /* the split being walked                        */
-    float M[2], L[2], O[EP / 8][4];           /* the splits before it                          */
+    int token[2], head[2], len[2];            /* of this lane's two rows; len: keys they see   */
+    float M[2], L[2], O[EP / 8][4];           /* the blocks so far                             */
 
-    __device__ attend_tile(const attend_args &args, bf16_bits *k, bf16_bits *v, int head)
-        : a(args), sk(k), sv(v), kv(head) {}
+    __device__ attend_tile(const attend_args &args, bf16_bits *k, bf16_bits *v, int g)
+        : a(args), sk(k), sv(v), kv(g) {}
 
     /* KV block j -> shared memory; keys after the longest row are zeros. */
-    __device__ void load(bf16_bits *to, const bf16_bits *pool, int j) {
+    __device__ void load(bf16_bits *to, const void *pool, int j) {
         int block = a.table[(size_t)seq * a.max_blocks + j], chunks = a.E / 8;
-        const bf16_bits *from = pool + ((size_t)block * a.G + kv) * KEYS * a.E;
+        const bf16_bits *from = (const bf16_bits *)pool + ((size_t)block * a.G + kv) * KEYS * a.E;
 #pragma unroll 4
         for (int i = threadIdx.x; i < KEYS * (EP / 8); i += 128) {
             int key = i / (EP / 8), c = i % (EP / 8);
@@ -71,16 +59,24 @@ template <int EP> struct attend_tile {
         }
     }
 
-    __device__ void take_query(const float *row, int r) { /* r: 0 or 1, the lane's row */
-        int pair = threadIdx.x % 4 * 2;
+    /* Row r (0 or 1) of this lane is row i of the tile, which holds `rows` from token t0 on. */
+    __device__ void take_row(int r, int i, int rows, int t0) {
+        int heads = a.H / a.G, pair = threadIdx.x % 4 * 2;
+        bool ok = i < rows;
+        token[r] = ok ? t0 + i / heads : -1;
+        head[r] = kv * heads + i % heads;
+        len[r] = ok ? a.row_len[token[r]] : 0;
+        M[r] = -CUDART_INF_F;
+        L[r] = 0;
+        const float *row = a.q + (size_t)(ok ? token[r] : 0) * a.ldq + (size_t)head[r] * a.E;
 #pragma unroll
-        for (int i = 0; i < EP / 16; i++)
+        for (int n = 0; n < EP / 8; n++) O[n][r * 2] = O[n][r * 2 + 1] = 0;
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int e = i * 16 + h * 8 + pair;
-                float2 v = row && e < a.E ? *(const float2 *)(row + e) : make_float2(0, 0);
-                q[i][h * 2 + r] = pair_bf16(v.x, v.y);
-            }
+        for (int n = 0; n < EP / 8; n++) {
+            int e = n * 8 + pair;
+            float2 v = ok && e < a.E ? *(const float2 *)(row + e) : make_float2(0, 0);
+            q[n / 2][n % 2 * 2 + r] = pair_bf16(v.x, v.y);
+        }
     }
 
     __device__ void scores(float (*s)[4]) {
@@ -96,13 +92,13 @@ template <int EP> struct attend_tile {
             }
     }
 
-    /* Scores of block j become probabilities; the split's state is rescaled. */
-    __device__ void softmax(float (*s)[4], int j) {
+    /* Scores of block j become probabilities p, in bf16; m and l of the block. */
+    __device__ void softmax(uint32_t (*p)[4], float (*s)[4], int j, float *m, float *l) {
         const float by = a.scale * 1.4426950408889634f;
         int first = j * KEYS + threadIdx.x % 4 * 2;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float top = m[r], sum = 0;
+            float top = -CUDART_INF_F, sum = 0;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
@@ -113,143 +109,143 @@ template <int EP> struct attend_tile {
                 }
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-            float base = top == -CUDART_INF_F ? 0.0f : top, fix = exp2_fast(m[r] - base);
+            float base = top == -CUDART_INF_F ? 0.0f : top;
 #pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float *x = &s[n][r * 2 + e];
-                    *x = exp2_fast(*x - base);
-                    sum += *x;
-                }
+            for (int n = 0; n < KEYS / 8; n++) {
+                float *x = &s[n][r * 2];
+                x[0] = exp2_fast(x[0] - base);
+                x[1] = exp2_fast(x[1] - base);
+                sum += x[0];
+                sum += x[1];
+                p[n / 2][n % 2 * 2 + r] = pair_bf16(x[0], x[1]);
+            }
             sum += __shfl_xor_sync(~0u, sum, 1);
             sum += __shfl_xor_sync(~0u, sum, 2);
-            l[r] = __fadd_rn(__fmul_rn(l[r], fix), sum);
             m[r] = top;
-#pragma unroll
-            for (int n = 0; n < EP / 8; n++) o[n][r * 2] *= fix, o[n][r * 2 + 1] *= fix;
+            l[r] = sum;
         }
     }
 
-    __device__ void values(float (*s)[4]) {
+    /* o of the block, 16 columns at a time, joined to O, or left in `part` (as m and l are). */
+    __device__ void values(const uint32_t (*p)[4], int j, const float *m, const float *l, bool whole) {
         int lane = threadIdx.x % 32;
-#pragma unroll
-        for (int i = 0; i < KEYS / 16; i++) {
-            uint32_t p[4] = {pair_bf16(s[2 * i][0], s[2 * i][1]), pair_bf16(s[2 * i][2], s[2 * i][3]),
-                             pair_bf16(s[2 * i + 1][0], s[2 * i + 1][1]),
-                             pair_bf16(s[2 * i + 1][2], s[2 * i + 1][3])};
-#pragma unroll
-            for (int n = 0; n < EP / 16; n++) {
-                uint32_t b[4];
-                ldmatrix_trans(b, sv + (i * 16 + lane % 16) * PITCH + n * 16 + lane / 16 * 8);
-                mma(o[n * 2], p, b);
-                mma(o[n * 2 + 1], p, b + 2);
-            }
-        }
-    }
-
-    __device__ void begin_split() {
-        for (int r = 0; r < 2; r++) m[r] = -CUDART_INF_F, l[r] = 0;
-#pragma unroll
-        for (int n = 0; n < EP / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) o[n][e] = 0;
-    }
-
-    __device__ void end_split() {
+        float old_by[2], new_by[2], *to[2];
+        bool live[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float old_by, new_by;
-            if (!join(&M[r], &L[r], m[r], l[r], &old_by, &new_by)) continue;
+            live[r] = token[r] >= 0;
+            if (whole) live[r] = join(&M[r], &L[r], m[r], l[r], &old_by[r], &new_by[r]);
+            to[r] = a.part + (((size_t)token[r] * a.H + head[r]) * a.blocks + j) * (a.E + 2);
+            if (!whole && live[r] && lane % 4 == 0) to[r][a.E] = m[r], to[r][a.E + 1] = l[r];
+        }
 #pragma unroll
-            for (int n = 0; n < EP / 8; n++)
+        for (int n = 0; n < EP / 16; n++) {
+            float o[2][4] = {};
 #pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float *x = &O[n][r * 2 + e];
-                    *x = joined(*x, old_by, o[n][r * 2 + e], new_by);
+            for (int i = 0; i < KEYS / 16; i++) {
+                uint32_t b[4];
+                ldmatrix_trans(b, sv + (i * 16 + lane % 16) * PITCH + n * 16 + lane / 16 * 8);
+                mma(o[0], p[i], b);
+                mma(o[1], p[i], b + 2);
+            }
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    float *x = &O[n * 2 + half][r * 2], *y = &o[half][r * 2];
+                    int e = n * 16 + half * 8 + lane % 4 * 2;
+                    if (!live[r]) continue;
+                    if (whole) {
+                        x[0] = joined(x[0], old_by[r], y[0], new_by[r]);
+                        x[1] = joined(x[1], old_by[r], y[1], new_by[r]);
+                    } else if (e < a.E) {
+                        *(float2 *)(to[r] + e) = make_float2(y[0], y[1]);
+                    }
                 }
         }
     }
 
     /* KV blocks [begin, end). K of the next block is on its way while the values are multiplied, V
-     * while the scores are. `whole`: join the splits here. */
-    __device__ void walk(int begin, int end, bool whole) {
+     * while the scores are. `busy`: this warp has rows. */
+    __device__ void walk(int begin, int end, bool whole, bool busy) {
         load(sk, a.k_pool, begin);
         copies_commit();
         load(sv, a.v_pool, begin);
         copies_commit();
-        begin_split();
         for (int j = begin; j < end; j++) {
-            float s[KEYS / 8][4] = {};
+            float s[KEYS / 8][4] = {}, m[2], l[2];
+            uint32_t p[KEYS / 16][4];
             copies_wait<1>();
             __syncthreads();
-            scores(s);
+            if (busy) scores(s);
             __syncthreads();
             if (j + 1 < end) load(sk, a.k_pool, j + 1);
             copies_commit();
-            softmax(s, j);
+            if (busy) softmax(p, s, j, m, l);
             copies_wait<1>();
             __syncthreads();
-            values(s);
+            if (busy) values(p, j, m, l, whole);
             __syncthreads();
             if (j + 1 < end) load(sv, a.v_pool, j + 1);
             copies_commit();
-            if (!whole || ((j + 1) % SPLIT_BLOCKS && j + 1 < end)) continue;
-            end_split();
-            begin_split();
         }
         copies_wait<0>();
     }
 
-    __device__ void store(float *to, const float (*from)[4], int r, float by) {
+    /* The rows' outputs, all of whose blocks were joined here. */
+    __device__ void store() {
 #pragma unroll
-        for (int n = 0; n < EP / 8; n++) {
-            int e = n * 8 + threadIdx.x % 4 * 2;
-            if (e < a.E)
-                *(float2 *)(to + e) = make_float2(from[n][r * 2] / by, from[n][r * 2 + 1] / by);
+        for (int r = 0; r < 2; r++) {
+            if (token[r] < 0) continue;
+            float *to = a.out + ((size_t)token[r] * a.H + head[r]) * a.E;
+#pragma unroll
+            for (int n = 0; n < EP / 8; n++) {
+                int e = n * 8 + threadIdx.x % 4 * 2;
+                if (e < a.E)
+                    *(float2 *)(to + e) = make_float2(O[n][r * 2] / L[r], O[n][r * 2 + 1] / L[r]);
+            }
+        }
+    }
+
+    /* Token t's outputs from the n blocks in `part`. */
+    __device__ void join_parts(int t, int n) {
+        int heads = a.H / a.G;
+        for (int i = threadIdx.x; i < heads * a.E; i += 128) {
+            size_t row = (size_t)t * a.H + kv * heads + i / a.E;
+            const float *p = a.part + row * a.blocks * (a.E + 2);
+            float top = -CUDART_INF_F, sum = 0, o = 0, old_by, new_by;
+#pragma unroll 4
+            for (int j = 0; j < n; j++, p += a.E + 2)
+                if (join(&top, &sum, p[a.E], p[a.E + 1], &old_by, &new_by))
+                    o = joined(o, old_by, p[i % a.E], new_by);
+            a.out[row * a.E + i % a.E] = o / sum;
         }
     }
 
     /* The tokens [t0, t1) of one sequence. */
     __device__ void run(int t0, int t1) {
-        int heads = a.H / a.G, rows = (t1 - t0) * heads, token[2], head[2];
+        int rows = (t1 - t0) * (a.H / a.G), first = threadIdx.x / 32 * 16;
         seq = a.row_seq[t0];
         longest = 0;
         for (int t = t0; t < t1; t++) longest = max(longest, a.row_len[t]);
-        int end = (longest + KEYS - 1) / KEYS, begin = 0;
-        if (a.splits) begin = blockIdx.z * SPLIT_BLOCKS, end = min(end, begin + SPLIT_BLOCKS);
-        if (begin >= end) return;
+        int n = (longest + KEYS - 1) / KEYS, begin = blockIdx.z * SPLIT_BLOCKS;
+        bool whole = !a.blocks || n <= SPLIT_BLOCKS;
+        if (a.blocks && begin >= n) return;
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int i = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + r * 8;
-            bool ok = i < rows;
-            token[r] = ok ? t0 + i / heads : -1;
-            head[r] = kv * heads + i % heads;
-            len[r] = ok ? a.row_len[token[r]] : 0;
-            take_query(ok ? a.q + (size_t)token[r] * a.ldq + (size_t)head[r] * a.E : NULL, r);
-            M[r] = -CUDART_INF_F;
-            L[r] = 0;
-#pragma unroll
-            for (int n = 0; n < EP / 8; n++) O[n][r * 2] = O[n][r * 2 + 1] = 0;
-        }
-        walk(begin, end, !a.splits);
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            if (token[r] < 0) continue;
-            size_t row = (size_t)token[r] * a.H + head[r];
-            if (!a.splits) {
-                store(a.out + row * a.E, O, r, L[r]);
-                continue;
-            }
-            float *to = a.part + (row * a.splits + blockIdx.z) * (a.E + 2);
-            store(to, o, r, 1.0f);
-            if (threadIdx.x % 4 == 0) to[a.E] = m[r], to[a.E + 1] = l[r];
+        for (int r = 0; r < 2; r++)
+            take_row(r, first + threadIdx.x % 32 / 4 + r * 8, rows, t0);
+        walk(a.blocks ? begin : 0, a.blocks ? min(begin + SPLIT_BLOCKS, n) : n, whole, first < rows);
+        if (whole) {
+            store();
+        } else if (last_block(a.arrived + (size_t)t0 * a.G + kv, (n + SPLIT_BLOCKS - 1) / SPLIT_BLOCKS)) {
+            join_parts(t0, n);
         }
     }
 };
 
 template <int EP> DEVICE void attend(const attend_args &a) {
     __shared__ __align__(16) bf16_bits sk[KEYS * (EP + 8)], sv[KEYS * (EP + 8)];
+    after_the_kernel_before();
     attend_tile<EP> tile(a, sk, sv, blockIdx.y);
     int end = min((int)(blockIdx.x + 1) * a.tokens, a.T);
     for (int t0 = blockIdx.x * a.tokens; t0 < end;) {
@@ -264,38 +260,25 @@ template <int EP> DEVICE void attend(const attend_args &a) {
 template <int EP> DEVICE void attend(const attend_args &) {} /* vl_attend_plain serves sm_75 */
 #endif
 
-/* Grid (tiles of tokens, G, splits or 1). */
+/* Grid (tiles of tokens, G, shares of the keys). */
 KERNEL(128) vl_attend_64(attend_args a) { attend<64>(a); }
 KERNEL(128) vl_attend_80(attend_args a) { attend<80>(a); }
 KERNEL(128) vl_attend_128(attend_args a) { attend<128>(a); }
 
-/* Grid (T, H). */
-KERNEL(128) vl_attend_combine(attend_args a) {
-    size_t row = (size_t)blockIdx.x * a.H + blockIdx.y;
-    const int size = SPLIT_BLOCKS * KEYS;
-    int n = (a.row_len[blockIdx.x] + size - 1) / size;
-    for (int e = threadIdx.x; e < a.E; e += 128) {
-        float M = -CUDART_INF_F, L = 0, O = 0, old_by, new_by;
-        for (int i = 0; i < n; i++) {
-            const float *p = a.part + (row * a.splits + i) * (a.E + 2);
-            if (join(&M, &L, p[a.E], p[a.E + 1], &old_by, &new_by)) O = joined(O, old_by, p[e], new_by);
-        }
-        a.out[row * a.E + e] = O / L;
-    }
-}
-
 /* One row and head for each block; four warps take every fourth key. Grid (T, H). E <= 256. */
 KERNEL(128) vl_attend_plain(attend_args a) {
     __shared__ float part[4][256 + 2];
+    after_the_kernel_before();
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y, t = blockIdx.x;
     int len = a.row_len[t], kv = head / (a.H / a.G);
     const int *table = a.table + (size_t)a.row_seq[t] * a.max_blocks;
     const float *q = a.q + (size_t)t * a.ldq + (size_t)head * a.E;
+    const bf16_bits *k_pool = (const bf16_bits *)a.k_pool, *v_pool = (const bf16_bits *)a.v_pool;
     float m = -CUDART_INF_F, l = 0, o[8] = {};
     for (int key = warp; key < len; key += 4) {
         size_t at = (((size_t)table[key / KEYS] * a.G + kv) * KEYS + key % KEYS) * a.E;
         float dot = 0;
-        for (int e = lane; e < a.E; e += 32) dot = fmaf(q[e], from_bf16(a.k_pool[at + e]), dot);
+        for (int e = lane; e < a.E; e += 32) dot = fmaf(q[e], from_bf16(k_pool[at + e]), dot);
         dot = warp_sum(dot) * a.scale * 1.4426950408889634f;
         float top = fmaxf(m, dot), fix = exp2_fast(m - top), p = exp2_fast(dot - top);
         m = top;
@@ -303,7 +286,7 @@ KERNEL(128) vl_attend_plain(attend_args a) {
 #pragma unroll
         for (int i = 0; i < 8; i++)
             if (lane + i * 32 < a.E)
-                o[i] = fmaf(o[i], fix, p * from_bf16(a.v_pool[at + lane + i * 32]));
+                o[i] = fmaf(o[i], fix, p * from_bf16(v_pool[at + lane + i * 32]));
     }
 #pragma unroll
     for (int i = 0; i < 8; i++)
@@ -324,6 +307,7 @@ KERNEL(128) vl_attend_plain(attend_args a) {
 KERNEL(256) vl_segment_blocks(bf16_bits *k_pool, bf16_bits *v_pool, int *table, int *row_seq,
                               int *row_len, const float *qkv, const int *cu, int n, int max_blocks,
                               int H, int E) {
+    after_the_kernel_before();
     int p = blockIdx.x, s = 0;
     while (s < n && p >= cu[s + 1]) s++;
     if (s == n) return;

@@ -1,9 +1,10 @@
 /* backend.h: what the files of the CUDA backend share.
  *
  *   driver.c     the driver API, found at run time       image.c    the embedded kernels
- *   device.c     device, module, memory, launches        upload.c   weights -> fragment order
- *   ops_cuda.c   the op table
- *   *.cuh        the kernels (kernels.cu is their translation unit)
+ *   device.c     device, module, memory                  upload.c   weights -> fragment order
+ *   ops_cuda.c   the op table                            fuse.c     ops of a decode step -> one launch
+ *   program.c    launches, kept until something waits, so that a repeated row of them is one graph
+ *   *.cuh        the kernels (kernels.cu is their translation unit), args.h their argument blocks
  *
  * One stream, so ops run in the order they were called. A mutex makes each op whole: two sessions
  * may share a backend. The first failure of the driver is kept and comes out of sync(). */
@@ -12,14 +13,15 @@
 
 #include <pthread.h>
 
+#include "kernels/cuda/args.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/driver.h"
 
 #define CUDA_KERNELS(X)                                                                            \
     X(arch) X(embed) X(pos_embed) X(layernorm) X(rmsnorm) X(qk_norm_rope) X(rope_vision) X(swiglu) \
     X(move_rows) X(argmax) X(pack_weight) X(pack_rows) X(linear_few) X(linear_few_odd)             \
-    X(linear_many) X(attend_64) X(attend_80) X(attend_128) X(attend_combine) X(attend_plain)       \
-    X(segment_blocks)
+    X(linear_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128)        \
+    X(attend_plain) X(segment_blocks)
 
 typedef enum cuda_kernel {
 #define X(name) K_##name,
@@ -44,6 +46,50 @@ typedef struct cuda_stage {
 
 enum { CUDA_STAGES = 2, CUDA_STAGE_BYTES = 16 << 20 };
 
+/* One argument of a launch; the list ends with {0}. */
+typedef struct cuda_arg { const void *p; size_t bytes; } cuda_arg;
+#define CUDA_ARG(v) {&(v), sizeof(v)}
+#define CUDA_ARGS(...) ((const cuda_arg[]){__VA_ARGS__, {0}})
+
+enum { CUDA_ARGS_MAX = 18, CUDA_CALLS_MAX = 1024, CUDA_CALL_BYTES = 256, CUDA_GRAPHS = 64 };
+
+/* One launch of a program; `arg` are places of its arguments in the program's values. */
+typedef struct cuda_call {
+    cuda_kernel kernel;
+    unsigned grid[3], threads, at, bytes, args; /* at, bytes: of its values                */
+    uint16_t arg[CUDA_ARGS_MAX];                /* from `at`                               */
+} cuda_call;
+typedef struct cuda_program {
+    cuda_call *call;
+    uint8_t *values;
+    size_t calls, bytes;
+} cuda_program;
+/* A program that was seen: the same launches on the same grids. */
+typedef struct cuda_graph {
+    cuda_program program;      /* calls NULL: unused. Values: those of the last run        */
+    CUgraphExec exec;          /* NULL: seen once                                          */
+    CUgraphNode *node;         /* [calls]                                                  */
+    uint64_t last_use;
+} cuda_graph;
+
+/* An op that may become part of a fused launch. */
+typedef struct cuda_op {
+    enum { CUDA_RMSNORM, CUDA_LINEAR, CUDA_ROPE, CUDA_SWIGLU } kind;
+    union {
+        struct { float *out; const float *x, *w; int T, D; float eps; } norm;
+        struct {
+            float *out;
+            const float *x, *bias;
+            const vl_matrix *w;
+            int ldo, ldx, T;
+            vl_epilogue epi;
+        } linear;
+        vl_rope_kv_args rope;
+        struct { float *out; const float *gate, *up; int T, F; } swiglu;
+    };
+} cuda_op;
+enum { CUDA_PENDING = 4 };     /* a norm and up to three products of what it left          */
+
 typedef struct cuda_backend {
     vl_backend base;
     cuda_driver d;
@@ -63,10 +109,20 @@ typedef struct cuda_backend {
     cuda_buffer packed;        /* the last input of linear in fragment order, and whose: */
     const float *packed_x;     /* NULL: nobody's                                         */
     int packed_ld, packed_T, packed_K;
+    uint32_t *arrived;         /* device [CUDA_COUNTERS] zeros, between launches         */
+    cuda_op pending[CUDA_PENDING];
+    int n_pending;
+    cuda_program program;      /* launches that wait to be run                           */
+    cuda_graph graph[CUDA_GRAPHS];
+    uint64_t runs;             /* of programs, for last_use                              */
+    bool use_graphs, use_pdl, use_fused;
 } cuda_backend;
+
+enum { CUDA_COUNTERS = 1 << 16, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800 };
 
 static inline cuda_backend *cuda_of(vl_backend *b) { return (cuda_backend *)(void *)b; }
 static inline int cuda_k_tiles(int K) { return (K + 31) / 32 * 2; }
+static inline int cuda_up(int a, int b) { return (a + b - 1) / b; }
 
 /* device.c */
 int cuda_device_open(cuda_backend *b, vl_err *err);
@@ -76,10 +132,24 @@ bool cuda_enter(cuda_backend *b);
 void cuda_leave(cuda_backend *b);
 /* Remembers the first failure. True: all is well. Between enter and leave. */
 bool cuda_ok(cuda_backend *b, CUresult e, const char *what);
-void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads, void **args);
-#define CUDA_ARGS(...) ((void *[]){__VA_ARGS__})
 void *cuda_memory(cuda_backend *b, size_t bytes, vl_err *err);
 bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes);
+
+/* program.c: launches are kept until something waits for them or changes what they read. */
+int cuda_program_open(cuda_backend *b, vl_err *err);
+void cuda_program_close(cuda_backend *b);
+void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,
+                 const cuda_arg *args);
+/* Hands everything to the driver, in order. */
+void cuda_flush(cuda_backend *b);
+
+/* fuse.c */
+void cuda_submit(cuda_backend *b, const cuda_op *op); /* now, or with those that follow */
+void cuda_drain(cuda_backend *b);                     /* launches what waits to be fused */
+
+/* ops_cuda.c: one op as a launch of its own. */
+void cuda_emit(cuda_backend *b, const cuda_op *op);
+void *cuda_tiles(const vl_matrix *w);
 
 /* upload.c */
 int cuda_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);

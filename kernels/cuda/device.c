@@ -1,16 +1,10 @@
-/* device.c: opens device, context, stream and module; memory and launches. */
+/* device.c: opens device, context, stream and module; memory. */
 #include "kernels/cuda/backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OLDEST = 75, MIB = 20 };
-
-static const char *const KERNEL_NAME[CUDA_KERNEL_COUNT] = {
-#define X(name) "vl_" #name,
-    CUDA_KERNELS(X)
-#undef X
-};
+enum { OLDEST = 75, PDL = 900, MIB = 20 };
 
 bool cuda_ok(cuda_backend *b, CUresult e, const char *what) {
     if (b->fault.code) return false;
@@ -25,14 +19,6 @@ bool cuda_enter(cuda_backend *b) {
 }
 
 void cuda_leave(cuda_backend *b) { pthread_mutex_unlock(&b->lock); }
-
-void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads, void **args) {
-    vl_assert(gx <= INT32_MAX && gy <= 65535 && gz <= 65535, "%s: grid %zu x %d x %d", KERNEL_NAME[k],
-              gx, gy, gz);
-    if (!gx || !gy || !gz || b->fault.code) return;
-    cuda_ok(b, b->d.Launch(b->kernel[k], (unsigned)gx, (unsigned)gy, (unsigned)gz, (unsigned)threads,
-                           1, 1, 0, b->stream, args, NULL), KERNEL_NAME[k]);
-}
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
@@ -55,6 +41,7 @@ void *cuda_memory(cuda_backend *b, size_t bytes, vl_err *err) {
 bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes) {
     if (b->fault.code) return false;
     if (bytes <= buffer->bytes) return true;
+    cuda_flush(b);
     if (!cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU")) return false;
     if (buffer->p) b->d.MemFree((uintptr_t)buffer->p);
     buffer->p = cuda_memory(b, bytes, &b->fault);
@@ -88,17 +75,6 @@ static int open_context(cuda_backend *b, vl_err *err) {
            cuda_check(d, d->StreamCreate(&b->stream, CU_NON_BLOCKING), "opening a stream", err) ? -1 : 0;
 }
 
-static int open_module(cuda_backend *b, vl_err *err) {
-    const cuda_driver *d = &b->d;
-    if (cuda_check(d, d->ModuleLoad(&b->module, cuda_image, 0, NULL, NULL), "loading the kernels", err))
-        return -1;
-    for (int i = 0; i < CUDA_KERNEL_COUNT; i++)
-        if (cuda_check(d, d->ModuleGetFunction(&b->kernel[i], b->module, KERNEL_NAME[i]),
-                       KERNEL_NAME[i], err))
-            return -1;
-    return 0;
-}
-
 static int open_stages(cuda_backend *b, vl_err *err) {
     const cuda_driver *d = &b->d;
     for (int i = 0; i < CUDA_STAGES; i++) {
@@ -115,21 +91,29 @@ static int open_stages(cuda_backend *b, vl_err *err) {
 static int ask_arch(cuda_backend *b, vl_err *err) {
     CUdeviceptr p = (uintptr_t)b->stage[0].device;
     int *arch = b->stage[0].pinned;
-    cuda_launch(b, K_arch, 1, 1, 1, 32, CUDA_ARGS(&p));
+    cuda_launch(b, K_arch, 1, 1, 1, 32, CUDA_ARGS(CUDA_ARG(p)));
+    cuda_flush(b);
     if (b->fault.code) return vl_fail(err, b->fault.code, "%s", b->fault.msg);
     if (cuda_check(&b->d, b->d.CopyToHost(arch, p, sizeof *arch, b->stream), "asking the GPU", err) ||
         cuda_check(&b->d, b->d.StreamSynchronize(b->stream), "asking the GPU", err))
         return -1;
     b->arch = *arch;
+    b->use_pdl = b->arch >= PDL && b->d.LaunchEx;
     return 0;
+}
+
+static int open_counters(cuda_backend *b, vl_err *err) {
+    size_t bytes = CUDA_COUNTERS * sizeof *b->arrived;
+    if (!(b->arrived = cuda_memory(b, bytes, err))) return -1;
+    return cuda_check(&b->d, b->d.Fill((uintptr_t)b->arrived, 0, bytes, b->stream), "clearing", err);
 }
 
 int cuda_device_open(cuda_backend *b, vl_err *err) {
     if (cuda_image_bytes == 0)
         return vl_fail(err, VL_E_BACKEND, "this build has no GPU kernels: nvcc was not there; install "
                        "the CUDA toolkit (12.8 or later), put nvcc on the PATH and run make again");
-    if (cuda_driver_open(&b->d, err) || open_context(b, err) || open_module(b, err) ||
-        open_stages(b, err) || ask_arch(b, err))
+    if (cuda_driver_open(&b->d, err) || open_context(b, err) || cuda_program_open(b, err) ||
+        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err))
         return -1;
     return 0;
 }
@@ -146,8 +130,9 @@ void cuda_device_close(cuda_backend *b) {
         }
         if (b->scratch.p) d->MemFree((uintptr_t)b->scratch.p);
         if (b->packed.p) d->MemFree((uintptr_t)b->packed.p);
+        if (b->arrived) d->MemFree((uintptr_t)b->arrived);
         cuda_weights_free(b);
-        if (b->module) d->ModuleUnload(b->module);
+        cuda_program_close(b);
         if (b->stream) d->StreamDestroy(b->stream);
         d->PrimaryCtxRelease(b->device);
     }

@@ -20,11 +20,14 @@
 #include <math_constants.h>
 #include <stdint.h>
 
+#include "args.h"
+
 typedef uint16_t bf16_bits;
 
-enum { CHUNK_TILES = 16, KEYS = 64, SPLIT_BLOCKS = 4 }; /* 256 inputs; a KV block; 256 keys */
+enum { CHUNK_TILES = 16, KEYS = 64 }; /* 256 inputs; a KV block */
 
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define KERNEL_FEW extern "C" __global__ void __launch_bounds__(256, 2) /* 128 registers */
 #define DEVICE static __device__ __forceinline__
 
 /* ---- numbers ---------------------------------------------------------------------------------- */
@@ -73,6 +76,32 @@ DEVICE float block_sum(float v, float *red) {
     v = red[threadIdx.x % 8];
     for (int o = 4; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
     return v;
+}
+
+/* ---- blocks and launches ------------------------------------------------------------------------ */
+
+/* Programmatic dependent launch (sm_90 on): the next kernel may be scheduled; nothing that an earlier
+ * one writes is touched before this returns. Every kernel calls it, and all threads of it. */
+DEVICE void after_the_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* True in the last of n blocks to come here, which then sees what all of them wrote. The counter
+ * goes back to zero. All threads of a block call it. */
+DEVICE bool last_block(uint32_t *counter, uint32_t n) {
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(counter, 1) + 1 == n;
+        if (last) atomicExch(counter, 0);
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
 }
 
 /* ---- tensor cores and asynchronous copies (sm_80 on) -------------------------------------------- */

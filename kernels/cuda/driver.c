@@ -27,6 +27,9 @@ int cuda_driver_open(cuda_driver *d, vl_err *err) {
     }
     CUDA_DRIVER(X)
 #undef X
+#define X(name, symbol, older, args) *(void **)(void *)&d->name = find(d->library, symbol, older);
+    CUDA_DRIVER_NEW(X)
+#undef X
     return 0;
 }
 

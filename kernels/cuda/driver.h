@@ -12,8 +12,31 @@ typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
+typedef struct CUgraph_st *CUgraph;
+typedef struct CUgraphNode_st *CUgraphNode;
+typedef struct CUgraphExec_st *CUgraphExec;
 
-enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_NON_BLOCKING = 1 };
+typedef struct cuda_launch_attribute {
+    int id;
+    char pad[4];
+    union { char bytes[64]; int flag; } value;
+} cuda_launch_attribute;
+typedef struct cuda_launch_config {
+    unsigned grid[3], block[3], shared;
+    CUstream stream;
+    cuda_launch_attribute *attributes;
+    unsigned n_attributes;
+} cuda_launch_config;
+typedef struct cuda_node_params { /* CUDA_KERNEL_NODE_PARAMS_v2 */
+    CUfunction function;
+    unsigned grid[3], block[3], shared;
+    void **args, **extra;
+    void *kernel;
+    CUcontext context;
+} cuda_node_params;
+
+enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_NON_BLOCKING = 1,
+       CU_THREAD_LOCAL = 1, CU_PROGRAMMATIC_SERIALIZATION = 6 };
 
 /* name, the exact symbol, an older symbol that does as well, parameters. The symbols are the ones of
  * the oldest driver that has them; what cuda.h of a newer toolkit would rename is not used. */
@@ -50,13 +73,30 @@ enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_N
     X(EventDestroy, "cuEventDestroy_v2", NULL, (CUevent e))                                        \
     X(EventRecord, "cuEventRecord", NULL, (CUevent e, CUstream s))                                 \
     X(EventSynchronize, "cuEventSynchronize", NULL, (CUevent e))                                   \
+    X(BeginCapture, "cuStreamBeginCapture_v2", NULL, (CUstream s, int mode))                       \
+    X(EndCapture, "cuStreamEndCapture", NULL, (CUstream s, CUgraph *g))                            \
+    X(CaptureInfo, "cuStreamGetCaptureInfo_v2", NULL,                                              \
+      (CUstream s, int *status, uint64_t *id, CUgraph *g, const CUgraphNode **nodes, size_t *n))   \
+    X(GraphInstantiate, "cuGraphInstantiateWithFlags", NULL,                                       \
+      (CUgraphExec *x, CUgraph g, unsigned long long flags))                                       \
+    X(GraphSetParams, "cuGraphExecKernelNodeSetParams_v2", "cuGraphExecKernelNodeSetParams",       \
+      (CUgraphExec x, CUgraphNode node, const cuda_node_params *p))                                \
+    X(GraphLaunch, "cuGraphLaunch", NULL, (CUgraphExec x, CUstream s))                             \
+    X(GraphExecDestroy, "cuGraphExecDestroy", NULL, (CUgraphExec x))                               \
+    X(GraphDestroy, "cuGraphDestroy", NULL, (CUgraph g))                                           \
     X(Launch, "cuLaunchKernel", NULL,                                                              \
       (CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, \
        unsigned shared, CUstream s, void **args, void **extra))
 
+/* Of later drivers; NULL where missing. */
+#define CUDA_DRIVER_NEW(X)                                                                         \
+    X(LaunchEx, "cuLaunchKernelEx", NULL,                                                          \
+      (const cuda_launch_config *c, CUfunction f, void **args, void **extra))
+
 typedef struct cuda_driver {
 #define X(name, symbol, older, args) CUresult (*name) args;
     CUDA_DRIVER(X)
+    CUDA_DRIVER_NEW(X)
 #undef X
     void *library;
 } cuda_driver;

@@ -2,6 +2,7 @@
  * are listed in backend.h. */
 #include "rows.cuh"
 #include "linear.cuh"
+#include "fused.cuh"
 #include "attention.cuh"
 
 /* Which code the driver chose (750, 800, ...): ops_cuda.c picks kernels by it. */

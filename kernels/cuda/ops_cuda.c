@@ -6,21 +6,28 @@
 
 #include "kernels/cuda/backend.h"
 
-static int up(int a, int b) { return (a + b - 1) / b; }
-static void *tiles_of(const vl_matrix *w) {
+void *cuda_tiles(const vl_matrix *w) {
     vl_assert(w->impl, "%s was not prepared", w->name);
     return ((cuda_weight *)w->impl)->tiles;
 }
 
-/* Between enter and leave: one op that is no linear, so that what linear packed is stale. */
+/* Between enter and leave: one op that is neither fused nor a linear, so that what linear packed is
+ * stale. */
 static bool enter(cuda_backend *b) {
     if (!cuda_enter(b)) return false;
+    cuda_drain(b);
     b->packed_x = NULL;
+    return true;
+}
+/* The same for what the host does to the device: all launches so far come first. */
+static bool enter_host(cuda_backend *b) {
+    if (!enter(b)) return false;
+    cuda_flush(b);
     return true;
 }
 
 /* One launch as an op of its own. */
-static void op(vl_backend *base, cuda_kernel k, size_t gx, int gy, int threads, void **args) {
+static void op(vl_backend *base, cuda_kernel k, size_t gx, int gy, int threads, const cuda_arg *args) {
     cuda_backend *b = cuda_of(base);
     if (!enter(b)) return;
     cuda_launch(b, k, gx, gy, 1, threads, args);
@@ -40,7 +47,7 @@ static void *cuda_alloc(vl_backend *base, size_t bytes) {
 
 static void cuda_release(vl_backend *base, void *p) {
     cuda_backend *b = cuda_of(base);
-    if (!p || !enter(b)) return;
+    if (!p || !enter_host(b)) return;
     cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
     cuda_ok(b, b->d.MemFree((uintptr_t)p), "freeing memory");
     cuda_leave(b);
@@ -49,7 +56,7 @@ static void cuda_release(vl_backend *base, void *p) {
 /* From pageable memory, which the driver has read when the call returns. */
 static void cuda_put(vl_backend *base, void *dst, const void *src, size_t bytes) {
     cuda_backend *b = cuda_of(base);
-    if (!bytes || !enter(b)) return;
+    if (!bytes || !enter_host(b)) return;
     cuda_ok(b, b->d.CopyToDevice((uintptr_t)dst, src, bytes, b->stream), "copying to the GPU");
     cuda_leave(b);
 }
@@ -60,6 +67,7 @@ static void cuda_get(vl_backend *base, void *dst, const void *src, size_t bytes)
     bool ok = false;
     if (!bytes) return;
     if (cuda_enter(b)) {
+        cuda_flush(b);
         ok = cuda_ok(b, b->d.CopyToHost(dst, (uintptr_t)src, bytes, b->stream), "copying from the GPU") &&
              cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
         cuda_leave(b);
@@ -70,6 +78,7 @@ static void cuda_get(vl_backend *base, void *dst, const void *src, size_t bytes)
 static int cuda_sync(vl_backend *base, vl_err *err) {
     cuda_backend *b = cuda_of(base);
     if (cuda_enter(b)) {
+        cuda_flush(b);
         cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
         cuda_leave(b);
     }
@@ -82,54 +91,57 @@ static void cuda_tap(vl_backend *b, const char *name, int layer, const float *x,
 
 /* ---- row-wise ops ----------------------------------------------------------------------------- */
 
-enum { THREADS = 256, ATTEND_THREADS = 128 };
+enum { THREADS = 256, ATTEND_THREADS = 128, ARGMAX_SHARE = 2048, ARGMAX_BLOCKS = 64 };
 
 static void cuda_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
-    void *tiles = tiles_of(table);
+    void *tiles = cuda_tiles(table);
     int D = table->cols;
-    op(b, K_embed, (size_t)T, 1, THREADS, CUDA_ARGS(&out, &tiles, &ids, &D));
+    op(b, K_embed, (size_t)T, 1, THREADS, CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(tiles), CUDA_ARG(ids), CUDA_ARG(D)));
 }
 
 static void cuda_pos_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,
                            const float *weight, int P) {
-    void *tiles = tiles_of(table);
+    void *tiles = cuda_tiles(table);
     int D = table->cols;
-    op(b, K_pos_embed, (size_t)P, 1, THREADS, CUDA_ARGS(&out, &tiles, &idx, &weight, &D));
+    op(b, K_pos_embed, (size_t)P, 1, THREADS, CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(tiles), CUDA_ARG(idx), CUDA_ARG(weight), CUDA_ARG(D)));
 }
 
 static void cuda_layernorm(vl_backend *b, float *out, const float *x, const float *w,
                            const float *bias, int T, int D, float eps) {
-    op(b, K_layernorm, (size_t)T, 1, THREADS, CUDA_ARGS(&out, &x, &w, &bias, &D, &eps));
+    op(b, K_layernorm, (size_t)T, 1, THREADS, CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(x), CUDA_ARG(w), CUDA_ARG(bias), CUDA_ARG(D), CUDA_ARG(eps)));
+}
+
+/* Ops that fuse.c may join to others. */
+static void submit(vl_backend *base, const cuda_op *op) {
+    cuda_backend *b = cuda_of(base);
+    if (!cuda_enter(b)) return;
+    cuda_submit(b, op);
+    cuda_leave(b);
 }
 
 static void cuda_rmsnorm(vl_backend *b, float *out, const float *x, const float *w, int T, int D,
                          float eps) {
-    op(b, K_rmsnorm, (size_t)T, 1, THREADS, CUDA_ARGS(&out, &x, &w, &D, &eps));
+    submit(b, &(cuda_op){.kind = CUDA_RMSNORM, .norm = {out, x, w, T, D, eps}});
 }
 
-static void cuda_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *args) {
-    vl_rope_kv_args a = *args;
-    vl_assert(a.E > 0 && a.E % 2 == 0, "head width %d is odd", a.E);
-    op(b, K_qk_norm_rope, (size_t)a.T, up(a.H + 2 * a.G, 4), ATTEND_THREADS,
-       CUDA_ARGS(&a.q, &a.k, &a.v, &a.ldq, &a.ldk, &a.ldv, &a.q_norm, &a.k_norm, &a.eps, &a.cos,
-                 &a.sin, &a.k_pool, &a.v_pool, &a.kv_slot, &a.H, &a.G, &a.E));
+static void cuda_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *a) {
+    vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
+    submit(b, &(cuda_op){.kind = CUDA_ROPE, .rope = *a});
+}
+
+static void cuda_swiglu(vl_backend *b, float *out, const float *gate, const float *up, int T, int F) {
+    submit(b, &(cuda_op){.kind = CUDA_SWIGLU, .swiglu = {out, gate, up, T, F}});
 }
 
 static void cuda_rope_vision(vl_backend *b, float *qkv, const float *cos, const float *sin, int P,
                              int H, int E) {
     vl_assert(E > 0 && E % 2 == 0, "head width %d is odd", E);
-    op(b, K_rope_vision, (size_t)P, 1, THREADS, CUDA_ARGS(&qkv, &cos, &sin, &H, &E));
-}
-
-static void cuda_swiglu(vl_backend *b, float *out, const float *gate, const float *value, int T,
-                        int F) {
-    size_t n = (size_t)T * (size_t)F;
-    op(b, K_swiglu, (n + THREADS - 1) / THREADS, 1, THREADS, CUDA_ARGS(&out, &gate, &value, &n));
+    op(b, K_rope_vision, (size_t)P, 1, THREADS, CUDA_ARGS(CUDA_ARG(qkv), CUDA_ARG(cos), CUDA_ARG(sin), CUDA_ARG(H), CUDA_ARG(E)));
 }
 
 static void move_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
                       const int32_t *src_idx, int n, int D, int add) {
-    op(b, K_move_rows, (size_t)n, 1, THREADS, CUDA_ARGS(&dst, &dst_idx, &src, &src_idx, &D, &add));
+    op(b, K_move_rows, (size_t)n, 1, THREADS, CUDA_ARGS(CUDA_ARG(dst), CUDA_ARG(dst_idx), CUDA_ARG(src), CUDA_ARG(src_idx), CUDA_ARG(D), CUDA_ARG(add)));
 }
 static void cuda_copy_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
                            const int32_t *src_idx, int n, int D) {
@@ -140,22 +152,30 @@ static void cuda_add_rows(vl_backend *b, float *dst, const int32_t *dst_idx, con
     move_rows(b, dst, dst_idx, src, src_idx, n, D, 1);
 }
 
-static void cuda_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, int V) {
-    op(b, K_argmax, (size_t)T, 1, THREADS, CUDA_ARGS(&ids, &logits, &V));
+static void cuda_argmax(vl_backend *base, int32_t *ids, const float *logits, int T, int V) {
+    cuda_backend *b = cuda_of(base);
+    int blocks = cuda_up(V, ARGMAX_SHARE);
+    if (blocks > ARGMAX_BLOCKS) blocks = ARGMAX_BLOCKS;
+    vl_assert(T <= CUDA_COUNTERS, "argmax of %d rows", T);
+    if (T <= 0 || !enter(b)) return;
+    if (cuda_reserve(b, &b->scratch, (size_t)T * (size_t)blocks * 8))
+        cuda_launch(b, K_argmax, (size_t)blocks, T, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(ids), CUDA_ARG(logits), CUDA_ARG(V), CUDA_ARG(b->scratch.p),
+                              CUDA_ARG(b->arrived)));
+    cuda_leave(b);
 }
 
 /* ---- linear ----------------------------------------------------------------------------------- */
 
-enum { FEW_ROWS = 16, BF16_UNITS = 800 };
-
 /* x in fragment order, unless it still is there from the linear before. */
 static bool pack_rows(cuda_backend *b, const float *x, int ldx, int T, int K) {
     if (b->packed_x == x && b->packed_ld == ldx && b->packed_T == T && b->packed_K == K) return true;
-    size_t total = (size_t)up(T, 8) * (size_t)cuda_k_tiles(K) * 32;
+    size_t total = (size_t)cuda_up(T, 8) * (size_t)cuda_k_tiles(K) * 32;
     b->packed_x = NULL;
     if (!cuda_reserve(b, &b->packed, total * 8)) return false;
+    int even = K % 32 == 0 && ldx % 2 == 0 && (uintptr_t)x % 8 == 0;
     cuda_launch(b, K_pack_rows, (total + THREADS - 1) / THREADS, 1, 1, THREADS,
-                CUDA_ARGS(&b->packed.p, &x, &ldx, &T, &K, &total));
+                CUDA_ARGS(CUDA_ARG(b->packed.p), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T), CUDA_ARG(K), CUDA_ARG(even), CUDA_ARG(total)));
     b->packed_x = x, b->packed_ld = ldx, b->packed_T = T, b->packed_K = K;
     return true;
 }
@@ -166,63 +186,99 @@ static bool overlaps(const float *a, int lda, const float *b, int ldb, int T) {
     return a < b + t * (size_t)ldb && b < a + t * (size_t)lda;
 }
 
-static void cuda_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,
-                        const vl_matrix *w, const float *bias, vl_epilogue epilogue) {
-    cuda_backend *b = cuda_of(base);
-    void *tiles = tiles_of(w);
-    int N = w->rows, K = w->cols, epi = (int)epilogue;
-    vl_assert(ldo >= N && ldx >= K, "%s: ldo %d, ldx %d", w->name, ldo, ldx);
-    if (T <= 0 || !cuda_enter(b)) return;
-    if (b->arch >= BF16_UNITS && T > FEW_ROWS) {
+static void emit_linear(cuda_backend *b, const cuda_op *op) {
+    float *out = op->linear.out;
+    const float *x = op->linear.x, *bias = op->linear.bias;
+    const vl_matrix *w = op->linear.w;
+    void *tiles = cuda_tiles(w);
+    int N = w->rows, K = w->cols, T = op->linear.T, ldo = op->linear.ldo, ldx = op->linear.ldx;
+    int epi = (int)op->linear.epi;
+    if (b->arch >= CUDA_BF16_UNITS && T > CUDA_FEW_ROWS) {
         if (pack_rows(b, x, ldx, T, K))
-            cuda_launch(b, K_linear_many, (size_t)up(N, 128), up(T, 128), 1, THREADS,
-                        CUDA_ARGS(&out, &ldo, &b->packed.p, &T, &tiles, &N, &K, &bias, &epi));
+            cuda_launch(b, K_linear_many, (size_t)cuda_up(N, 128), cuda_up(T, 128), 1, THREADS,
+                        CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(b->packed.p), CUDA_ARG(T),
+                                  CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias),
+                                  CUDA_ARG(epi)));
     } else {
         bool even = K % 32 == 0 && ldx % 2 == 0 && (uintptr_t)x % 8 == 0;
-        cuda_launch(b, even ? K_linear_few : K_linear_few_odd, (size_t)up(N, 16), up(T, 8), 1, THREADS,
-                    CUDA_ARGS(&out, &ldo, &x, &ldx, &T, &tiles, &N, &K, &bias, &epi));
+        cuda_launch(b, even ? K_linear_few : K_linear_few_odd, (size_t)cuda_up(N, 16), cuda_up(T, 8), 1,
+                    THREADS,
+                    CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T),
+                              CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias), CUDA_ARG(epi)));
     }
     if (b->packed_x && overlaps(out, ldo, b->packed_x, b->packed_ld, T > b->packed_T ? T : b->packed_T))
         b->packed_x = NULL;
-    cuda_leave(b);
+}
+
+static void cuda_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,
+                        const vl_matrix *w, const float *bias, vl_epilogue epilogue) {
+    vl_assert(ldo >= w->rows && ldx >= w->cols, "%s: ldo %d, ldx %d", w->name, ldo, ldx);
+    if (T > 0) submit(base, &(cuda_op){.kind = CUDA_LINEAR,
+                                       .linear = {out, x, bias, w, ldo, ldx, T, epilogue}});
+}
+
+void cuda_emit(cuda_backend *b, const cuda_op *op) {
+    if (op->kind == CUDA_LINEAR) {
+        emit_linear(b, op);
+        return;
+    }
+    b->packed_x = NULL;
+    if (op->kind == CUDA_RMSNORM) {
+        cuda_launch(b, K_rmsnorm, (size_t)cuda_up(op->norm.T, 8), 1, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(op->norm.out), CUDA_ARG(op->norm.x), CUDA_ARG(op->norm.w),
+                              CUDA_ARG(op->norm.T), CUDA_ARG(op->norm.D), CUDA_ARG(op->norm.eps)));
+    } else if (op->kind == CUDA_ROPE) {
+        const vl_rope_kv_args *a = &op->rope;
+        cuda_launch(b, K_qk_norm_rope, (size_t)a->T, cuda_up(a->H + 2 * a->G, 4), 1, ATTEND_THREADS,
+                    CUDA_ARGS(CUDA_ARG(a->q), CUDA_ARG(a->k), CUDA_ARG(a->v), CUDA_ARG(a->ldq),
+                              CUDA_ARG(a->ldk), CUDA_ARG(a->ldv), CUDA_ARG(a->q_norm),
+                              CUDA_ARG(a->k_norm), CUDA_ARG(a->eps), CUDA_ARG(a->cos), CUDA_ARG(a->sin),
+                              CUDA_ARG(a->k_pool), CUDA_ARG(a->v_pool), CUDA_ARG(a->kv_slot),
+                              CUDA_ARG(a->H), CUDA_ARG(a->G), CUDA_ARG(a->E)));
+    } else {
+        size_t n = (size_t)op->swiglu.T * (size_t)op->swiglu.F;
+        cuda_launch(b, K_swiglu, (n + THREADS - 1) / THREADS, 1, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(op->swiglu.out), CUDA_ARG(op->swiglu.gate),
+                              CUDA_ARG(op->swiglu.up), CUDA_ARG(n)));
+    }
 }
 
 /* ---- attention -------------------------------------------------------------------------------- */
 
-enum { TILE_ROWS = 64, SPLIT_BLOCKS = 4, PLAIN_MAX = 256 };
+enum { TILE_ROWS = 64, SPLIT_BLOCKS = 4, PLAIN_MAX = 256, PART_BYTES = 64 << 20 };
 
-/* As struct attend_args of attention.cuh. */
-typedef struct attend_args {
-    float *out;
-    const float *q;
-    const void *k_pool, *v_pool;
-    const int32_t *table, *row_seq, *row_len;
-    float *part;
-    int ldq, max_blocks, T, H, G, E, tokens, splits;
-    float scale;
-} attend_args;
+/* KV blocks that a decode launch of rows of up to max_len keys provides for: powers of two, so that
+ * one graph serves a bucket of lengths. 0: keys are not split (few, or too many to keep the parts). */
+static int split_blocks(const attend_args *a, int max_len) {
+    int most = a->max_blocks, blocks = SPLIT_BLOCKS;
+    if (max_len > 0 && cuda_up(max_len, VL_KV_BLOCK) < most) most = cuda_up(max_len, VL_KV_BLOCK);
+    while (blocks < most) blocks *= 2;
+    if (blocks > a->max_blocks) blocks = a->max_blocks;
+    size_t bytes = (size_t)a->T * (size_t)a->H * (size_t)blocks * (size_t)(a->E + 2) * sizeof(float);
+    return blocks <= SPLIT_BLOCKS || bytes > PART_BYTES || a->T * a->G > CUDA_COUNTERS ? 0 : blocks;
+}
 
-/* Flash attention on tensor cores where it fits, else the plain kernel. `part`: scratch of
- * `part_bytes` from which a decode step may split its keys. */
-static void attend(cuda_backend *b, attend_args a, bool decode) {
+/* Flash attention on tensor cores where it fits, else the plain kernel. Few rows share a tile with
+ * nobody, and may have their keys split. */
+static void attend(cuda_backend *b, attend_args a, bool few, int max_len) {
     int heads = a.H / a.G;
-    bool flash = b->arch >= BF16_UNITS && a.E % 8 == 0 && a.E <= 128 && heads <= TILE_ROWS;
+    bool flash = b->arch >= CUDA_BF16_UNITS && a.E % 8 == 0 && a.E <= 128 && heads <= TILE_ROWS;
     cuda_kernel k = a.E <= 64 ? K_attend_64 : a.E <= 80 ? K_attend_80 : K_attend_128;
     vl_assert(a.E <= PLAIN_MAX, "head width %d: at most %d", a.E, PLAIN_MAX);
     if (!flash) {
-        cuda_launch(b, K_attend_plain, (size_t)a.T, a.H, 1, ATTEND_THREADS, CUDA_ARGS(&a));
+        cuda_launch(b, K_attend_plain, (size_t)a.T, a.H, 1, ATTEND_THREADS, CUDA_ARGS(CUDA_ARG(a)));
         return;
     }
-    a.tokens = decode ? 1 : TILE_ROWS / heads;
-    a.splits = decode ? up(a.max_blocks, SPLIT_BLOCKS) : 0;
-    if (decode) {
-        size_t rows = (size_t)a.T * (size_t)a.H * (size_t)a.splits;
+    a.tokens = few ? 1 : TILE_ROWS / heads;
+    a.blocks = few ? split_blocks(&a, max_len) : 0;
+    if (a.blocks) {
+        size_t rows = (size_t)a.T * (size_t)a.H * (size_t)a.blocks;
         if (!cuda_reserve(b, &b->scratch, rows * (size_t)(a.E + 2) * sizeof(float))) return;
         a.part = b->scratch.p;
+        a.arrived = b->arrived;
     }
-    cuda_launch(b, k, (size_t)up(a.T, a.tokens), a.G, decode ? a.splits : 1, ATTEND_THREADS,
-                CUDA_ARGS(&a));
-    if (decode) cuda_launch(b, K_attend_combine, (size_t)a.T, a.H, 1, ATTEND_THREADS, CUDA_ARGS(&a));
+    cuda_launch(b, k, (size_t)cuda_up(a.T, a.tokens), a.G, a.blocks ? cuda_up(a.blocks, SPLIT_BLOCKS) : 1,
+                ATTEND_THREADS, CUDA_ARGS(CUDA_ARG(a)));
 }
 
 static void cuda_attend_causal(vl_backend *base, const vl_causal_args *c) {
@@ -230,9 +286,11 @@ static void cuda_attend_causal(vl_backend *base, const vl_causal_args *c) {
     vl_assert(c->G > 0 && c->H % c->G == 0 && c->E > 0 && c->E % 2 == 0, "H %d, G %d, E %d", c->H,
               c->G, c->E);
     if (c->T <= 0 || !enter(b)) return;
-    attend_args a = {c->out, c->q, c->k_pool, c->v_pool, c->table, c->row_seq, c->row_len, NULL,
-                     c->ldq, c->max_blocks, c->T, c->H, c->G, c->E, 0, 0, c->scale};
-    attend(b, a, c->T <= FEW_ROWS);
+    attend_args a = {.out = c->out, .q = c->q, .k_pool = c->k_pool, .v_pool = c->v_pool,
+                     .table = c->table, .row_seq = c->row_seq, .row_len = c->row_len, .ldq = c->ldq,
+                     .max_blocks = c->max_blocks, .T = c->T, .H = c->H, .G = c->G, .E = c->E,
+                     .scale = c->scale};
+    attend(b, a, c->T <= CUDA_FEW_ROWS, c->max_len);
     cuda_leave(b);
 }
 
@@ -242,7 +300,7 @@ static void cuda_attend_full(vl_backend *base, float *out, const float *qkv, con
     cuda_backend *b = cuda_of(base);
     vl_assert(n >= 0 && E > 0 && E % 2 == 0, "n %d, E %d", n, E);
     if (n == 0 || P <= 0 || !enter(b)) return;
-    int max_blocks = up(P, VL_KV_BLOCK), heads = H;
+    int max_blocks = cuda_up(P, VL_KV_BLOCK), heads = H;
     size_t pool = (size_t)(P / VL_KV_BLOCK + n) * (size_t)H * VL_KV_BLOCK * (size_t)E;
     vl_arena arena = {0};
     void *k = NULL, *v = NULL;
@@ -257,10 +315,11 @@ static void cuda_attend_full(vl_backend *base, float *out, const float *qkv, con
         arena = (vl_arena){b->scratch.p, 0};
     }
     cuda_launch(b, K_segment_blocks, (size_t)P, 1, 1, THREADS,
-                CUDA_ARGS(&k, &v, &table, &row_seq, &row_len, &qkv, &cu, &n, &max_blocks, &heads, &E));
-    attend_args a = {out, qkv, k, v, table, row_seq, row_len, NULL, 3 * H * E, max_blocks, P, H, H, E,
-                     0, 0, scale};
-    attend(b, a, false);
+                CUDA_ARGS(CUDA_ARG(k), CUDA_ARG(v), CUDA_ARG(table), CUDA_ARG(row_seq), CUDA_ARG(row_len), CUDA_ARG(qkv), CUDA_ARG(cu), CUDA_ARG(n), CUDA_ARG(max_blocks), CUDA_ARG(heads), CUDA_ARG(E)));
+    attend_args a = {.out = out, .q = qkv, .k_pool = k, .v_pool = v, .table = table, .row_seq = row_seq,
+                     .row_len = row_len, .ldq = 3 * H * E, .max_blocks = max_blocks, .T = P, .H = H,
+                     .G = H, .E = E, .scale = scale};
+    attend(b, a, false, 0);
     cuda_leave(b);
 }
 
@@ -290,6 +349,7 @@ int vl_cuda_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     cuda_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CUDA backend");
     pthread_mutex_init(&b->lock, NULL);
+    b->use_fused = true;
     if (cuda_device_open(b, err)) {
         cuda_close(&b->base);
         return -1;

@@ -19,9 +19,9 @@ static int upload_rows(cuda_backend *b, const vl_matrix *w, uint8_t *tiles, int 
         return -1;
     void *dst = tiles + (size_t)(row / 16) * tile_row, *src = s->device;
     int dtype = (int)w->dtype, K = w->cols;
-    size_t total = ((size_t)n + 15) / 16 * tile_row / 16;
-    cuda_launch(b, K_pack_weight, (total + 255) / 256, 1, 1, 256,
-                CUDA_ARGS(&dst, &src, &dtype, &n, &K, &total));
+    cuda_launch(b, K_pack_weight, (size_t)cuda_up(K, 256), cuda_up(n, 16), 1, 256,
+                CUDA_ARGS(CUDA_ARG(dst), CUDA_ARG(src), CUDA_ARG(dtype), CUDA_ARG(n), CUDA_ARG(K)));
+    cuda_flush(b);
     return cuda_check(d, d->EventRecord(s->done, b->stream), w->name, err);
 }
 

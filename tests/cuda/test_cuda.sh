@@ -54,4 +54,31 @@ run env GPUSIM_PTX=80 "$VITREOUS" verify --golden $cases --backend cuda --json -
     --chunk 13
 digests=$(grep -oE '"digest": *"[0-9a-f]{64}"' <<<"$out")
 check "prompts in chunks of 13 rows change no bit" [ "$forward" = "$digests" ]
+golden "PTX 80 without graphs" std-tiny,odd-three GPUSIM_PTX=80 VL_CUDA_GRAPH=0
+check "graphs change no bit" [ "$forward" = "$digests" ]
+
+# ---- a decode step ---------------------------------------------------------------------------------
+launches() { # answer tokens, environment: kernels launched in all -> $n, hash of the logits -> $hash
+    local tokens=$1
+    shift
+    run env GPUSIM_REPORT="$tmp/report.json" "$@" "$VITREOUS" run -m tests/golden/models/std \
+        -i tests/golden/images/pic-scene.jpg -p "What is it?" -n "$tokens" --backend cuda --json
+    rc 0 "$tokens tokens $*"
+    hash=$(grep -oE '"logits_hash": *"[0-9a-f]+"' <<<"$out")
+    n=$(grep -oE '"launches": *[0-9]+' "$tmp/report.json" | grep -oE '[0-9]+$' | paste -sd+ | bc)
+}
+launches 6 GPUSIM_PTX=80
+first=$n graphs=$hash
+launches 7 GPUSIM_PTX=80
+check "a token takes $((n - first)) launches: 5 for each of 4 layers, and embedding, row, head, choice" \
+    [ $((n - first)) -eq 24 ]
+launches 6 GPUSIM_PTX=80 VL_CUDA_GRAPH=0
+check "the same answer without graphs" [ -n "$hash" -a "$hash" = "$graphs" ]
+launches 6 GPUSIM_PTX=90
+graphs=$hash
+launches 6 GPUSIM_PTX=90 VL_CUDA_GRAPH=0 GPUSIM_ORDER=random
+check "the same answer without graphs, with early launches" [ -n "$hash" -a "$hash" = "$graphs" ]
+run env VL_CUDA_GRAPH=2 GPUSIM_EXIT=0 "$VITREOUS" "${question[@]}" --backend cuda
+rc 2 "VL_CUDA_GRAPH=2"
+errs "says what is expected" "expected 0 or 1"
 finish

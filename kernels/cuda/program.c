@@ -1,0 +1,191 @@
+/* program.c: launches on their way to the driver.
+ *
+ * A launch is kept, with the values of its arguments, until something waits for it or changes what
+ * it reads (get, put, sync, a buffer that grows). What was kept by then is a program. A program whose
+ * kernels and grids were seen before becomes a CUDA graph, and is one driver call from then on: the
+ * model knows nothing of it. Arguments may differ from run to run; those nodes get new ones.
+ *   - a decode step: tokens, positions and lengths are read on the device, and the grid follows the
+ *     longest row only by powers of two (ops_cuda.c), so one graph serves a bucket of KV lengths;
+ *   - the vision tower: one graph for each picture grid (or each step of it between decode steps).
+ * The least recently used of CUDA_GRAPHS programs makes room. VL_CUDA_GRAPH=0: every launch goes to
+ * the stream, in the same order with the same arguments, so the bits are the same. */
+#include <stdlib.h>
+
+#include "kernels/cuda/backend.h"
+
+enum { GRAPH_MIN = 4 };        /* launches below which a graph saves nothing */
+
+static const char *const KERNEL_NAME[CUDA_KERNEL_COUNT] = {
+#define X(name) "vl_" #name,
+    CUDA_KERNELS(X)
+#undef X
+};
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+int cuda_program_open(cuda_backend *b, vl_err *err) {
+    const cuda_driver *d = &b->d;
+    const char *graphs = getenv("VL_CUDA_GRAPH");
+    if (graphs && strcmp(graphs, "0") && strcmp(graphs, "1"))
+        return vl_fail(err, VL_E_USAGE, "VL_CUDA_GRAPH=%s: expected 0 or 1", graphs);
+    b->use_graphs = !graphs || *graphs == '1';
+    b->program.call = vl_calloc(CUDA_CALLS_MAX, sizeof *b->program.call);
+    b->program.values = vl_calloc(CUDA_CALLS_MAX, CUDA_CALL_BYTES);
+    if (!b->program.call || !b->program.values) return vl_fail(err, VL_E_NOMEM, "no memory for launches");
+    if (cuda_check(d, d->ModuleLoad(&b->module, cuda_image, 0, NULL, NULL), "loading the kernels", err))
+        return -1;
+    for (int i = 0; i < CUDA_KERNEL_COUNT; i++)
+        if (cuda_check(d, d->ModuleGetFunction(&b->kernel[i], b->module, KERNEL_NAME[i]),
+                       KERNEL_NAME[i], err))
+            return -1;
+    return 0;
+}
+
+static void drop_graph(cuda_backend *b, cuda_graph *g) {
+    if (g->exec) b->d.GraphExecDestroy(g->exec);
+    free(g->program.call);
+    free(g->program.values);
+    free(g->node);
+    *g = (cuda_graph){0};
+}
+
+void cuda_program_close(cuda_backend *b) {
+    for (int i = 0; i < CUDA_GRAPHS; i++) drop_graph(b, &b->graph[i]);
+    free(b->program.call);
+    free(b->program.values);
+    if (b->module) b->d.ModuleUnload(b->module);
+}
+
+/* ---- launching -------------------------------------------------------------------------------- */
+
+void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,
+                 const cuda_arg *args) {
+    cuda_program *p = &b->program;
+    vl_assert(gx <= INT32_MAX && gy <= 65535 && gz <= 65535, "%s: grid %zu x %d x %d", KERNEL_NAME[k],
+              gx, gy, gz);
+    if (!gx || !gy || !gz || b->fault.code) return;
+    if (p->calls == CUDA_CALLS_MAX) cuda_flush(b);
+    cuda_call *c = &p->call[p->calls++];
+    *c = (cuda_call){.kernel = k, .grid = {(unsigned)gx, (unsigned)gy, (unsigned)gz},
+                     .threads = (unsigned)threads, .at = (unsigned)p->bytes};
+    for (; args[c->args].p; c->args++) {
+        const cuda_arg *a = &args[c->args];
+        vl_assert(c->args < CUDA_ARGS_MAX && c->bytes + a->bytes <= CUDA_CALL_BYTES,
+                  "%s: too many arguments", KERNEL_NAME[k]);
+        c->arg[c->args] = (uint16_t)c->bytes;
+        memcpy(p->values + p->bytes + c->bytes, a->p, a->bytes);
+        c->bytes += (unsigned)(a->bytes + 7) / 8 * 8;
+    }
+    p->bytes += c->bytes;
+}
+
+/* Pointers to the values of a call's arguments. */
+static void arguments(void **to, const cuda_program *p, const cuda_call *c) {
+    for (unsigned i = 0; i < c->args; i++) to[i] = p->values + c->at + c->arg[i];
+}
+
+static bool run_call(cuda_backend *b, const cuda_program *p, const cuda_call *c) {
+    const cuda_driver *d = &b->d;
+    void *args[CUDA_ARGS_MAX];
+    arguments(args, p, c);
+    cuda_launch_attribute early = {.id = CU_PROGRAMMATIC_SERIALIZATION, .value.flag = 1};
+    cuda_launch_config config = {{c->grid[0], c->grid[1], c->grid[2]}, {c->threads, 1, 1}, 0, b->stream,
+                                 &early, 1};
+    CUresult e = b->use_pdl ? d->LaunchEx(&config, b->kernel[c->kernel], args, NULL)
+                            : d->Launch(b->kernel[c->kernel], c->grid[0], c->grid[1], c->grid[2],
+                                        c->threads, 1, 1, 0, b->stream, args, NULL);
+    return cuda_ok(b, e, KERNEL_NAME[c->kernel]);
+}
+
+static void run_calls(cuda_backend *b, const cuda_program *p) {
+    for (size_t i = 0; i < p->calls; i++)
+        if (!run_call(b, p, &p->call[i])) return;
+}
+
+/* ---- graphs ----------------------------------------------------------------------------------- */
+
+/* The program seen before with these kernels and grids; else a place for it, the oldest emptied. */
+static cuda_graph *find_graph(cuda_backend *b, const cuda_program *p) {
+    cuda_graph *oldest = &b->graph[0];
+    for (int i = 0; i < CUDA_GRAPHS; i++) {
+        cuda_graph *g = &b->graph[i];
+        if (g->program.calls == p->calls && g->program.bytes == p->bytes &&
+            !memcmp(g->program.call, p->call, p->calls * sizeof *p->call))
+            return g;
+        if (g->last_use < oldest->last_use) oldest = g;
+    }
+    drop_graph(b, oldest);
+    return oldest;
+}
+
+/* Remembers the program; without memory it stays unknown. */
+static void remember(cuda_graph *g, const cuda_program *p) {
+    cuda_program mine = {vl_calloc(p->calls, sizeof *p->call), vl_calloc(p->bytes, 1), p->calls, p->bytes};
+    g->node = vl_calloc(p->calls, sizeof(CUgraphNode));
+    if (!mine.call || !mine.values || !g->node) {
+        free(mine.call);
+        free(mine.values);
+        free(g->node);
+        *g = (cuda_graph){0};
+        return;
+    }
+    memcpy(mine.call, p->call, p->calls * sizeof *p->call);
+    memcpy(mine.values, p->values, p->bytes);
+    g->program = mine;
+}
+
+/* Captures the program into g->exec and g->node. */
+static bool capture(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
+    const cuda_driver *d = &b->d;
+    CUgraph graph = NULL;
+    bool ok = cuda_ok(b, d->BeginCapture(b->stream, CU_THREAD_LOCAL), "beginning a capture");
+    if (!ok) return false;
+    for (size_t i = 0; ok && i < p->calls; i++) {
+        int status;
+        uint64_t id;
+        CUgraph of;
+        const CUgraphNode *last = NULL;
+        size_t n = 0;
+        ok = run_call(b, p, &p->call[i]) &&
+             cuda_ok(b, d->CaptureInfo(b->stream, &status, &id, &of, &last, &n), "asking a capture");
+        if (ok) g->node[i] = n == 1 ? last[0] : NULL;
+    }
+    CUresult e = d->EndCapture(b->stream, &graph);
+    ok = ok && cuda_ok(b, e, "ending a capture") &&
+         cuda_ok(b, d->GraphInstantiate(&g->exec, graph, 0), "instantiating a graph");
+    if (graph) d->GraphDestroy(graph);
+    return ok;
+}
+
+/* Gives the nodes whose arguments changed their new ones. */
+static bool update(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
+    for (size_t i = 0; i < p->calls; i++) {
+        const cuda_call *c = &p->call[i];
+        uint8_t *old = g->program.values + c->at;
+        if (!memcmp(old, p->values + c->at, c->bytes)) continue;
+        void *args[CUDA_ARGS_MAX];
+        arguments(args, p, c);
+        cuda_node_params n = {.function = b->kernel[c->kernel], .block = {c->threads, 1, 1}, .args = args,
+                              .grid = {c->grid[0], c->grid[1], c->grid[2]}};
+        if (!cuda_ok(b, b->d.GraphSetParams(g->exec, g->node[i], &n), "updating a graph")) return false;
+        memcpy(old, p->values + c->at, c->bytes);
+    }
+    return true;
+}
+
+void cuda_flush(cuda_backend *b) {
+    cuda_program *p = &b->program;
+    cuda_drain(b);
+    if (p->calls && !b->fault.code) {
+        cuda_graph *g = b->use_graphs && p->calls >= GRAPH_MIN ? find_graph(b, p) : NULL;
+        if (g) g->last_use = ++b->runs;
+        if (g && g->program.calls) {
+            if (g->exec ? update(b, g, p) : capture(b, g, p))
+                cuda_ok(b, b->d.GraphLaunch(g->exec, b->stream), "launching a graph");
+        } else {
+            run_calls(b, p);
+            if (g) remember(g, p);
+        }
+    }
+    p->calls = p->bytes = 0;
+}
