@@ -91,7 +91,7 @@ static vl_matrix random_matrix(int rows, int cols, vl_dtype dtype, float **wide)
 }
 
 /* |got - want| <= tol everywhere; the first that is off is reported. */
-static void near_all(const float *got, const double *want, const double *tol, size_t n,
+static inline void near_all(const float *got, const double *want, const double *tol, size_t n,
                      const char *what) {
     for (size_t i = 0; i < n; i++) {
         if (fabs((double)got[i] - want[i]) <= tol[i]) continue;

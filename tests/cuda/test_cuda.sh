@@ -65,7 +65,7 @@ launches() { # answer tokens, environment: kernels launched in all -> $n, hash o
         -i tests/golden/images/pic-scene.jpg -p "What is it?" -n "$tokens" --backend cuda --json
     rc 0 "$tokens tokens $*"
     hash=$(grep -oE '"logits_hash": *"[0-9a-f]+"' <<<"$out")
-    n=$(grep -oE '"launches": *[0-9]+' "$tmp/report.json" | grep -oE '[0-9]+$' | paste -sd+ | bc)
+    n=$(($(grep -oE '"launches": *[0-9]+' "$tmp/report.json" | grep -oE '[0-9]+$' | paste -sd+)))
 }
 launches 6 GPUSIM_PTX=80
 first=$n graphs=$hash

@@ -124,7 +124,7 @@ static void step_case(int T, int D, int H, int G, int E, int F, bool qkv) {
     uint8_t *apart = snapshot(&s, &n);
     long before = launches("vl_qkv");
     for (int i = 0; i < 3; i++) { /* as a stream, captured, as a graph */
-        gpu->ops->put(gpu, s.k_pool, apart, 64); /* what an earlier step left does not stay */
+        gpu->ops->put(gpu, s.q, apart, 64); /* what an earlier step left does not stay */
         run_step(&s, false);
         uint8_t *joined = snapshot(&s, &m);
         CHECK(n == m && !memcmp(apart, joined, n), "%s: run %d has other bits", what, i);
@@ -146,7 +146,7 @@ static void test_updates(void) {
     uint8_t *want_b = snapshot(&b, &n);
     for (int i = 0; i < 6; i++) {
         step *s = i % 3 == 2 ? &b : &a;
-        gpu->ops->put(gpu, s->k_pool, want_a, 64);
+        gpu->ops->put(gpu, s->q, want_a, 64);
         run_step(s, false);
         run_step(s, false);
         uint8_t *got = snapshot(s, &n);
