@@ -154,6 +154,7 @@ static bool capture(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
     ok = ok && cuda_ok(b, e, "ending a capture") &&
          cuda_ok(b, d->GraphInstantiate(&g->exec, graph, 0), "instantiating a graph");
     if (graph) d->GraphDestroy(graph);
+    memcpy(g->program.values, p->values, p->bytes);
     return ok;
 }
 

@@ -58,14 +58,14 @@ golden "PTX 80 without graphs" std-tiny,odd-three GPUSIM_PTX=80 VL_CUDA_GRAPH=0
 check "graphs change no bit" [ "$forward" = "$digests" ]
 
 # ---- a decode step ---------------------------------------------------------------------------------
-launches() { # answer tokens, environment: kernels launched in all -> $n, hash of the logits -> $hash
+launches() { # answer tokens, environment: kernels run in all -> $n, hash of the logits -> $hash
     local tokens=$1
     shift
     run env GPUSIM_REPORT="$tmp/report.json" "$@" "$VITREOUS" run -m tests/golden/models/std \
-        -i tests/golden/images/pic-scene.jpg -p "What is it?" -n "$tokens" --backend cuda --json
+        -i tests/golden/images/pic-scene.jpg -p "What is it?" -n "$tokens" --temp 0 --backend cuda --json
     rc 0 "$tokens tokens $*"
     hash=$(grep -oE '"logits_hash": *"[0-9a-f]+"' <<<"$out")
-    n=$(($(grep -oE '"launches": *[0-9]+' "$tmp/report.json" | grep -oE '[0-9]+$' | paste -sd+)))
+    n=$(($(grep '"kernel": *"vl_' "$tmp/report.json" | grep -oE '"launches": *[0-9]+' | grep -oE '[0-9]+$' | paste -sd+)))
 }
 launches 6 GPUSIM_PTX=80
 first=$n graphs=$hash

@@ -145,7 +145,7 @@ static void test_updates(void) {
     run_step(&b, true);
     uint8_t *want_b = snapshot(&b, &n);
     for (int i = 0; i < 6; i++) {
-        step *s = i % 3 == 2 ? &b : &a;
+        step *s = "abaabb"[i] == 'b' ? &b : &a; /* captured with b, after a was seen */
         gpu->ops->put(gpu, s->q, want_a, 64);
         run_step(s, false);
         run_step(s, false);
