@@ -121,9 +121,9 @@ static void test_graph(void *lib) {
     MUST(cuStreamSynchronize(s));
     CHECK(c[0] == 4 && c[1] == 1, "three launches add three identities: %g %g", (double)c[0],
           (double)c[1]);
-    int counted = 0; /* beside the row of the copy */
+    int counted = 0; /* beside the rows of the copies */
     for (int i = 0; i < gpusim_kernel_count(); i++) counted += gpusim_kernel_at(i)->mma_flops > 0;
-    CHECK(counted == 1 && gpusim_kernel_count() == 2, "it is counted");
+    CHECK(counted == 1, "it is counted once, not %d times", counted);
 }
 
 int main(int argc, char **argv) {
