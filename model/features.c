@@ -125,6 +125,8 @@ bool vl_encode_step(vl_session *s) {
     vl_encoded *e = s->encoding;
     bool more = vl_vision_step(s->vision, &done, &total);
     if (!more) {
+        vl_err broken; /* stays, and ends the pass that follows; the wait makes the time a true one */
+        s->m->backend->ops->sync(s->m->backend, &broken);
         e->ready = true;
         s->encoding = NULL;
         vl_picture_free(s->encoding_picture);
