@@ -1,4 +1,7 @@
-/* random_shapes.h: the published shapes that make-random knows by name. */
+/* random_shapes.h: the published shapes that make-random knows by name. Sources: 2B, shared/qwen3vl.md C1; 8B and
+ * the large tower, torchtitan's table of Qwen3-VL variants (experiments/qwen3_vl, commit 0375bb67); 4B, Qwen3-4B as
+ * levanter lists it (marin, experiments/qwen3.py) with the small tower; 32B, Qwen3-32B with the large tower, from
+ * memory. */
 #ifndef VL_RANDOM_SHAPES_H
 #define VL_RANDOM_SHAPES_H
 

@@ -14,7 +14,7 @@ import pictures as P
 import questions as Q
 import vocab as V
 
-KINDS = {"shapes": .48, "number": .08, "word": .17, "zh": .12, "chart": .15}
+KINDS = {"shapes": .45, "number": .09, "word": .22, "zh": .12, "chart": .12}
 TOKEN_CAP = 160
 
 

@@ -526,9 +526,9 @@ def make(r, kind, size, hard=1.0, seed=0, held=False, level=1.0):
     """One picture. r: random.Random; size: (height, width) of the result; hard, level: 0 easy .. 1 full
     (how it looks, how much is in it)."""
     draw = size
-    if not held and hard > .4 and r.random() < .15:
-        s = r.uniform(.8, 1.5)
-        draw = (min(448, int(size[0] * s)), min(448, int(size[1] * s)))
+    if not held and hard > .4 and r.random() < .45:  # drawn at another size, as pictures come to the processor
+        s = r.uniform(.85, 1.3)
+        draw = tuple(min(448, int(side * s * r.uniform(.9, 1.1))) for side in size)
     pic = Picture(kind, draw, level)
     if kind == "shapes":
         draw_shapes(r, pic, hard, seed)

@@ -8,9 +8,9 @@ import pictures as P
 import vocab as V
 
 # how often each question is drawn when it can be asked
-WEIGHT = {"caption": 1, "colour": 3, "shape": 3, "shape1": 1, "count": 2, "exist": 2.5, "left": 2.5,
-          "above": 2.5, "isleft": 1.2, "isright": 1.2, "isabove": 1.2, "isbelow": 1.2, "place": 3, "at": 1.2,
-          "biggest": .6, "box": 4.5, "boxes": 1, "word": 3, "number": 3, "zh": 3, "value": 4, "tallest": 2,
+WEIGHT = {"caption": 2.5, "colour": 3, "shape": 4, "shape1": 2, "count": 4, "exist": 2.5, "left": 2,
+          "above": 2, "isleft": 1, "isright": 1, "isabove": 1, "isbelow": 1, "place": 2.5, "at": 1.2,
+          "biggest": .6, "box": 3.5, "boxes": 1, "word": 3, "number": 3, "zh": 3, "value": 4, "tallest": 2,
           "shortest": 1, "bars": .6, "trend": 1, "chart": 1.2, "barcolour": .8}
 
 

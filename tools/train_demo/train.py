@@ -1,6 +1,7 @@
 """Trains the demo model from scratch on generated pictures: two processes, one thread each.
 
   python tools/train_demo/train.py --work DIR --steps 9000          (resumes when DIR has a checkpoint)
+  python tools/train_demo/train.py --work DIR --from models/demo    (goes on from exported weights)
   python tools/train_demo/train.py --work DIR --export models/demo  (writes the best weights, bf16)
 
 Prints loss, accuracy per task on the training batches and, every --eval steps, on held-out ones
@@ -31,19 +32,22 @@ LR_MUON, LR_ADAM, WARM = .015, 2e-3, 60
 class Stage:
     """A part of the run. share: of all steps; rate: learning rates at its start and end, as shares of the
     two above; tower: the vision tower's share of them (0: frozen); sheets: share of the batches that are
-    sheets of characters for the tower; easy: share that are small pictures of few shapes, all lookups."""
+    sheets of characters for the tower; easy: share that are small pictures of few shapes, all lookups;
+    ramp: the share of the stage in which the difficulty rises, and the power it rises with."""
     name: str
     share: float
     rate: tuple
     tower: float
     sheets: float
     easy: float
+    ramp: tuple = (0, 1)
 
 
-STAGES = (Stage("characters", .10, (1.0, 1.0), 1.0, 1.0, 0.0),  # the tower alone
-          Stage("everything", .45, (.3, .15), 1.0, .12, .2),
+STAGES = (Stage("characters", .10, (1.0, 1.0), 1.0, 1.0, 0.0, (.87, 1.3)),  # the tower alone
+          Stage("everything", .45, (.3, .15), 1.0, .12, .2, (.5, 1)),
           Stage("look up", .15, (.6, .6), 0.0, 0.0, 1.0),  # the decoder alone
           Stage("together", .30, (.5, 0.0), .3, .08, .45))
+GO_ON = (Stage("go on", 1.0, (.4, 0.0), 1.0, .08, .12),)  # from weights that know it all a little
 
 
 def stage_at(step, total):
@@ -64,11 +68,10 @@ def schedule(step, total):
 
 
 def difficulty(step, total):
-    """0 easy .. 1 full, rising over most of the first stage, and again over half of the second."""
+    """0 easy .. 1 full."""
     stage, over, _ = stage_at(step, total)
-    if stage is STAGES[0]:
-        return min(1, over / .87) ** 1.3
-    return min(1, over / .5) if stage is STAGES[1] else 1.0
+    share, power = stage.ramp
+    return min(1, over / share) ** power if share else 1.0
 
 
 def sheet_now(step, rank, total):
@@ -157,7 +160,7 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
         stage = stage_at(step, args.steps)[0]
         w = views(flat, params, torch.bfloat16, stage)
         if sheet_now(step, rank, args.steps):
-            batch = B.sheet_batch(args.seed, step, rank, hard if stage is STAGES[0] else 1.0, args.budget)
+            batch = B.sheet_batch(args.seed, step, rank, hard if stage.sheets == 1 else 1.0, args.budget)
             merged, _, taps = M.vision(w, batch["pixels"], *batch["grid"])
             taps, loss, right = taps + [merged], torch.zeros(()), []
         else:
@@ -193,7 +196,7 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
                   f"aux {n[1]:.3f} char {n[3]:.2f}>{n[2]:.2f} | {rate:.2f} steps/s {2 * made / (time.time() - began):.0f} "
                   f"pictures/s | {show(running)}", flush=True)
             losses = []
-        if stage is not STAGES[0] and step % args.eval == 0 or step == args.steps:
+        if stage.sheets < 1 and step % args.eval == 0 or step == args.steps:
             score = evaluate(rank, world, args, flat, params, coder, shared, barrier)
             if rank == 0:
                 print(f"  held out at {step}: mean {score[0]:.4f} | {score[1]}", flush=True)
@@ -259,6 +262,18 @@ def export(args, flat, params):
     print(f"exported step {best['step']}", f"held-out {best['score']}" if "score" in best else "")
 
 
+def load(named, folder):
+    """Puts exported weights into the parameters; the auxiliary heads, which are not exported, stay new."""
+    from safetensors.torch import load_file
+    stored = load_file(pathlib.Path(folder) / "model.safetensors")
+    with torch.no_grad():
+        for name, p in named.items():
+            if not name.startswith("aux."):
+                p.copy_(stored.pop(name))
+    if stored:
+        raise SystemExit(f"{folder}: tensors that this model does not have: {sorted(stored)[:4]}")
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--work", required=True, help="folder for checkpoints")
@@ -270,6 +285,7 @@ def main():
     ap.add_argument("--log", type=int, default=50)
     ap.add_argument("--save", type=float, default=4, help="minutes between checkpoints")
     ap.add_argument("--nice", type=int, default=10)
+    ap.add_argument("--from", dest="start", help="folder of exported weights to go on from (the plan GO_ON)")
     ap.add_argument("--export", help="write the best weights into this folder and stop")
     args = ap.parse_args()
     work = pathlib.Path(args.work)
@@ -279,6 +295,10 @@ def main():
     aux = M.Aux((128, 128, 192), (16, 16, 64))
     named = M.params_of(model, aux)
     params, n = layout(named)
+    if args.start:
+        global STAGES
+        STAGES = GO_ON
+        load(named, args.start)
     if args.export:
         export(args, None, params)
         return
