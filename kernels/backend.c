@@ -78,3 +78,14 @@ int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
 }
 
 int vl_backend_threads(const vl_backend *b) { return b->threads; }
+
+static bool is_cpu(const vl_backend *b) { return b->ops->prepare == cpu_prepare; }
+
+bool vl_backend_use_packed(vl_backend *b, const vl_packed_store *store) {
+    if (is_cpu(b)) cpu_of(b)->packed = *store;
+    return is_cpu(b);
+}
+
+int vl_backend_each_packed(vl_backend *b, vl_packed_fn fn, void *user) {
+    return is_cpu(b) ? cpu_pack_each(cpu_of(b), fn, user) : 0;
+}
