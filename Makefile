@@ -67,7 +67,8 @@ LIB_SRC  := $(filter-out $(NOT_OURS),$(wildcard common/*.c loader/*.c tokenizer/
               kernels/*.c kernels/cpu/*.c kernels/cuda/*.c))
 # The fuzz targets need the parsers only.
 ifeq ($(CONFIG),fuzz)
-LIB_SRC  := $(wildcard common/*.c loader/*.c tokenizer/*.c) model/preprocess.c model/resize.c model/config.c
+LIB_SRC  := $(wildcard common/*.c loader/*.c tokenizer/*.c) model/preprocess.c model/resize.c model/config.c \
+              kernels/cpu/pixels.c
 endif
 CLI_SRC   := $(wildcard cli/*.c)
 SERVE_SRC := $(wildcard serve/*.c)

@@ -167,5 +167,6 @@ int cmd_kernels(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_make_random(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
+int cmd_pack(int argc, char **argv);
 
 #endif

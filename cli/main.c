@@ -28,6 +28,7 @@ static const command commands[] = {
     {"kernels", cmd_kernels, "which kernel each slot runs, and why"},
     {"info", cmd_info, "what a checkpoint holds"},
     {"quantize", cmd_quantize, "write an int8 or int4 checkpoint, and what it loses"},
+    {"pack", cmd_pack, "write a checkpoint's packed weights beside it: a faster start"},
     {"make-random", cmd_make_random, "a checkpoint of any shape with random weights"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 
 int vl_fail(vl_err *err, int code, const char *fmt, ...) {
@@ -31,6 +32,12 @@ void vl_assert_fail(const char *file, int line, const char *expr, const char *fm
 void *vl_calloc(size_t n, size_t size) {
     size_t bytes;
     return vl_mul_ok(n, size, &bytes) ? calloc(1, bytes ? bytes : 1) : NULL;
+}
+
+void vl_huge_pages(void *p, size_t bytes) {
+    const uintptr_t huge = (uintptr_t)2 << 20, begin = ((uintptr_t)p + huge - 1) & ~(huge - 1);
+    uintptr_t end = ((uintptr_t)p + bytes) & ~(huge - 1);
+    if (p && begin < end) madvise((void *)begin, end - begin, MADV_HUGEPAGE);
 }
 
 static const struct { const char *name; uint8_t size; } DTYPES[VL_DTYPES] = {

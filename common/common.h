@@ -83,6 +83,17 @@ static inline void *vl_carve(vl_arena *a, size_t n, size_t size) {
     return a->base ? a->base + at : NULL;
 }
 
+/* Asks for huge pages under a large block not yet touched (a hint: fewer faults). */
+void vl_huge_pages(void *p, size_t bytes);
+
+/* ---- threads for a moment (items.c) ----------------------------------------------------------- */
+
+/* fn(arg, item, thread) once for every item < n, handed out in order to at most vl_items_threads(threads)
+ * threads, the caller among them; thread: a number below that, of its own. Allocates nothing. */
+typedef void vl_item_fn(void *arg, int item, int thread);
+void vl_items(int n, int threads, vl_item_fn *fn, void *arg);
+int vl_items_threads(int threads); /* 1 to 16 */
+
 /* ---- clock, rng, sha256 --------------------------------------------------------------------- */
 
 double vl_now(void); /* seconds, monotonic */

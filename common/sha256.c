@@ -1,7 +1,7 @@
 /* sha256.c: SHA-256 (FIPS 180-4), for content identities. */
-#include "common/common.h"
+#include "common/sha256.h"
 
-static const uint32_t K[64] = {
+const uint32_t vl_sha256_k[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -35,14 +35,14 @@ static void block(uint32_t state[8], const uint8_t *p) {
     uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
     uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
     for (int i = 0; i < 64; i += 8) {
-        step(a, b, c, &d, e, f, g, &h, K[i] + w[i]);
-        step(h, a, b, &c, d, e, f, &g, K[i + 1] + w[i + 1]);
-        step(g, h, a, &b, c, d, e, &f, K[i + 2] + w[i + 2]);
-        step(f, g, h, &a, b, c, d, &e, K[i + 3] + w[i + 3]);
-        step(e, f, g, &h, a, b, c, &d, K[i + 4] + w[i + 4]);
-        step(d, e, f, &g, h, a, b, &c, K[i + 5] + w[i + 5]);
-        step(c, d, e, &f, g, h, a, &b, K[i + 6] + w[i + 6]);
-        step(b, c, d, &e, f, g, h, &a, K[i + 7] + w[i + 7]);
+        step(a, b, c, &d, e, f, g, &h, vl_sha256_k[i] + w[i]);
+        step(h, a, b, &c, d, e, f, &g, vl_sha256_k[i + 1] + w[i + 1]);
+        step(g, h, a, &b, c, d, e, &f, vl_sha256_k[i + 2] + w[i + 2]);
+        step(f, g, h, &a, b, c, d, &e, vl_sha256_k[i + 3] + w[i + 3]);
+        step(e, f, g, &h, a, b, c, &d, vl_sha256_k[i + 4] + w[i + 4]);
+        step(d, e, f, &g, h, a, b, &c, vl_sha256_k[i + 5] + w[i + 5]);
+        step(c, d, e, &f, g, h, a, &b, vl_sha256_k[i + 6] + w[i + 6]);
+        step(b, c, d, &e, f, g, h, &a, vl_sha256_k[i + 7] + w[i + 7]);
     }
     const uint32_t sum[8] = {a, b, c, d, e, f, g, h};
     for (int i = 0; i < 8; i++) state[i] += sum[i];
@@ -55,15 +55,24 @@ void vl_sha256_init(vl_sha256 *s) {
     s->bytes = 0;
 }
 
+void vl_sha256_blocks_c(uint32_t state[8], const uint8_t *p, size_t n) {
+    for (; n; n--, p += 64) block(state, p);
+}
+
+static void blocks(uint32_t state[8], const uint8_t *p, size_t n) {
+    if (!vl_sha256_blocks_ni(state, p, n)) vl_sha256_blocks_c(state, p, n);
+}
+
 void vl_sha256_add(vl_sha256 *s, const void *data, size_t n) {
     const uint8_t *p = data;
     while (n) {
         size_t at = s->bytes % 64, take = 64 - at < n ? 64 - at : n;
         if (take == 64) {
-            block(s->h, p);
+            take = n & ~(size_t)63;
+            blocks(s->h, p, take / 64);
         } else {
             memcpy(s->buf + at, p, take);
-            if (at + take == 64) block(s->h, s->buf);
+            if (at + take == 64) blocks(s->h, s->buf, 1);
         }
         s->bytes += take;
         p += take;

@@ -167,6 +167,19 @@ typedef struct vl_backend_params {
 } vl_backend_params;
 int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err);
 int vl_backend_threads(const vl_backend *b);
+
+/* ---- prepared weights outside the process (model/packed.h) ------------------------------------- */
+/* find: `bytes` bytes, 64-byte aligned, that are what prepare() would make of matrix `name` in `format`, and
+ * stay where they are until the backend is closed; or NULL. */
+typedef struct vl_packed_store {
+    const void *(*find)(void *user, const char *name, const char *format, size_t bytes);
+    void *user;
+} vl_packed_store;
+typedef int (*vl_packed_fn)(void *user, const char *name, const char *format, const void *data, size_t bytes);
+/* b as vl_backend_open gave it, without decorators. Only the CPU backend keeps such forms: false for others. */
+bool vl_backend_use_packed(vl_backend *b, const vl_packed_store *store); /* before the first prepare() */
+/* fn for every prepared matrix, packed to its end, until it returns other than 0; that is returned. */
+int vl_backend_each_packed(vl_backend *b, vl_packed_fn fn, void *user);
 /* Decorators: each wraps any backend, forwards every op, and is closed with it.
  *   check: shapes, aliasing, NaN scan, sync after each op so that the culprit is named
  *   trace: per-op time, bytes, flops and share of the roof; see ops_trace.h

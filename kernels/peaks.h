@@ -6,7 +6,8 @@
 
 /* Bytes per second / 1e9 of a pure read loop over a buffer far larger than the caches. */
 double vl_peak_read_gbs(int threads);
-/* 1e9 float32 operations per second from registers, a fused multiply-add counted as two. */
+/* 1e9 float32 operations per second from registers, a fused multiply-add counted as two, with the
+ * instructions of the tier that VL_CPU leaves to the float32 kernels. */
 double vl_peak_fma_gflops(int threads);
 /* The same for bf16 pairs (vdpbf16ps) and for u8 x s8 (vpdpbusd); 0: no such instruction. */
 double vl_peak_bf16_gflops(int threads);

@@ -84,6 +84,33 @@ const vl_tensor *vl_checkpoint_at(const vl_checkpoint *c, size_t i) {
 
 uint64_t vl_checkpoint_bytes(const vl_checkpoint *c) { return c->bytes; }
 
+const char *vl_checkpoint_metadata(const vl_checkpoint *c, const char *key) {
+    const st_file *f = &c->shards[0].file;
+    for (size_t i = 0; i < f->n_metadata; i++)
+        if (!strcmp(f->metadata[i][0], key)) return f->metadata[i][1];
+    return NULL;
+}
+
+int vl_checkpoint_identity(const vl_checkpoint *c, uint8_t out[32], vl_err *err) {
+    vl_sha256 h;
+    vl_sha256_init(&h);
+    for (size_t i = 0; i < c->n_shards; i++) {
+        const st_file *f = &c->shards[i].file;
+        const char *slash = strrchr(c->shards[i].path, '/'), *name = slash ? slash + 1 : c->shards[i].path;
+        struct stat st;
+        if (fstat(f->fd, &st)) return vl_fail(err, VL_E_IO, "%s: %s", c->shards[i].path, strerror(errno));
+        const int64_t about[3] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+        const uint8_t *header = f->map; /* its length, which st_parse has checked, and itself */
+        size_t n = 0;
+        for (int k = 8; k-- > 0;) n = n << 8 | header[k];
+        vl_sha256_add(&h, name, strlen(name) + 1);
+        vl_sha256_add(&h, about, sizeof about);
+        vl_sha256_add(&h, header, 8 + (n <= f->map_bytes - 8 ? n : 0));
+    }
+    vl_sha256_end(&h, out);
+    return vl_checkpoint_check(c, err);
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static int open_shard(shard *s, const char *dir, const char *name, vl_err *err) {

@@ -24,6 +24,11 @@ const vl_tensor *vl_checkpoint_at(const vl_checkpoint *c, size_t i);
  * as well. NULL: absent. */
 const vl_tensor *vl_checkpoint_find(const vl_checkpoint *c, const char *name);
 uint64_t vl_checkpoint_bytes(const vl_checkpoint *c);   /* of all tensors */
+/* The value of a key of __metadata__ of the first file, or NULL. */
+const char *vl_checkpoint_metadata(const vl_checkpoint *c, const char *key);
+/* SHA-256 of every file's name, size, time of change and header: another one where a file was replaced or
+ * rewritten, without reading its data. */
+int vl_checkpoint_identity(const vl_checkpoint *c, uint8_t out[32], vl_err *err);
 /* The whole pages of [data, data+bytes) are not needed any more (packed elsewhere): they leave this
  * process's memory, and would be read from the file again. */
 void vl_checkpoint_release(const void *data, size_t bytes);

@@ -213,6 +213,19 @@ static int to_rgb(vl_decode *d, bool alpha_drop) {
     return 0;
 }
 
+/* Pixels [x, x + TILE) of rows [y, y + TILE) of the turned picture: columns of the source, of which a tile stays
+ * in the cache. */
+enum { TILE = 64 };
+static void turn_tile(uint8_t *turned, const vl_decode *d, const uint8_t *source, ptrdiff_t right, ptrdiff_t down,
+                      int x, int y) {
+    int bottom = d->height - y < TILE ? d->height : y + TILE, cols = d->width - x < TILE ? d->width - x : TILE;
+    for (; y < bottom; y++) {
+        uint8_t *t = turned + 3 * ((size_t)y * (size_t)d->width + (size_t)x);
+        const uint8_t *s = source + y * down + x * right;
+        for (int i = 0; i < cols; i++, t += 3, s += right) t[0] = s[0], t[1] = s[1], t[2] = s[2];
+    }
+}
+
 /* Turns RGB pixels as the EXIF orientation says. */
 static int orient(vl_decode *d) {
     /* Where the top left pixel of the result comes from (1: the far end), and how far one step to
@@ -227,16 +240,15 @@ static int orient(vl_decode *d) {
     ptrdiff_t w = d->width, h = d->height;
     ptrdiff_t right = 3 * (TURN[o].right_x + TURN[o].right_y * w);
     ptrdiff_t down = 3 * (TURN[o].down_x + TURN[o].down_y * w);
-    uint8_t *turned = malloc(3 * (size_t)w * (size_t)h), *t = turned;
+    uint8_t *turned = malloc(3 * (size_t)w * (size_t)h);
     if (!turned) return vl_decode_no_memory(d);
+    vl_huge_pages(turned, 3 * (size_t)w * (size_t)h);
     const uint8_t *row = d->pixels + 3 * (TURN[o].x * (w - 1) + TURN[o].y * (h - 1) * w);
     d->width = (int)(o < 5 ? w : h);
     d->height = (int)(o < 5 ? h : w);
-    for (int y = 0; y < d->height; y++)
-        for (int x = 0; x < d->width; x++, t += 3) {
-            const uint8_t *s = row + y * down + x * right;
-            t[0] = s[0], t[1] = s[1], t[2] = s[2];
-        }
+    for (int y = 0; y < d->height; y += TILE)
+        for (int x = 0; x < d->width; x += TILE)
+            turn_tile(turned, d, row, right, down, x, y);
     free(d->pixels);
     d->pixels = turned;
     return 0;

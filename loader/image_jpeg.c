@@ -93,6 +93,7 @@ static int decode_rows(job *j) {
     d->channels = 3;
     d->pixels = calloc((size_t)d->height, row); /* zeroed: a cut-off file may leave rows out */
     if (!d->pixels) return vl_decode_no_memory(d);
+    vl_huge_pages(d->pixels, (size_t)d->height * row);
     if (lib->out_color_space == JCS_CMYK) {
         j->cmyk = malloc(4 * (size_t)d->width);
         if (!j->cmyk) return vl_decode_no_memory(d);

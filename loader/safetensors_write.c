@@ -1,8 +1,8 @@
 /* safetensors_write.c: the one writer of safetensors files.
  *
- * Tensors are laid out by falling element size (within that, as given) after a header padded to 8
- * bytes, so every tensor of the file is aligned. The file appears under its name only when it is
- * whole: it is written beside it and renamed.
+ * Tensors are laid out by falling element size (within that, as given) after a header that ends on a
+ * multiple of 64 bytes, so every tensor of the file is aligned. The file appears under its name only when
+ * it is whole: it is written beside it and renamed.
  */
 #include "loader/checkpoint.h"
 
@@ -70,7 +70,7 @@ static bool write_data(FILE *f, const vl_tensor *t, vl_tensor_fill fill, void *u
 
 static bool write_all(FILE *f, const vl_tensor *tensors, size_t n, const char *header,
                       vl_tensor_fill fill, void *user) {
-    size_t len = strlen(header), padded = (len + 7) & ~(size_t)7;
+    size_t len = strlen(header), padded = ((8 + len + 63) & ~(size_t)63) - 8;
     uint8_t prefix[8];
     for (int i = 0; i < 8; i++) prefix[i] = (uint8_t)(padded >> (8 * i));
     bool ok = fwrite(prefix, 8, 1, f) == 1 &&

@@ -29,6 +29,8 @@ static void describe(vl_model *m) {
     if (m->weights.not_finite[0] && at < sizeof m->warning)
         at += (size_t)snprintf(m->warning + at, sizeof m->warning - at, "%stensor %s holds NaN or infinity",
                                at ? "; " : "", m->weights.not_finite);
+    if (m->pack_note[0] && at < sizeof m->warning)
+        snprintf(m->warning + at, sizeof m->warning - at, "%s%s", at ? "; " : "", m->pack_note);
     m->info = (vl_model_info){
         .dir = m->dir, .name = m->name, .backend = m->backend->ops->name, .dtype = m->dtype,
         .threads = vl_backend_threads(m->backend), .vocab = c->text.V, .hidden = c->text.D,
@@ -96,14 +98,21 @@ static int open_parts(vl_model *m, const vl_model_params *params, vl_err *err) {
         return -1;
     }
     m->backend = m->tap;
+    m->plain = inner;
+    m->packed = vl_packed_open(m->dir, m->checkpoint, inner, m->pack_note, sizeof m->pack_note);
     if (vl_weights_load(&m->weights, &m->config, m->checkpoint, m->backend, err) ||
-        m->backend->ops->sync(m->backend, err) || vl_checkpoint_check(m->checkpoint, err))
+        m->backend->ops->sync(m->backend, err) || vl_model_check(m, err))
         return -1;
+    vl_packed_note(m->packed, m->pack_note, sizeof m->pack_note);
     m->inv_freq = vl_calloc((size_t)m->config.text.E / 2, sizeof(float));
     if (!m->inv_freq) return vl_fail(err, VL_E_NOMEM, "no memory");
     vl_rope_inv_freq(m->config.text.theta, m->config.text.E, m->inv_freq);
     snprintf(m->dtype, sizeof m->dtype, "%s", m->backend->dtype);
     return 0;
+}
+
+int vl_model_check(const vl_model *m, vl_err *err) {
+    return vl_checkpoint_check(m->checkpoint, err) || vl_packed_check(m->packed, err) ? -1 : 0;
 }
 
 int vl_model_trace_ops(vl_model *m, vl_backend **trace, vl_err *err) {
@@ -141,6 +150,7 @@ void vl_model_free(vl_model *m) {
         vl_weights_free(&m->weights, m->backend);
         m->backend->ops->close(m->backend);
     }
+    vl_packed_free(m->packed);
     vl_checkpoint_free(m->checkpoint);
     vl_tokenizer_free(m->tokenizer);
     free(m->inv_freq);

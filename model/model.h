@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "model/config.h"
+#include "model/packed.h"
 #include "model/positions.h"
 #include "model/preprocess.h"
 #include "model/weights.h"
@@ -14,14 +15,19 @@ struct vl_model {
     vl_config config;
     vl_preprocess_config preprocess;
     vl_checkpoint *checkpoint;
+    vl_packed *packed;                 /* pack cache in use, or NULL     */
+    vl_backend *plain;                 /* the backend without decorators */
     vl_tokenizer *tokenizer;
     vl_backend *backend;               /* what ops are called on        */
     vl_backend *tap;                   /* the tap decorator inside it   */
     vl_weights weights;
     float *inv_freq;                   /* [E/2] */
     vl_model_info info;
-    char dir[4096], name[256], dtype[16], warning[512];
+    char dir[4096], name[256], dtype[16], warning[1024], pack_note[512];
 };
+
+/* 0, or -1 if a mapped file of the model shrank or could not be read. */
+int vl_model_check(const vl_model *m, vl_err *err);
 
 /* Puts a decorator that times every op (kernels/ops_trace.h) on the model's backend, before any session
  * is opened; it is closed with the model. */

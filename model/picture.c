@@ -6,13 +6,16 @@
 #include "loader/json.h"
 #include "model/model.h"
 
-static void digest(vl_picture *p, const uint8_t *rgb, const vl_picture_params *params) {
+typedef struct digest_job { vl_picture *p; const uint8_t *rgb; bool pil; } digest_job;
+static void digest(void *arg) {
+    const digest_job *j = arg;
+    vl_picture_info *info = &j->p->info;
     vl_sha256 s;
-    const int32_t sizes[3] = {p->info.resized_width, p->info.resized_height, params->pil};
+    const int32_t sizes[3] = {info->resized_width, info->resized_height, j->pil};
     vl_sha256_init(&s);
     vl_sha256_add(&s, sizes, sizeof sizes);
-    vl_sha256_add(&s, rgb, (size_t)p->info.resized_width * (size_t)p->info.resized_height * 3);
-    vl_sha256_end(&s, p->info.digest);
+    vl_sha256_add(&s, j->rgb, (size_t)info->resized_width * (size_t)info->resized_height * 3);
+    vl_sha256_end(&s, info->digest);
 }
 
 /* The resized RGB picture -> pixel_values and the digest. */
@@ -29,11 +32,12 @@ static int cut(vl_picture *p, const vl_model *m, const vl_image *im, const vl_pi
         free(rgb);
         return vl_fail(err, VL_E_NOMEM, "no memory for a picture of %d x %d", w, h);
     }
-    int bad = vl_resize_bicubic(rgb, h, w, im->rgb, im->height, im->width, params->pil, err);
-    if (!bad) {
-        vl_patchify(p->values, rgb, h, w, c, params->pil);
-        digest(p, rgb, params);
-    }
+    vl_huge_pages(rgb, bytes);
+    vl_huge_pages(p->values, (size_t)p->patches * (size_t)p->width * sizeof(float));
+    int threads = vl_backend_threads(m->backend);
+    int bad = vl_resize_bicubic(rgb, h, w, im->rgb, im->height, im->width, params->pil, threads, err);
+    digest_job j = {p, rgb, params->pil};
+    if (!bad) vl_patchify(p->values, rgb, h, w, c, params->pil, threads, digest, &j);
     free(rgb);
     return bad;
 }

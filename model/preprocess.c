@@ -193,16 +193,39 @@ static void cut_patch(float *out, const uint8_t *rgb, size_t stride, const vl_pr
     }
 }
 
-void vl_patchify(float *out, const uint8_t *rgb, int h, int w, const vl_preprocess_config *c,
-                 bool pil) {
-    int ps = c->patch_size, merge = c->merge_size, block = ps * merge;
-    vl_assert(h > 0 && w > 0 && h % block == 0 && w % block == 0, "%dx%d by %d", h, w, block);
-    size_t stride = 3 * (size_t)w, width = 3 * (size_t)(c->temporal_patch_size * ps * ps);
+typedef struct patchify_job {
+    float *out;
+    const uint8_t *rgb;
+    int w;
+    const vl_preprocess_config *c;
+    void (*beside)(void *arg);
+    void *arg;
     float table[3][256];
-    normalisation_table(table, c, pil);
-    for (int by = 0; by < h; by += block)
-        for (int bx = 0; bx < w; bx += block)
-            for (int y = by; y < by + block; y += ps)
-                for (int x = bx; x < bx + block; x += ps, out += width)
-                    cut_patch(out, rgb + (size_t)y * stride + 3 * (size_t)x, stride, c, table);
+} patchify_job;
+
+/* A row of merge blocks, or (item 0) what goes on beside them: the longest piece first. */
+static void patchify_item(void *arg, int item, int thread) {
+    patchify_job *j = arg;
+    const vl_preprocess_config *c = j->c;
+    int ps = c->patch_size, block = ps * c->merge_size, by = (item - 1) * block;
+    size_t stride = 3 * (size_t)j->w, width = 3 * (size_t)(c->temporal_patch_size * ps * ps);
+    (void)thread;
+    if (item == 0) {
+        if (j->beside) j->beside(j->arg);
+        return;
+    }
+    float *out = j->out + (size_t)(by / ps) * (size_t)(j->w / ps) * width;
+    for (int bx = 0; bx < j->w; bx += block)
+        for (int y = by; y < by + block; y += ps)
+            for (int x = bx; x < bx + block; x += ps, out += width)
+                cut_patch(out, j->rgb + (size_t)y * stride + 3 * (size_t)x, stride, c, j->table);
+}
+
+void vl_patchify(float *out, const uint8_t *rgb, int h, int w, const vl_preprocess_config *c,
+                 bool pil, int threads, void (*beside)(void *arg), void *arg) {
+    int block = c->patch_size * c->merge_size;
+    vl_assert(h > 0 && w > 0 && h % block == 0 && w % block == 0, "%dx%d by %d", h, w, block);
+    patchify_job j = {.out = out, .rgb = rgb, .w = w, .c = c, .beside = beside, .arg = arg};
+    normalisation_table(j.table, c, pil);
+    vl_items(h / block + 1, threads, patchify_item, &j);
 }

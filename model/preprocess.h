@@ -17,12 +17,13 @@ int vl_preprocess_config_load(vl_preprocess_config *c, const char *dir, vl_err *
 int vl_smart_resize(int height, int width, int factor, int64_t min_pixels, int64_t max_pixels,
                     int *out_height, int *out_width, vl_err *err);
 /* Bicubic (a = -0.5, antialiased), exact integer arithmetic: pil ? Pillow : torchvision uint8 CPU.
- * dst [oh, ow, 3]. */
+ * dst [oh, ow, 3]. The same on any number of threads. */
 int vl_resize_bicubic(uint8_t *dst, int oh, int ow, const uint8_t *src, int h, int w, bool pil,
-                      vl_err *err);
+                      int threads, vl_err *err);
 /* rgb [h, w, 3] (multiples of patch*merge) -> out [P, 3 * temporal * patch * patch], where
- * P = (h/patch)(w/patch); rows in merge-block order, columns (channel, time, y, x). */
+ * P = (h/patch)(w/patch); rows in merge-block order, columns (channel, time, y, x). `beside` (NULL: nothing)
+ * is called once, by any of the threads: work of the same picture that fits in between. */
 void vl_patchify(float *out, const uint8_t *rgb, int h, int w, const vl_preprocess_config *c,
-                 bool pil);
+                 bool pil, int threads, void (*beside)(void *arg), void *arg);
 
 #endif

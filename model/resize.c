@@ -20,6 +20,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernels/pixels.h"
+
 typedef struct axis {
     int in, out, taps;     /* taps: the stride of w                      */
     int *first, *count;    /* [out]: which inputs                        */
@@ -91,47 +93,33 @@ static bool axis_init(axis *a, int in, int out, bool pil) {
 
 /* ---- the passes ------------------------------------------------------------------------------ */
 
-enum { BLOCK = 48 }; /* sums that stay in the first-level cache or in registers */
+/* One pass over a picture, cut into items for threads. */
+typedef struct pass {
+    uint8_t *dst;
+    const uint8_t *src;
+    int width, rows;       /* vertical: pixels of a row; horizontal: rows */
+    const axis *a;
+    uint8_t *tiles;        /* horizontal: of each thread                  */
+} pass;
 
-/* sum += w * s, in 16-bit factors where they fit: half the work on vectors of any kind. */
-static void add_row(int32_t sum[BLOCK], const uint8_t *s, int32_t w) {
-    if (w == (int16_t)w) {
-        int16_t narrow = (int16_t)w;
-#pragma omp simd
-        for (int i = 0; i < BLOCK; i++) sum[i] += narrow * (int16_t)s[i];
-    } else {
-#pragma omp simd
-        for (int i = 0; i < BLOCK; i++) sum[i] += w * s[i];
-    }
-}
-
-/* dst[i] = sum_j w[j] * src[j * stride + i], for n neighbours. */
-static void blend(uint8_t *dst, const uint8_t *src, size_t stride, size_t n, const int32_t *w,
-                  int taps, int bits) {
-    for (size_t at = 0; at < n; at += BLOCK) {
-        int32_t sum[BLOCK];
-        size_t m = n - at < BLOCK ? n - at : BLOCK;
-        const uint8_t *s = src + at;
-        for (int i = 0; i < BLOCK; i++) sum[i] = 1 << (bits - 1);
-        for (int j = 0; j < taps; j++, s += stride) {
-            if (m == BLOCK) add_row(sum, s, w[j]);
-            else
-                for (size_t i = 0; i < m; i++) sum[i] += w[j] * s[i];
-        }
-        for (int i = 0; i < BLOCK; i++) {
-            int32_t v = sum[i] >> bits;
-            sum[i] = v < 0 ? 0 : v > 255 ? 255 : v;
-        }
-        for (size_t i = 0; i < m; i++) dst[at + i] = (uint8_t)sum[i];
-    }
-}
-
-/* [in, width, 3] -> [out, width, 3] */
-static void pass_vertical(uint8_t *dst, const uint8_t *src, int width, const axis *a) {
+/* Row y of the vertical pass [in, width, 3] -> [out, width, 3] */
+static void vertical_row(uint8_t *dst, const uint8_t *src, int width, const axis *a, int y) {
     size_t row = 3 * (size_t)width;
-    for (int y = 0; y < a->out; y++, dst += row)
-        blend(dst, src + (size_t)a->first[y] * row, row, row, a->w + (size_t)y * (size_t)a->taps,
-              a->count[y], a->bits);
+    vl_blend_rows(dst + (size_t)y * row, src + (size_t)a->first[y] * row, row, row,
+                  a->w + (size_t)y * (size_t)a->taps, a->count[y], a->bits);
+}
+
+enum { BAND = 16 }; /* rows of an item: neighbours share most of their inputs */
+static void vertical_item(void *arg, int item, int thread) {
+    const pass *p = arg;
+    (void)thread;
+    for (int y = item * BAND; y < (item + 1) * BAND && y < p->a->out; y++)
+        vertical_row(p->dst, p->src, p->width, p->a, y);
+}
+
+static void pass_vertical(uint8_t *dst, const uint8_t *src, int width, const axis *a, int threads) {
+    pass p = {.dst = dst, .src = src, .width = width, .a = a};
+    vl_items((a->out + BAND - 1) / BAND, threads, vertical_item, &p);
 }
 
 /* Pixels [rows, cols, 3] with row strides in bytes -> [cols, rows, 3]. */
@@ -145,22 +133,29 @@ static void transpose(uint8_t *dst, size_t dst_stride, const uint8_t *src, size_
 }
 
 /* [rows, in, 3] -> [rows, out, 3]: sixteen rows at a time are turned, so that pixels to be mixed
- * lie below each other, and go through the vertical pass. tile: [in + out, LANES, 3] bytes. */
+ * lie below each other, and go through the vertical pass. A tile: [in + out, LANES, 3] bytes. */
 enum { LANES = 16 };
-static void pass_horizontal(uint8_t *dst, const uint8_t *src, int rows, const axis *a,
-                            uint8_t *tile) {
-    size_t in = 3 * (size_t)a->in, out = 3 * (size_t)a->out, strip = 3 * LANES;
-    uint8_t *turned = tile + strip * (size_t)a->in;
-    for (int y = 0; y < rows; y += LANES, src += LANES * in, dst += LANES * out) {
-        int n = rows - y < LANES ? rows - y : LANES;
-        transpose(tile, strip, src, in, n, a->in);
-        pass_vertical(turned, tile, LANES, a);
-        transpose(dst, out, turned, strip, a->out, n);
-    }
+static size_t tile_bytes(const axis *a) { return ((size_t)a->in + (size_t)a->out) * 3 * LANES; }
+
+static void horizontal_item(void *arg, int item, int thread) {
+    const pass *p = arg;
+    const axis *a = p->a;
+    size_t in = 3 * (size_t)a->in, out = 3 * (size_t)a->out, strip = 3 * LANES, y = (size_t)item * LANES;
+    uint8_t *tile = p->tiles + (size_t)thread * tile_bytes(a), *turned = tile + strip * (size_t)a->in;
+    int n = p->rows - item * LANES < LANES ? p->rows - item * LANES : LANES;
+    transpose(tile, strip, p->src + y * in, in, n, a->in);
+    for (int x = 0; x < a->out; x++) vertical_row(turned, tile, LANES, a, x);
+    transpose(p->dst + y * out, out, turned, strip, a->out, n);
+}
+
+static void pass_horizontal(uint8_t *dst, const uint8_t *src, int rows, const axis *a, uint8_t *tiles,
+                            int threads) {
+    pass p = {.dst = dst, .src = src, .rows = rows, .a = a, .tiles = tiles};
+    vl_items((rows + LANES - 1) / LANES, threads, horizontal_item, &p);
 }
 
 int vl_resize_bicubic(uint8_t *dst, int oh, int ow, const uint8_t *src, int h, int w, bool pil,
-                      vl_err *err) {
+                      int threads, vl_err *err) {
     vl_assert(h > 0 && w > 0 && oh > 0 && ow > 0, "%dx%d -> %dx%d", h, w, oh, ow);
     bool vertical = h != oh, horizontal = w != ow;
     bool vertical_first = pil && h > oh && h - oh > 2 * (int64_t)(w - ow);
@@ -169,23 +164,25 @@ int vl_resize_bicubic(uint8_t *dst, int oh, int ow, const uint8_t *src, int h, i
     bool ok = true;
     if (horizontal) ok = axis_init(&ax, w, ow, pil);
     if (ok && vertical) ok = axis_init(&ay, h, oh, pil);
-    if (ok && horizontal) ok = (tile = vl_calloc((size_t)w + (size_t)ow, 3 * LANES)) != NULL;
+    threads = vl_items_threads(threads);
+    if (ok && horizontal) ok = (tile = vl_calloc((size_t)threads, tile_bytes(&ax))) != NULL;
     if (ok && horizontal && vertical) {
         size_t bytes = 3 * (vertical_first ? (size_t)oh * (size_t)w : (size_t)h * (size_t)ow);
         ok = (mid = malloc(bytes)) != NULL;
+        vl_huge_pages(mid, bytes);
     }
     if (!ok) {
         vl_fail(err, VL_E_NOMEM, "no memory to resize a picture of %dx%d to %dx%d", w, h, ow, oh);
     } else if (mid && vertical_first) {
-        pass_vertical(mid, src, w, &ay);
-        pass_horizontal(dst, mid, oh, &ax, tile);
+        pass_vertical(mid, src, w, &ay, threads);
+        pass_horizontal(dst, mid, oh, &ax, tile, threads);
     } else if (mid) {
-        pass_horizontal(mid, src, h, &ax, tile);
-        pass_vertical(dst, mid, ow, &ay);
+        pass_horizontal(mid, src, h, &ax, tile, threads);
+        pass_vertical(dst, mid, ow, &ay, threads);
     } else if (horizontal) {
-        pass_horizontal(dst, src, h, &ax, tile);
+        pass_horizontal(dst, src, h, &ax, tile, threads);
     } else if (vertical) {
-        pass_vertical(dst, src, w, &ay);
+        pass_vertical(dst, src, w, &ay, threads);
     } else {
         memcpy(dst, src, 3 * (size_t)h * (size_t)w);
     }

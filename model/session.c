@@ -215,7 +215,7 @@ int vl_session_step(vl_session *s, vl_err *err) {
         vl_err broken = {0};
         vl_decoder_forward(s->decoder, vl_trace_collecting(s));
         if (s->m->backend->ops->sync(s->m->backend, &broken) ||
-            vl_checkpoint_check(s->m->checkpoint, &broken)) {
+            vl_model_check(s->m, &broken)) {
             while (s->first) vl_finish(s->first, "error", NULL, &broken);
             return vl_fail(err, broken.code, "%s", broken.msg);
         }

@@ -27,6 +27,7 @@ typedef struct cpu_backend {
     int bits;                  /* of the weights: 8 or 4 in the integer modes, else 0        */
     cpu_packer *packer;        /* every prepared matrix, and the thread that packs them      */
     bool lazy;                 /* no such thread (VL_PACK=lazy)                              */
+    vl_packed_store packed;    /* where panels may be found ready made; find NULL: nowhere   */
 } cpu_backend;
 
 /* At least `bytes`, 64-byte aligned, contents undefined; valid until the next call. Aborts with

@@ -76,8 +76,9 @@ static void pack_row(cpu_narrow *p, uint8_t *panel, int row) {
         }
     }
     if (!p->head) return;
-    p->norms[2 * row] = (float)(sqrt(lost) * (1 + 0x1p-20));
-    p->norms[2 * row + 1] = (float)(sqrt(kept) * (1 + 0x1p-20));
+    float *norms = cpu_narrow_norms(p) + 2 * row;
+    norms[0] = (float)(sqrt(lost) * (1 + 0x1p-20));
+    norms[1] = (float)(sqrt(kept) * (1 + 0x1p-20));
 }
 
 static void pack_panels(const cpu_backend *b, const cpu_weight *w, int first, int n) {
@@ -88,14 +89,14 @@ static void pack_panels(const cpu_backend *b, const cpu_weight *w, int first, in
 }
 
 int cpu_narrow_prepare(cpu_backend *b, vl_matrix *w, unsigned use, vl_err *err) {
-    size_t norms = use & VL_USE_HEAD ? 2 * (size_t)panel_count(w) * VL_NR : 0;
-    cpu_narrow *p = vl_calloc(1, sizeof *p + norms * sizeof(float));
+    cpu_narrow *p = vl_calloc(1, sizeof *p);
     if (!p) return vl_fail(err, VL_E_NOMEM, "no memory for tensor %s", w->name);
     p->int4 = w->dtype == VL_U8 || (w->dtype != VL_I8 && b->bits == 4 && (use & VL_USE_NARROW));
     p->head = use & VL_USE_HEAD;
     p->groups = cpu_q_groups(w->cols);
     p->w.src = *w;
-    p->w.format = p->int4 ? "q4x32" : "q8x32";
+    p->w.format = p->head ? (p->int4 ? "q4x32+norms" : "q8x32+norms") : p->int4 ? "q4x32" : "q8x32";
+    p->w.tail_bytes = p->head ? 2 * (size_t)panel_count(w) * VL_NR * sizeof(float) : 0;
     p->w.pack = pack_panels;
     p->w.panel_rows = VL_NR;
     p->w.panel_bytes = (size_t)p->groups * (p->int4 ? CPU_Q4_GROUP : CPU_Q8_GROUP);
@@ -105,7 +106,7 @@ int cpu_narrow_prepare(cpu_backend *b, vl_matrix *w, unsigned use, vl_err *err) 
     }
     w->impl = p;
     w->narrow = true;
-    w->stored = p->w.bytes;
+    w->stored = p->w.bytes - p->w.tail_bytes;
     return 0;
 }
 

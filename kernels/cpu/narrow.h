@@ -10,8 +10,13 @@ typedef struct cpu_narrow {
     cpu_weight w;                  /* first: pack.c frees it                                  */
     int groups;                    /* of 32 along K                                           */
     bool int4, head;
-    float norms[];                 /* [head ? panels * 32 : 0][2], rounded up, per row:       */
-} cpu_narrow;                      /* |w - coded|, |coded|; they bound an output's error      */
+} cpu_narrow;
+
+/* Of a head, after its panels: [panels * 32][2], rounded up, per row |w - coded| and |coded|, which bound an
+ * output's error. */
+static inline float *cpu_narrow_norms(const cpu_narrow *p) {
+    return (float *)(void *)((uint8_t *)p->w.panels + p->w.bytes - p->w.tail_bytes);
+}
 
 /* Computes again, from the checkpoint's rows, each output of a row that could be the row's largest. x
  * [T, K] (ldx); tiles: x as packed. scratch: cpu_narrow_rescore_bytes(b, w). */

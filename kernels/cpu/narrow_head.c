@@ -29,7 +29,8 @@ typedef struct head_job {
 } head_job;
 
 static float bound(const head_job *j, int n) {
-    float lost = j->p->norms[2 * n], kept = j->p->norms[2 * n + 1];
+    const float *norms = cpu_narrow_norms(j->p) + 2 * n;
+    float lost = norms[0], kept = norms[1];
     return lost * j->x_norm + kept * j->x_lost + j->slack * (lost + kept);
 }
 

@@ -6,6 +6,7 @@
  * A slice (about 1 MiB of source) is taken with one atomic add; `done` is raised after its panels are
  * written, and read with acquire before they are used. The thread is nice 10: where cores are scarce the
  * ops go first. VL_PACK=lazy leaves it out: every matrix is then packed by the op that needs it first.
+ * A matrix found in a pack cache has nothing left to take; the thread only asks for its pages ahead.
  */
 #include "kernels/cpu/pack.h"
 
@@ -19,7 +20,10 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum { SLICE_BYTES = 1 << 20, BACKGROUND_NICE = 10 };
+enum { SLICE_BYTES = 1 << 20, AHEAD_BYTES = 8 << 20, BACKGROUND_NICE = 10 };
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  /* Linux 5.14; older kernels refuse it, and ops meet the faults */
+#endif
 
 struct cpu_packer {
     cpu_weight *first, *last;
@@ -92,12 +96,24 @@ static bool stopped(cpu_packer *k) {
     return stop;
 }
 
+/* Maps the pages of a cached matrix, so that ops do not fault for each of them. */
+static void populate(cpu_packer *k, const cpu_weight *p) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)p->panels & ~(page - 1);
+    uintptr_t end = (uintptr_t)p->panels + p->bytes;
+    for (size_t n; at < end && !stopped(k); at += n) {
+        n = end - at < AHEAD_BYTES ? end - at : AHEAD_BYTES;
+        if (madvise((void *)at, n, MADV_POPULATE_READ)) return;
+    }
+}
+
 static void *packer_main(void *arg) {
     cpu_backend *b = arg;
     cpu_packer *k = b->packer;
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKGROUND_NICE);
     for (cpu_weight *p = NULL; (p = next_weight(k, p));)
-        while (!stopped(k) && pack_slice(b, p)) {}
+        if (p->cached) populate(k, p);
+        else
+            while (!stopped(k) && pack_slice(b, p)) {}
     return NULL;
 }
 
@@ -126,6 +142,17 @@ static void start_thread(cpu_backend *b) {
     k->running = pthread_create(&k->thread, NULL, packer_main, b) == 0; /* without it: lazily */
 }
 
+static bool find_packed(const cpu_backend *b, cpu_weight *p) {
+    const vl_packed_store *s = &b->packed;
+    const void *found = s->find ? s->find(s->user, p->src.name, p->format, p->bytes) : NULL;
+    if (!found) return false;
+    p->panels = (void *)(uintptr_t)found; /* a read-only mapping, which nothing writes: all is taken */
+    p->cached = true;
+    atomic_store(&p->taken, p->n_slices);
+    atomic_store(&p->done, p->n_slices);
+    return true;
+}
+
 int cpu_pack_add(cpu_backend *b, cpu_weight *p, unsigned use, vl_err *err) {
     size_t source = vl_matrix_row_bytes(&p->src) * (size_t)p->panel_rows;
     if (open_packer(b, err)) return -1;
@@ -135,14 +162,25 @@ int cpu_pack_add(cpu_backend *b, cpu_weight *p, unsigned use, vl_err *err) {
     p->n_slices = (p->n_panels + p->slice - 1) / p->slice;
     p->file_pages = use & VL_USE_FILE_PAGES;
     if (!vl_mul_ok(p->panel_bytes, (size_t)p->n_panels, &p->bytes) ||
-        !(p->panels = cpu_pages(p->bytes)))
+        !vl_add_ok(p->bytes, p->tail_bytes, &p->bytes) || (!find_packed(b, p) && !(p->panels = cpu_pages(p->bytes))))
         return vl_fail(err, VL_E_NOMEM, "no address space to pack tensor %s", p->src.name);
     pthread_mutex_lock(&k->lock);
     *(k->last ? &k->last->next : &k->first) = p;
     k->last = p;
     pthread_cond_signal(&k->more);
     pthread_mutex_unlock(&k->lock);
-    if (p->file_pages) start_thread(b);
+    if (p->file_pages || p->cached) start_thread(b);
+    return 0;
+}
+
+int cpu_pack_each(cpu_backend *b, vl_packed_fn fn, void *user) {
+    for (cpu_weight *p = b->packer ? b->packer->first : NULL; p; p = p->next) {
+        pthread_mutex_lock(&b->lock);
+        cpu_pack_ready(b, p);
+        pthread_mutex_unlock(&b->lock);
+        int rc = fn(user, p->src.name, p->format, p->panels, p->bytes);
+        if (rc) return rc;
+    }
     return 0;
 }
 
@@ -156,7 +194,7 @@ void cpu_pack_close(cpu_backend *b) {
     if (k->running) pthread_join(k->thread, NULL);
     for (cpu_weight *p = k->first, *next; p; p = next) {
         next = p->next;
-        cpu_pages_free(p->panels, p->bytes);
+        if (!p->cached) cpu_pages_free(p->panels, p->bytes);
         free(p);
     }
     pthread_mutex_destroy(&k->lock);

@@ -23,15 +23,17 @@ struct cpu_weight {
     const char *format;            /* names the layout of the panels: "bf16x32", ...         */
     cpu_pack_fn *pack;
     void *panels;
-    size_t bytes, panel_bytes;
+    size_t bytes, panel_bytes;     /* bytes: all panels, and tail_bytes that pack() fills after them */
+    size_t tail_bytes;
     int n_panels, panel_rows;      /* rows of W in a panel                                   */
     int slice;                     /* panels packed at a time                                */
     int n_slices;
+    bool cached;                   /* panels lie in a pack cache: nothing is left to do      */
     bool file_pages;               /* the source is a file mapping: pages can be given back  */
     atomic_int taken, done;        /* slices                                                 */
 };
 
-/* Registers p, whose src, format, pack, panel_bytes and panel_rows are filled in, and reserves its
+/* Registers p, whose src, format, pack, panel_bytes, panel_rows and tail_bytes are filled in, and reserves its
  * panels; `use` as in prepare(). The backend owns p from then on. -1: p is still the caller's. */
 int cpu_pack_add(struct cpu_backend *b, cpu_weight *p, unsigned use, vl_err *err);
 /* Packs what is left of p and waits for slices that other threads have taken. */
@@ -39,6 +41,7 @@ void cpu_pack_finish(struct cpu_backend *b, cpu_weight *p);
 static inline void cpu_pack_ready(struct cpu_backend *b, cpu_weight *p) {
     if (atomic_load_explicit(&p->done, memory_order_acquire) < p->n_slices) cpu_pack_finish(b, p);
 }
+int cpu_pack_each(struct cpu_backend *b, vl_packed_fn fn, void *user); /* vl_backend_each_packed */
 /* VL_PACK: background (the default) or lazy. */
 int cpu_pack_mode(bool *lazy, vl_err *err);
 /* Stops the background thread and frees every matrix. */

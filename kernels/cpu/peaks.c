@@ -2,7 +2,7 @@
  *
  * Sixteen independent accumulators cover the latency of two FMA units (4 cycles each). Each
  * function carries its own target attribute, so that one file holds every width; the widest present
- * runs. */
+ * runs, for float32 the widest that VL_CPU allows. */
 #include "kernels/peaks.h"
 
 #include <stdlib.h>
@@ -145,14 +145,17 @@ static double best_rate(int threads, loop_fn *loop) {
 }
 
 double vl_peak_fma_gflops(int threads) {
-    loop_fn *loop = fma_scalar;
+    static loop_fn *const LOOPS[VL_TIERS] = {
+        [VL_TIER_scalar] = fma_scalar,
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) loop = fma_avx512;
-    else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) loop = fma_avx2;
+        [VL_TIER_avx2] = fma_avx2, [VL_TIER_avx512] = fma_avx512,
 #elif defined(__aarch64__)
-    loop = fma_neon;
+        [VL_TIER_neon] = fma_neon,
 #endif
-    return best_rate(threads, loop);
+    };
+    vl_ukernels k; /* the tier of the kernels whose roof this is */
+    loop_fn *loop = vl_ukernels_resolve(&k, NULL) ? NULL : LOOPS[k.tier[VL_SLOT_gemm_bf16]];
+    return best_rate(threads, loop ? loop : fma_scalar);
 }
 
 double vl_peak_bf16_gflops(int threads) {

@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -110,7 +111,29 @@ void cpu_team_close(cpu_team *t) {
     free(t);
 }
 
+/* VL_PIN=1: worker i stays on the i-th CPU that the process may use, round again where there are more workers.
+ * The caller is the program's own thread and is left alone: it finds the first one free. */
+static int pin_asked(bool *pin, vl_err *err) {
+    const char *v = getenv("VL_PIN");
+    *pin = v && !strcmp(v, "1");
+    if (!v || !*v || *pin || !strcmp(v, "0")) return 0;
+    return vl_fail(err, VL_E_USAGE, "VL_PIN=%s: expected 0 or 1", v);
+}
+
+static void pin(pthread_t thread, int index) {
+    cpu_set_t all, one;
+    if (sched_getaffinity(0, sizeof all, &all)) return; /* more CPUs than the mask holds: not pinned */
+    int nth = index % CPU_COUNT(&all);
+    size_t cpu = 0;
+    while (!CPU_ISSET(cpu, &all) || nth-- > 0) cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    pthread_setaffinity_np(thread, sizeof one, &one);
+}
+
 int cpu_team_open(cpu_team **out, int threads, vl_err *err) {
+    bool pinned;
+    if (pin_asked(&pinned, err)) return -1;
     size_t bytes = sizeof(cpu_team) + (size_t)threads * sizeof(worker);
     cpu_team *t = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
     if (!t) return vl_fail(err, VL_E_NOMEM, "no memory for %d threads", threads);
@@ -125,6 +148,7 @@ int cpu_team_open(cpu_team **out, int threads, vl_err *err) {
             cpu_team_close(t);
             return -1;
         }
+        if (pinned) pin(w->thread, i + 1);
         t->workers++;
     }
     *out = t;

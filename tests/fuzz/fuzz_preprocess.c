@@ -21,8 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *src = malloc(n), *dst = malloc(out);
     float *values = malloc(out * (size_t)c.temporal_patch_size * sizeof *values);
     for (size_t i = 0; i < n; i++) src[i] = data[sizeof in + i % (size - sizeof in)];
-    vl_assert(vl_resize_bicubic(dst, oh, ow, src, h, w, pil, NULL) == 0, "resize");
-    vl_patchify(values, dst, oh, ow, &c, pil);
+    vl_assert(vl_resize_bicubic(dst, oh, ow, src, h, w, pil, 1 + (in[5] >> 1 & 1), NULL) == 0, "resize");
+    vl_patchify(values, dst, oh, ow, &c, pil, 1 + (in[5] >> 1 & 1), NULL, NULL);
     float sum = 0;
     for (size_t i = 0; i < out * (size_t)c.temporal_patch_size; i++) sum += values[i];
     vl_assert(sum >= 0, "%g", (double)sum);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernels/pixels.h"
 #include "loader/checkpoint.h"
 #include "loader/json.h"
 #include "tests/test.h"
@@ -113,7 +114,7 @@ static void test_resize(void) {
             if (!want) continue;
             uint8_t *got = malloc(want->bytes);
             int rc = vl_resize_bicubic(got, (int)want->shape[0], (int)want->shape[1], in->data,
-                                       (int)in->shape[0], (int)in->shape[1], pil, &err);
+                                       (int)in->shape[0], (int)in->shape[1], pil, 1 + n % 3, &err);
             CHECK(rc == 0 && memcmp(got, want->data, want->bytes) == 0,
                   "%s: %dx%d -> %dx%d differs", BACKEND[pil], (int)in->shape[0],
                   (int)in->shape[1], (int)want->shape[0], (int)want->shape[1]);
@@ -138,13 +139,59 @@ static void test_normalise(void) {
     for (int pil = 0; c && pil < 2; pil++) {
         const vl_tensor *want = vl_checkpoint_find(c, BACKEND[pil]);
         CHECK(want && want->bytes == 1024, "no %s", BACKEND[pil]);
-        vl_patchify(out, rgb, 1, 256, &ONE, pil);
+        vl_patchify(out, rgb, 1, 256, &ONE, pil, 1, NULL, NULL);
         int bad = 0;
         for (int i = 0; want && i < 256 * 3; i++)
             bad += memcmp(&out[i], (const float *)want->data + i / 3, 4) != 0;
         CHECK(bad == 0, "%s: %d values differ", BACKEND[pil], bad);
     }
     vl_checkpoint_free(c);
+}
+
+/* The form for this processor against the plain one: any length, taps, and weights of both kinds; rows of
+ * extremes, where sums reach far below 0 and above 255. */
+static void test_blend(void) {
+    enum { STRIDE = 200, TAPS = 37 };
+    static uint8_t src[STRIDE * TAPS], a[STRIDE], b[STRIDE];
+    int32_t w[TAPS];
+    vl_rng r;
+    vl_rng_seed(&r, 21);
+    for (int trial = 0; trial < 600; trial++) {
+        int taps = 1 + trial % TAPS, bits = trial % 4 == 3 ? 22 : 15;
+        size_t n = (size_t)(vl_rng_u64(&r) % STRIDE);
+        int32_t most = (1 << bits) / taps * 3 / 5; /* sums stay in 32 bits; with 22 bits w is not in 16 */
+        for (int j = 0; j < taps; j++) w[j] = (int32_t)(vl_rng_u64(&r) % (2 * (uint64_t)most)) - most / (1 + trial % 2 * 7);
+        for (size_t i = 0; i < sizeof src; i++) {
+            uint64_t v = vl_rng_u64(&r);
+            src[i] = trial % 3 ? (uint8_t)v : (uint8_t)(v & 1 ? 255 : 0);
+        }
+        memset(a, 7, sizeof a);
+        memset(b, 7, sizeof b);
+        vl_blend_rows(a, src, STRIDE, n, w, taps, bits);
+        vl_blend_rows_plain(b, src, STRIDE, n, w, taps, bits);
+        CHECK(!memcmp(a, b, sizeof a), "%d taps, %d bits, %zu neighbours", taps, bits, n);
+    }
+}
+
+static int besides;
+static void beside(void *arg) { besides += *(int *)arg; }
+
+/* More threads than rows of blocks; what goes on beside it is called once. */
+static void test_patchify_threads(void) {
+    static const vl_preprocess_config C = {.patch_size = 2, .temporal_patch_size = 2, .merge_size = 2,
+                                           .mean = {0.5f, 0.4f, 0.3f}, .std = {0.5f, 0.6f, 0.7f}, .rescale = 1.0 / 255};
+    enum { H = 20, W = 28, N = H * W * 6 };
+    uint8_t rgb[H * W * 3];
+    static float want[N], got[N];
+    int one = 1;
+    for (int i = 0; i < H * W * 3; i++) rgb[i] = (uint8_t)(i * 37);
+    vl_patchify(want, rgb, H, W, &C, false, 1, NULL, NULL);
+    for (int threads = 1; threads < 9; threads++) {
+        memset(got, 0xff, sizeof got);
+        besides = 0;
+        vl_patchify(got, rgb, H, W, &C, false, threads, beside, &one);
+        CHECK(!memcmp(got, want, sizeof got) && besides == 1, "%d threads, %d times beside", threads, besides);
+    }
 }
 
 static void hex_of(char hex[65], const void *data, size_t n) {
@@ -178,9 +225,9 @@ static void check_processor(const vl_checkpoint *c, const json_t *row, int i, in
     uint8_t *rgb = malloc(3 * pixels);
     float *out = malloc(bytes);
     char hex[65];
-    CHECK(vl_resize_bicubic(rgb, h, w, in->data, (int)n[0], (int)n[1], pil, &err) == 0, "%s",
+    CHECK(vl_resize_bicubic(rgb, h, w, in->data, (int)n[0], (int)n[1], pil, 2, &err) == 0, "%s",
           err.msg);
-    vl_patchify(out, rgb, h, w, &config, pil);
+    vl_patchify(out, rgb, h, w, &config, pil, 2, NULL, NULL);
     if (values)
         CHECK(values->bytes == bytes && memcmp(values->data, out, bytes) == 0,
               "row %d %s: values differ", i, backend);
@@ -263,7 +310,9 @@ int main(void) {
     test_known_sizes();
     test_golden_sizes();
     test_resize();
+    test_blend();
     test_normalise();
+    test_patchify_threads();
     test_processors();
     test_config();
     return test_end();

@@ -10,5 +10,9 @@ int main(void) {
     CHECK(bf16 >= 0 && bf16 < 8000, "%g", bf16);
     CHECK(int8 >= 0 && int8 < 16000, "%g", int8);
     CHECK(vl_peak_fma_gflops(0) > 0, "0 threads counts as one");
+    setenv("VL_CPU", "scalar", 1);
+    double scalar = vl_peak_fma_gflops(1);
+    CHECK(scalar > 0.01 && scalar < fma, "VL_CPU=scalar: %g GFLOP/s, %g with all", scalar, fma);
+    unsetenv("VL_CPU");
     return test_end();
 }

@@ -98,7 +98,7 @@ static int open_tensors(const char *path, vl_err *err) {
 static int resize(const char *backend, vl_err *err) {
     static const uint8_t SRC[20 * 30 * 3];
     static uint8_t dst[9 * 40 * 3];
-    return vl_resize_bicubic(dst, 9, 40, SRC, 20, 30, strcmp(backend, "pil") == 0, err);
+    return vl_resize_bicubic(dst, 9, 40, SRC, 20, 30, strcmp(backend, "pil") == 0, 1, err);
 }
 
 enum { ANY_ERROR = -1 };

@@ -1,5 +1,6 @@
 /* test_common.c: half precision over every value, SHA-256, random numbers, the arena, errors. */
 #include "common/common.h"
+#include "common/sha256.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -134,6 +135,46 @@ static void test_sha256(void) {
     }
 }
 
+/* The processor's own instructions, where it has them, against plain C; any number of blocks. */
+static void test_sha256_forms(void) {
+    vl_rng r;
+    uint8_t data[64 * 9];
+    vl_rng_seed(&r, 11);
+    for (size_t n = 0; n < 10; n++) {
+        uint32_t a[8], b[8];
+        for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)vl_rng_u64(&r);
+        for (int i = 0; i < 8; i++) a[i] = b[i] = (uint32_t)vl_rng_u64(&r);
+        if (!vl_sha256_blocks_ni(b, data, n)) {
+            test_skip("this processor has no SHA instructions");
+            return;
+        }
+        vl_sha256_blocks_c(a, data, n);
+        CHECK(!memcmp(a, b, sizeof a), "%zu blocks differ", n);
+    }
+}
+
+/* ---- items on threads ------------------------------------------------------------------------- */
+
+typedef struct counts { int item[1000], thread[16]; } counts;
+static void count_item(void *arg, int item, int thread) {
+    counts *c = arg;
+    __atomic_fetch_add(&c->item[item], 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&c->thread[thread], 1, __ATOMIC_RELAXED);
+}
+
+static void test_items(void) {
+    static const int N[] = {0, 1, 3, 1000}, THREADS[] = {-1, 1, 2, 5, 99};
+    for (int a = 0; a < 4; a++)
+        for (int b = 0; b < 5; b++) {
+            counts c = {0};
+            int wrong = 0, all = 0, most = vl_items_threads(THREADS[b]);
+            vl_items(N[a], THREADS[b], count_item, &c);
+            for (int i = 0; i < 1000; i++) wrong += c.item[i] != (i < N[a]);
+            for (int i = 0; i < 16; i++) all += c.thread[i], wrong += i >= most && c.thread[i];
+            CHECK(!wrong && all == N[a], "%d items on %d threads: %d wrong, %d runs", N[a], THREADS[b], wrong, all);
+        }
+}
+
 /* ---- random numbers -------------------------------------------------------------------------- */
 
 static void test_rng(void) {
@@ -232,6 +273,8 @@ int main(void) {
     test_rounding();
     test_widen();
     test_sha256();
+    test_sha256_forms();
+    test_items();
     test_rng();
     test_arena();
     test_errors();

@@ -1,0 +1,124 @@
+/* test_threads.c: quotas of made-up cgroup trees, the affinity mask, and pinned teams. */
+#include "kernels/threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include "kernels/cpu/team.h"
+#include "kernels/ops.h"
+#include "tests/test.h"
+
+static char root[] = "/tmp/vitreous-cgroup-XXXXXX";
+
+/* A file of the made-up tree. */
+static void put(const char *path, const char *text) {
+    char command[512];
+    snprintf(command, sizeof command, "mkdir -p $(dirname %s/%s) && printf -- '%s' > %s/%s", root, path, text, root, path);
+    CHECK(system(command) == 0, "%s", path);
+}
+
+static void clear(void) {
+    char command[256];
+    snprintf(command, sizeof command, "rm -rf %s/*", root);
+    CHECK(system(command) == 0, "clear");
+}
+
+static void test_version_2(void) {
+    clear();
+    CHECK(vl_cgroup_cpus(root) == 0, "nothing there");
+    put("proc/self/cgroup", "0::/a/b\\n");
+    put("sys/fs/cgroup/a/b/cpu.max", "max 100000");
+    CHECK(vl_cgroup_cpus(root) == 0, "no limit");
+    put("sys/fs/cgroup/a/cpu.max", "350000 100000");
+    CHECK(vl_cgroup_cpus(root) == 4, "the group above, rounded up: %d", vl_cgroup_cpus(root));
+    put("sys/fs/cgroup/a/b/cpu.max", "150000 100000");
+    CHECK(vl_cgroup_cpus(root) == 2, "its own is less: %d", vl_cgroup_cpus(root));
+    put("sys/fs/cgroup/cpu.max", "10000 100000"); /* in a container: the root is its own group */
+    CHECK(vl_cgroup_cpus(root) == 1, "the root: %d", vl_cgroup_cpus(root));
+    put("proc/self/cgroup", "0::/not/here\\n");
+    CHECK(vl_cgroup_cpus(root) == 1, "a path from outside the container: %d", vl_cgroup_cpus(root));
+    put("sys/fs/cgroup/cpu.max", "rubbish");
+    CHECK(vl_cgroup_cpus(root) == 0, "rubbish");
+}
+
+static void test_version_1(void) {
+    clear();
+    put("proc/self/cgroup", "5:cpuset:/x\\n4:cpu,cpuacct:/a\\n1:memory:/x\\n0::/\\n");
+    put("sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "-1");
+    put("sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000");
+    CHECK(vl_cgroup_cpus(root) == 0, "no limit");
+    put("sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "200000");
+    CHECK(vl_cgroup_cpus(root) == 2, "two: %d", vl_cgroup_cpus(root));
+    put("sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "0");
+    CHECK(vl_cgroup_cpus(root) == 0, "a period of 0");
+}
+
+static int threads_of(int asked) {
+    vl_backend *b;
+    vl_err err = {0};
+    if (vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", asked}, &err)) return -1;
+    int n = vl_backend_threads(b);
+    b->ops->close(b);
+    return n;
+}
+
+static void test_affinity(void) {
+    cpu_set_t all, one;
+    CHECK(!sched_getaffinity(0, sizeof all, &all), "mask");
+    size_t first = 0;
+    while (!CPU_ISSET(first, &all)) first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    CHECK(!sched_setaffinity(0, sizeof one, &one), "one CPU");
+    CHECK(vl_usable_threads() == 1 && threads_of(0) == 1, "one CPU: %d threads", threads_of(0));
+    CHECK(threads_of(3) == 3, "as many as asked for: %d", threads_of(3));
+    CHECK(!sched_setaffinity(0, sizeof all, &all), "all CPUs");
+    CHECK(threads_of(0) >= 1 && threads_of(0) <= CPU_COUNT(&all), "all: %d of %d", threads_of(0), CPU_COUNT(&all));
+}
+
+enum { THREADS = 3, ITEMS = 300 };
+static cpu_set_t masks[THREADS];
+static void note_mask(void *arg, int item, int thread) {
+    (void)arg, (void)item;
+    sched_getaffinity(0, sizeof masks[thread], &masks[thread]);
+    usleep(100);
+}
+
+static void test_pin(void) {
+    cpu_team *t;
+    cpu_set_t all;
+    vl_err err = {0};
+    sched_getaffinity(0, sizeof all, &all);
+    int n = CPU_COUNT(&all);
+    for (int pin = 0; pin < 2; pin++) {
+        setenv("VL_PIN", pin ? "1" : "0", 1);
+        CHECK(!cpu_team_open(&t, THREADS, &err), "%s", err.msg);
+        memset(masks, 0, sizeof masks);
+        cpu_team_run(t, ITEMS, note_mask, NULL);
+        cpu_team_close(t);
+        CHECK(CPU_EQUAL(&masks[0], &all), "the caller is left alone");
+        for (int i = 1; i < THREADS; i++) {
+            if (!CPU_COUNT(&masks[i])) continue; /* it got no item */
+            CHECK(CPU_COUNT(&masks[i]) == (pin ? 1 : n), "VL_PIN=%d: thread %d may use %d CPUs", pin, i,
+                  CPU_COUNT(&masks[i]));
+            for (int k = 1; pin && k < i && i < n; k++)
+                CHECK(!CPU_EQUAL(&masks[i], &masks[k]), "threads %d and %d share a CPU", i, k);
+        }
+    }
+    setenv("VL_PIN", "maybe", 1);
+    CHECK(cpu_team_open(&t, 1, &err) && err.code == VL_E_USAGE && strstr(err.msg, "VL_PIN"), "%s", err.msg);
+    unsetenv("VL_PIN");
+}
+
+int main(void) {
+    CHECK(mkdtemp(root) != NULL, "a folder in /tmp");
+    test_version_2();
+    test_version_1();
+    test_affinity();
+    test_pin();
+    clear();
+    rmdir(root);
+    return test_end();
+}
