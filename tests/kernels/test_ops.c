@@ -371,16 +371,36 @@ static void test_open(void) {
     CHECK(vl_backend_open(&b, &(vl_backend_params){"abacus", "exact", 1}, &err) && err.code == VL_E_USAGE, "name");
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "int3", 1}, &err) && err.code == VL_E_UNSUPPORTED, "dtype");
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", -1}, &err) && err.code == VL_E_USAGE, "threads");
-    setenv("VL_KERNEL", "rope=nonsense", 1);
-    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && strstr(err.msg, "rope"), "forced");
+    static const struct { const char *variable, *value, *says; } WRONG[] = {
+        {"VL_KERNEL", "rope=nonsense", "rope_scalar"},      {"VL_KERNEL", "wheel=rope_scalar", "no slot \"wheel\""},
+        {"VL_KERNEL", "wheel=rope_scalar", "gemv_bf16"},    {"VL_KERNEL", "rop=rope_scalar", "no slot \"rop\""},
+        {"VL_KERNEL", "rope=swiglu_scalar", "rope_scalar"}, {"VL_KERNEL", "rope_scalar", "slot=function"},
+        {"VL_KERNEL", "rope=rope_scala", "rope_scalar"},    {"VL_KERNEL", "rope=", "rope_scalar"},
+        {"VL_KERNEL", "rope=rope_scalar,epilogue=x", "epilogue_scalar"},
+        {"VL_KERNEL", "rope=rope_scalar,rope=rope_scalar", "twice"},
+        {"VL_CPU", "mmx", "scalar"},                        {"VL_CPU", "avx51", "no tier \"avx51\""}};
+    for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        setenv(WRONG[i].variable, WRONG[i].value, 1);
+        int rc = vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err);
+        CHECK(rc && err.code == VL_E_UNSUPPORTED && strstr(err.msg, WRONG[i].says), "%s=%s: %d, \"%s\"",
+              WRONG[i].variable, WRONG[i].value, rc, rc ? err.msg : "");
+        unsetenv(WRONG[i].variable);
+    }
+    for (int i = 0; i < vl_candidate_count; i++) { /* every line: taken, or refused with its tier's name */
+        const vl_candidate *c = &vl_candidates[i];
+        char force[96];
+        vl_ukernels k;
+        snprintf(force, sizeof force, "%s=%s", vl_slot_names[c->slot], c->name);
+        setenv("VL_KERNEL", force, 1);
+        int rc = vl_ukernels_resolve(&k, &err);
+        if (vl_tier_present(c->tier)) CHECK(!rc && k.tier[c->slot] == c->tier, "%s: %s", force, rc ? err.msg : "");
+        else CHECK(rc && strstr(err.msg, "lacks") && strstr(err.msg, vl_tier_names[c->tier]), "%s", force);
+    }
     setenv("VL_KERNEL", "rope=rope_scalar", 1);
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 0}, &err) == 0, "%s", err.msg);
     CHECK(vl_backend_threads(b) >= 1, "threads");
     b->ops->close(b);
     unsetenv("VL_KERNEL");
-    setenv("VL_CPU", "mmx", 1);
-    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && err.code == VL_E_USAGE, "VL_CPU");
-    unsetenv("VL_CPU");
     setenv("VL_PACK", "never", 1);
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && strstr(err.msg, "lazy"), "VL_PACK");
     unsetenv("VL_PACK");
