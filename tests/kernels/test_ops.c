@@ -287,6 +287,30 @@ static void test_attention(vl_backend *one, vl_backend *two) {
 
 /* ---- the small ops ------------------------------------------------------------------------------- */
 
+/* Rows longer than a span: the first of equal maxima, wherever it lies; -1 for a NaN, wherever it lies. */
+static void test_argmax(vl_backend *b) {
+    enum { V = 20003, T = 3, CASES = 40 };
+    static float x[T * V];
+    for (int n = 0; n < CASES; n++) {
+        int32_t ids[T], want[T];
+        for (size_t i = 0; i < T * V; i++) x[i] = floorf((float)vl_rng_normal(&rng) * 50);
+        for (int t = 0; t < T; t++) {
+            float *row = x + t * V;
+            if (n % 4 == 1)
+                for (int i = 0; i < V; i++) row[i] = -INFINITY;
+            if (n % 4 == 2) row[vl_rng_u64(&rng) % V] = n % 8 == 2 ? NAN : -NAN;
+            if (n % 4 == 3) row[V - 1 - t] = INFINITY;
+            want[t] = 0;
+            for (int i = 0; i < V; i++)
+                if (row[i] > row[want[t]]) want[t] = i;
+            if (n % 4 == 2) want[t] = -1;
+        }
+        b->ops->argmax(b, ids, x, T, V);
+        CHECK(!memcmp(ids, want, sizeof ids), "%s argmax case %d: %d %d %d, not %d %d %d", tier, n, ids[0], ids[1],
+              ids[2], want[0], want[1], want[2]);
+    }
+}
+
 static void test_rows(vl_backend *b) {
     float src[12], dst[12], logits[] = {1, 3, 3, -1, -7, 2, 5, 5};
     for (int i = 0; i < 12; i++) src[i] = (float)(i + 1), dst[i] = 100;
@@ -300,6 +324,7 @@ static void test_rows(vl_backend *b) {
     logits[0] = logits[7] = NAN;
     b->ops->argmax(b, ids, logits, 2, 4);
     CHECK(ids[0] == -1 && ids[1] == -1, "%s argmax of NaN %d %d", tier, ids[0], ids[1]);
+    test_argmax(b);
     float *wide, out[10], corner[] = {0.25f, 0.25f, 0.5f, 0};
     vl_matrix table = random_matrix(4, 5, VL_BF16, &wide);
     vl_err err;
