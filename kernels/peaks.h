@@ -4,6 +4,8 @@
 #ifndef VL_PEAKS_H
 #define VL_PEAKS_H
 
+#include <stddef.h>
+
 /* Bytes per second / 1e9 of a pure read loop over a buffer far larger than the caches. */
 double vl_peak_read_gbs(int threads);
 /* 1e9 float32 operations per second from registers, a fused multiply-add counted as two, with the
@@ -12,5 +14,14 @@ double vl_peak_fma_gflops(int threads);
 /* The same for bf16 pairs (vdpbf16ps) and for u8 x s8 (vpdpbusd); 0: no such instruction. */
 double vl_peak_bf16_gflops(int threads);
 double vl_peak_int8_gops(int threads);
+
+/* The read loop by itself, for a figure that must stand beside the memory of the same moment. */
+typedef struct vl_reader vl_reader;
+/* Reads `memory` (64-byte aligned), or a buffer of its own for NULL. NULL: no memory or threads. */
+vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes);
+/* Bytes per second / 1e9 over the next 64 MiB, a few milliseconds: the faster of two loops. They come from
+ * memory if the rest of the buffer, or whatever was read since the last pass, has filled the caches. */
+double vl_reader_pass(vl_reader *r);
+void vl_reader_close(vl_reader *r);
 
 #endif

@@ -36,47 +36,71 @@ INLINE float word_as_float(const uint32_t *p) {
     return f;
 }
 
-/* Rows [r0, r0 + rows) of the tile, columns [col, col + 8). */
+/* Rows [r0, r0 + rows) of the tile, `wide` vectors of columns from `col`; rows, wide and q4 are constants
+ * where this is inlined. One row takes all 32 columns at once, so that its panel is one stream from memory,
+ * and asks for it ahead of use, as avx512vnni.c does. */
+enum { FAR_AHEAD = 8192, NEAR_AHEAD = 2048 };
 INLINE void strip(float *c, const uint32_t *x, const uint8_t *w, int groups, int r0, int rows, int col,
-                  bool add, bool q4) {
+                  int wide, bool add, bool q4) {
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256 acc[3];
+    size_t bytes = q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP;
+    __m256 acc[3][4];
 #pragma GCC unroll 3
-    for (int r = 0; r < rows; r++) acc[r] = _mm256_setzero_ps();
-    for (int g = 0; g < groups; g++, x += CPU_QX_GROUP, w += q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP) {
-        __m256i t[3];
-#pragma GCC unroll 3
-        for (int r = 0; r < rows; r++) t[r] = _mm256_setzero_si256();
-#pragma GCC unroll 8
-        for (int step = 0; step < 8; step++) {
-            __m256i b = codes_at(w, step, col, q4), size = _mm256_abs_epi8(b);
-#pragma GCC unroll 3
-            for (int r = 0; r < rows; r++) {
-                __m256i q = _mm256_set1_epi32((int)x[(2 + step) * CPU_QMR + r0 + r]);
-                __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(q, b));
-                t[r] = _mm256_add_epi32(t[r], _mm256_madd_epi16(pairs, ones));
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++) acc[r][j] = _mm256_setzero_ps();
+    for (int g = 0; g < groups; g++, x += CPU_QX_GROUP, w += bytes) {
+        __m256i t[3][4];
+        if (wide == 4)
+            for (size_t at = 0; at < bytes; at += 64) {
+                __builtin_prefetch(w + FAR_AHEAD + at, 0, 2);
+                __builtin_prefetch(w + NEAR_AHEAD + at);
             }
-        }
-        __m256 scale = scales(w, col);
 #pragma GCC unroll 3
         for (int r = 0; r < rows; r++)
-            acc[r] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(t[r]), scale),
-                                     _mm256_set1_ps(word_as_float(x + CPU_QMR + r0 + r)), acc[r]);
+#pragma GCC unroll 4
+            for (int j = 0; j < wide; j++) t[r][j] = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (int step = 0; step < 8; step++)
+#pragma GCC unroll 4
+            for (int j = 0; j < wide; j++) {
+                __m256i b = codes_at(w, step, col + 8 * j, q4), size = _mm256_abs_epi8(b);
+#pragma GCC unroll 3
+                for (int r = 0; r < rows; r++) {
+                    __m256i q = _mm256_set1_epi32((int)x[(2 + step) * CPU_QMR + r0 + r]);
+                    __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(q, b));
+                    t[r][j] = _mm256_add_epi32(t[r][j], _mm256_madd_epi16(pairs, ones));
+                }
+            }
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++) {
+            __m256 scale = scales(w, col + 8 * j);
+#pragma GCC unroll 3
+            for (int r = 0; r < rows; r++)
+                acc[r][j] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(t[r][j]), scale),
+                                            _mm256_set1_ps(word_as_float(x + CPU_QMR + r0 + r)), acc[r][j]);
+        }
     }
 #pragma GCC unroll 3
-    for (int r = 0; r < rows; r++) {
-        float *p = c + (r0 + r) * VL_NR + col;
-        _mm256_storeu_ps(p, add ? _mm256_add_ps(_mm256_loadu_ps(p), acc[r]) : acc[r]);
-    }
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++) {
+            float *p = c + (r0 + r) * VL_NR + col + 8 * j;
+            _mm256_storeu_ps(p, add ? _mm256_add_ps(_mm256_loadu_ps(p), acc[r][j]) : acc[r][j]);
+        }
 }
 
 #define GEMM(name, q4)                                                                                \
     void name(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows, bool add) { \
+        if (rows == 1) {                                                                              \
+            strip(c, tile, panel, groups, 0, 1, 0, 4, add, q4);                                       \
+            return;                                                                                   \
+        }                                                                                             \
         for (int col = 0; col < VL_NR; col += 8)                                                      \
             for (int r = 0; r < rows; r += 3) switch (rows - r) {                                     \
-                case 1: strip(c, tile, panel, groups, r, 1, col, add, q4); break;                     \
-                case 2: strip(c, tile, panel, groups, r, 2, col, add, q4); break;                     \
-                default: strip(c, tile, panel, groups, r, 3, col, add, q4);                           \
+                case 1: strip(c, tile, panel, groups, r, 1, col, 1, add, q4); break;                  \
+                case 2: strip(c, tile, panel, groups, r, 2, col, 1, add, q4); break;                  \
+                default: strip(c, tile, panel, groups, r, 3, col, 1, add, q4);                        \
                 }                                                                                     \
     }
 GEMM(gemm_q8_avx2, false)

@@ -38,8 +38,11 @@ INLINE __m512 scales(const uint8_t *group, int half) {
     return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
 }
 
-/* rows, add and q4 are constants where this is inlined. A few rows are bound by memory and ask for their
- * panel 4 KiB ahead, as gemv in simd.inc does. */
+/* rows, add and q4 are constants where this is inlined. A few rows are bound by memory: they ask for their
+ * panel far ahead into L2, which can wait for three times as many lines as L1 can, and again into L1 a few
+ * groups ahead. One distance alone loses 2 to 12 % (SPEED.md), the hardware's prefetching alone 5 to 30 %:
+ * a group is many instructions, and few groups fit into the window in which the core runs ahead. */
+enum { FAR_AHEAD = 8192, NEAR_AHEAD = 2048 };
 INLINE void tile_of(float *c, const uint32_t *x, const uint8_t *w, int groups, int rows, bool add, bool q4) {
     const __m512i codes = _mm512_xor_si512(
         _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)VL_Q4_CODES)),
@@ -52,7 +55,10 @@ INLINE void tile_of(float *c, const uint32_t *x, const uint8_t *w, int groups, i
     for (int g = 0; g < groups; g++, x += CPU_QX_GROUP, w += bytes) {
         __m512i t[CPU_QMR][2];
         if (rows < CPU_QMR)
-            for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(w + 4096 + at);
+            for (size_t at = 0; at < bytes; at += 64) {
+                __builtin_prefetch(w + FAR_AHEAD + at, 0, 2);
+                __builtin_prefetch(w + NEAR_AHEAD + at);
+            }
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) t[r][0] = t[r][1] = broadcast(x + r);
 #pragma GCC unroll 8

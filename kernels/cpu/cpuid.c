@@ -2,6 +2,8 @@
  *
  *   VL_CPU=scalar|avx2|avx512|...      caps the choice at that tier
  *   VL_KERNEL=slot=function[,...]      forces one line, for experiments and bisecting
+ *
+ * What does not exist, or what this CPU cannot run, is an error that names what there is.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,8 +88,8 @@ static const char *forced(const char *slot, size_t *len) {
     return NULL;
 }
 
-/* Why line i was chosen or not; *choice is the chosen line of the slot, or -1 (a forced name that
- * cannot run). */
+/* Why line i was chosen or not; *choice is the chosen line of the slot, or -1 where check_forced would
+ * have refused VL_KERNEL. */
 static const char *judge(const vl_candidate *c, int cap, int *choice) {
     size_t len = 0;
     const char *want = forced(vl_slot_names[c->slot], &len);
@@ -105,21 +107,86 @@ static const char *judge(const vl_candidate *c, int cap, int *choice) {
     return (int)c->tier > cap ? "masked by VL_CPU" : "a better line is present";
 }
 
+/* ---- what VL_CPU and VL_KERNEL may say ------------------------------------------------------------ */
+
+/* Appends a blank and a name to a message; one that is full ends in " ...". */
+static void list(char *buf, size_t size, const char *name) {
+    size_t n = strlen(buf);
+    if (n + strlen(name) + sizeof "  ..." <= size) snprintf(buf + n, size - n, " %s", name);
+    else if (n < 4 || strcmp(buf + n - 4, " ...")) snprintf(buf + n, size - n, " ...");
+}
+
+static int fail_slot(vl_err *err, const char *item, int len) {
+    vl_fail(err, VL_E_UNSUPPORTED, "VL_KERNEL: no slot \"%.*s\"; slots:", len < 24 ? len : 24, item);
+    for (int s = 0; s < VL_SLOT_COUNT; s++) list(err->msg, sizeof err->msg, vl_slot_names[s]);
+    return -1;
+}
+
+/* No line of this slot has the name, or this CPU cannot run the one that has (`found`). */
+static int fail_line(vl_err *err, vl_slot slot, const char *want, int len, const vl_candidate *found) {
+    const char *name = vl_slot_names[slot];
+    if (found)
+        vl_fail(err, VL_E_UNSUPPORTED, "VL_KERNEL: %s needs %s, which this CPU lacks; %s can be:", found->name,
+                vl_tier_names[found->tier], name);
+    else
+        vl_fail(err, VL_E_UNSUPPORTED, "VL_KERNEL: no kernel \"%.*s\" for %s; it can be:", len < 40 ? len : 40, want,
+                name);
+    for (int i = 0; i < vl_candidate_count; i++)
+        if (vl_candidates[i].slot == slot && vl_tier_present(vl_candidates[i].tier))
+            list(err->msg, sizeof err->msg, vl_candidates[i].name);
+    return -1;
+}
+
+/* One item of VL_KERNEL, "slot=function". */
+static int check_item(const char *item, int len, vl_err *err) {
+    const char *eq = memchr(item, '=', (size_t)len);
+    if (!eq)
+        return vl_fail(err, VL_E_UNSUPPORTED, "VL_KERNEL: \"%.*s\" is not slot=function; `vitreous kernels` lists them",
+                       len < 60 ? len : 60, item);
+    int n = (int)(eq - item), s = 0, want = len - n - 1;
+    while (s < VL_SLOT_COUNT && (strlen(vl_slot_names[s]) != (size_t)n || strncmp(vl_slot_names[s], item, (size_t)n)))
+        s++;
+    if (s == VL_SLOT_COUNT) return fail_slot(err, item, n);
+    for (int i = 0; i < vl_candidate_count; i++) {
+        const vl_candidate *c = &vl_candidates[i];
+        if (c->slot != (vl_slot)s || strlen(c->name) != (size_t)want || strncmp(c->name, eq + 1, (size_t)want)) continue;
+        return vl_tier_present(c->tier) ? 0 : fail_line(err, c->slot, NULL, 0, c);
+    }
+    return fail_line(err, (vl_slot)s, eq + 1, want, NULL);
+}
+
+/* Every item of VL_KERNEL names a line that runs here, and none a slot that another has named. */
+static int check_forced(vl_err *err) {
+    const char *all = getenv("VL_KERNEL");
+    for (const char *p = all; p && *p;) {
+        size_t len = strcspn(p, ",");
+        if (len && check_item(p, (int)len, err)) return -1;
+        for (const char *q = all; len && q < p; q += strcspn(q, ",") + 1) {
+            size_t slot = strcspn(p, "=") + 1;
+            if (!strncmp(p, q, slot))
+                return vl_fail(err, VL_E_UNSUPPORTED, "VL_KERNEL names the slot %.*s twice", (int)slot - 1, p);
+        }
+        p += len + (p[len] == ',');
+    }
+    return 0;
+}
+
+static int fail_tier(vl_err *err) {
+    vl_fail(err, VL_E_UNSUPPORTED, "VL_CPU: no tier \"%.40s\"; this CPU has:", getenv("VL_CPU"));
+    for (int t = 0; t < VL_TIERS; t++)
+        if (vl_tier_present((vl_tier)t)) list(err->msg, sizeof err->msg, vl_tier_names[t]);
+    return -1;
+}
+
 int vl_ukernels_resolve(vl_ukernels *out, vl_err *err) {
     int cap = tier_cap();
-    if (cap < 0)
-        return vl_fail(err, VL_E_USAGE, "VL_CPU=%s: expected scalar, avx2, avx512, avx512vnni, avx512bf16 or "
-                       "neon",
-                       getenv("VL_CPU"));
+    if (cap < 0) return fail_tier(err);
+    if (check_forced(err)) return -1;
     for (int i = 0; i < vl_candidate_count; i++) {
         const vl_candidate *c = &vl_candidates[i];
         int choice;
         judge(c, cap, &choice);
-        if (choice < 0)
-            return vl_fail(err, VL_E_USAGE,
-                           "VL_KERNEL=%s: slot %s has no such function that this CPU can run; "
-                           "`vitreous kernels` lists them",
-                           getenv("VL_KERNEL"), vl_slot_names[c->slot]);
+        vl_assert(choice >= 0, "slot %s has no line", vl_slot_names[c->slot]);
         if (choice != i) continue;
         switch (c->slot) {
 #define SLOT(slot_name, type) \

@@ -244,18 +244,65 @@ static void cpu_pos_embed(vl_backend *b, float *out, const vl_matrix *table, con
                            .src_idx = idx, .n = P, .cols = table->cols});
 }
 
-static void cpu_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, int V) {
-    (void)b;
-    for (int t = 0; t < T; t++) {
-        const float *x = logits + (size_t)t * (size_t)V;
-        int best = 0;
-        bool nan = false;
-        for (int v = 0; v < V; v++) {
-            nan |= isnan(x[v]) != 0;
-            if (x[v] > x[best]) best = v;
+/* ---- argmax: the largest of every span, then the first span that has the row's largest ------------- */
+
+enum { SPAN = 8192 };
+typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias)); /* every machine has these */
+typedef int32_t i4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef struct argmax_job { const float *x; float *most; int V, spans; } argmax_job;
+
+/* The largest of x [n]; NaN when there is one. */
+static float largest(const float *x, int n) {
+    float most = -INFINITY;
+    bool nan = false;
+    int i = 0;
+    v4 m[2] = {(v4){0} - INFINITY, (v4){0} - INFINITY};
+    i4 bad = {0};
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 2; k++) {
+            v4 v = *(const v4 *)(const void *)(x + i + 4 * k);
+            i4 above = v > m[k];
+            m[k] = (v4)((above & (i4)v) | (~above & (i4)m[k]));
+            bad |= v != v;
         }
-        ids[t] = nan ? -1 : best;
+    for (int k = 0; k < 8; k++) {
+        nan |= bad[k % 4] != 0;
+        if (m[k / 4][k % 4] > most) most = m[k / 4][k % 4];
     }
+    for (; i < n; i++) {
+        nan |= isnan(x[i]) != 0;
+        if (x[i] > most) most = x[i];
+    }
+    return nan ? NAN : most;
+}
+
+static void argmax_item(void *arg, int item, int thread) {
+    const argmax_job *j = arg;
+    int row = item / j->spans, at = item % j->spans * SPAN, n = j->V - at < SPAN ? j->V - at : SPAN;
+    (void)thread;
+    j->most[item] = largest(j->x + (size_t)row * (size_t)j->V + at, n);
+}
+
+static void cpu_argmax(vl_backend *base, int32_t *ids, const float *logits, int T, int V) {
+    cpu_backend *b = cpu_of(base);
+    argmax_job j = {.x = logits, .V = V, .spans = (V + SPAN - 1) / SPAN};
+    if (T <= 0) return;
+    pthread_mutex_lock(&b->lock);
+    j.most = cpu_scratch(b, (size_t)T * (size_t)j.spans * sizeof *j.most);
+    cpu_team_run(b->team, T * j.spans, argmax_item, &j);
+    for (int t = 0; t < T; t++) {
+        const float *x = logits + (size_t)t * (size_t)V, *most = j.most + (size_t)t * (size_t)j.spans;
+        int best = 0, v;
+        bool nan = false;
+        for (int i = 0; i < j.spans; i++) {
+            nan |= isnan(most[i]) != 0;
+            if (most[i] > most[best]) best = i;
+        }
+        v = best * SPAN;
+        while (!nan && x[v] != most[best]) v++; /* a span of -inf alone: its first */
+        ids[t] = nan ? -1 : v;
+    }
+    pthread_mutex_unlock(&b->lock);
 }
 
 /* ---- the table -------------------------------------------------------------------------------- */

@@ -16,7 +16,7 @@
 #endif
 
 enum { CHAINS = 16, ITEMS = 128, WINDOWS = 12, STEPS = 20000 };
-static const size_t READ_BYTES = (size_t)256 << 20;
+static const size_t READ_BYTES = (size_t)256 << 20, PASS_BYTES = (size_t)64 << 20;
 
 typedef double loop_fn(void); /* operations of one call; the work must not be optimised away */
 static volatile float sink;
@@ -84,25 +84,31 @@ static double fma_neon(void) {
 }
 #endif
 
-/* XOR of `n` bytes (a multiple of 512), eight wide words at a time. */
+/* XOR of `n` bytes (a multiple of 512), eight wide words at a time; `ahead`: asked for ahead of use, far into
+ * L2 and near into L1, which some memories need and others are slowed by. */
 typedef uint64_t wide __attribute__((vector_size(64), aligned(64)));
-static inline __attribute__((always_inline)) uint64_t xor_all(const uint8_t *p, size_t n) {
+static inline __attribute__((always_inline)) uint64_t xor_all(const uint8_t *p, size_t n, bool ahead) {
+    enum { FAR = 8192 / sizeof(wide), NEAR = 2048 / sizeof(wide) };
     const wide *w = (const wide *)(const void *)p;
     wide a[8] = {0};
-    for (size_t i = 0; i < n / sizeof(wide); i += 8)
+    for (size_t i = 0; i < n / sizeof(wide); i += 8) {
+        for (int c = 0; ahead && c < 8; c++) {
+            __builtin_prefetch(w + i + FAR + c, 0, 2);
+            __builtin_prefetch(w + i + NEAR + c);
+        }
         for (int c = 0; c < 8; c++) a[c] ^= w[i + (size_t)c];
+    }
     for (int c = 1; c < 8; c++) a[0] ^= a[c];
     return a[0][0] ^ a[0][1] ^ a[0][2] ^ a[0][3] ^ a[0][4] ^ a[0][5] ^ a[0][6] ^ a[0][7];
 }
 typedef uint64_t read_fn(const uint8_t *p, size_t n);
-static uint64_t read_plain(const uint8_t *p, size_t n) { return xor_all(p, n); }
+#define READERS(name, attributes)                                                                  \
+    attributes static uint64_t name(const uint8_t *p, size_t n) { return xor_all(p, n, false); }   \
+    attributes static uint64_t name##_ahead(const uint8_t *p, size_t n) { return xor_all(p, n, true); }
+READERS(read_any, )
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static uint64_t read_avx2(const uint8_t *p, size_t n) {
-    return xor_all(p, n);
-}
-__attribute__((target("avx512f"))) static uint64_t read_avx512(const uint8_t *p, size_t n) {
-    return xor_all(p, n);
-}
+READERS(read_avx2, __attribute__((target("avx2"))))
+READERS(read_avx512, __attribute__((target("avx512f"))))
 #endif
 
 /* ---- measuring ------------------------------------------------------------------------------- */
@@ -174,29 +180,73 @@ double vl_peak_int8_gops(int threads) {
     return best_rate(threads, loop);
 }
 
-double vl_peak_read_gbs(int threads) {
+/* ---- reading --------------------------------------------------------------------------------- */
+
+struct vl_reader {
     cpu_team *team;
-    if (threads < 1) threads = 1;
-    job j = {.read = read_plain};
-    double best = 0;
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) j.read = read_avx512;
-    else if (__builtin_cpu_supports("avx2")) j.read = read_avx2;
-#endif
-    if (cpu_team_open(&team, threads, NULL)) return 0;
-    uint8_t *data = cpu_pages(READ_BYTES);
-    if (data) {
-        j.data = data;
-        j.share = READ_BYTES / (size_t)threads / 512 * 512;
-        memset(data, 1, READ_BYTES); /* before, all pages are the one zero page */
-        for (int w = 0; w < WINDOWS; w++) {
-            double start = vl_now();
-            cpu_team_run(team, threads, read_item, &j);
-            double rate = (double)j.share * threads / (vl_now() - start) / 1e9;
-            if (rate > best) best = rate;
-        }
-        cpu_pages_free(data, READ_BYTES);
+    read_fn *loop[2];
+    uint8_t *own;                  /* NULL: the memory is the caller's                         */
+    const uint8_t *data;
+    size_t bytes, at;
+    int threads;
+};
+
+vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes) {
+    vl_reader *r = vl_calloc(1, sizeof *r);
+    if (!r || cpu_team_open(&r->team, threads > 0 ? threads : 1, NULL)) {
+        free(r);
+        return NULL;
     }
-    cpu_team_close(team);
+    r->threads = threads > 0 ? threads : 1;
+    r->loop[0] = read_any;
+    r->loop[1] = read_any_ahead;
+#if defined(__x86_64__)
+    bool avx512 = __builtin_cpu_supports("avx512f"), avx2 = __builtin_cpu_supports("avx2");
+    if (avx512 || avx2) r->loop[0] = avx512 ? read_avx512 : read_avx2;
+    if (avx512 || avx2) r->loop[1] = avx512 ? read_avx512_ahead : read_avx2_ahead;
+#endif
+    r->bytes = memory ? bytes : READ_BYTES;
+    if (!memory && (r->own = cpu_pages(READ_BYTES)))
+        memset(r->own, 1, READ_BYTES); /* before, all pages are the one zero page */
+    r->data = memory ? memory : r->own;
+    if (!r->data) {
+        vl_reader_close(r);
+        return NULL;
+    }
+    return r;
+}
+
+void vl_reader_close(vl_reader *r) {
+    if (!r) return;
+    cpu_team_close(r->team);
+    if (r->own) cpu_pages_free(r->own, READ_BYTES);
+    free(r);
+}
+
+/* The next `bytes`, by one of the loops. */
+static double read_next(vl_reader *r, size_t bytes, int loop) {
+    job j = {.read = r->loop[loop], .share = bytes / (size_t)r->threads / 512 * 512};
+    if (r->at + bytes > r->bytes) r->at = 0;
+    j.data = r->data + r->at;
+    r->at += bytes;
+    double start = vl_now();
+    cpu_team_run(r->team, r->threads, read_item, &j);
+    return (double)j.share * r->threads / (vl_now() - start) / 1e9;
+}
+
+double vl_reader_pass(vl_reader *r) {
+    size_t part = r->bytes < PASS_BYTES ? r->bytes / 2 : PASS_BYTES / 2;
+    double plain = read_next(r, part, 0), ahead = read_next(r, part, 1);
+    return plain > ahead ? plain : ahead;
+}
+
+double vl_peak_read_gbs(int threads) {
+    vl_reader *r = vl_reader_open(threads, NULL, 0);
+    double best = 0;
+    for (int w = 0; r && w < WINDOWS; w++) {
+        double rate = read_next(r, r->bytes, w % 2);
+        if (rate > best) best = rate;
+    }
+    vl_reader_close(r);
     return best;
 }

@@ -157,8 +157,8 @@ extern const char *const vl_tier_names[VL_TIERS], *const vl_slot_names[VL_SLOT_C
 
 bool vl_tier_present(vl_tier t);   /* this machine has it, whatever VL_CPU says               */
 /* The best present line of each slot, under VL_CPU (a tier that caps the choice) and VL_KERNEL
- * (slot=function[,slot=function]: exactly that line). VL_E_USAGE for a name that does not exist
- * or that this machine cannot run. */
+ * (slot=function[,slot=function]: exactly that line). VL_E_UNSUPPORTED, naming what there is, for a
+ * name that does not exist or that this machine cannot run. */
 int vl_ukernels_resolve(vl_ukernels *out, vl_err *err);
 
 #endif

@@ -97,7 +97,11 @@ mkdir "$tmp/broken"; cp $model/* "$tmp/broken"; truncate -s -100 "$tmp/broken/mo
 run "$v" run -m "$tmp/broken" -p x; rc 3 "truncated weights"; errs "truncated weights" "model\.safetensors"
 run "$v" verify --golden "$tmp"; rc 3 "no case there"
 run "$v" kernels; rc 0 "kernels"
-run env VL_CPU=nonsense "$v" kernels; rc 2 "VL_CPU with an unknown tier"
+run env VL_CPU=nonsense "$v" kernels; rc 3 "VL_CPU with an unknown tier"; errs "VL_CPU with an unknown tier" "scalar"
+run env VL_KERNEL=rope=nonsense "$v" run -m $model -p x -n 1; rc 3 "VL_KERNEL with an unknown kernel"
+errs "VL_KERNEL with an unknown kernel" "it can be: rope_scalar"
+run env VL_KERNEL=wheel=rope_scalar "$v" kernels; rc 3 "VL_KERNEL with an unknown slot"
+errs "VL_KERNEL with an unknown slot" "slots: .*gemm_q8"
 
 # ---- text ----------------------------------------------------------------------------------------
 text=$'Hello, wörld 你好\n<|im_start|> a\x01b'

@@ -287,6 +287,30 @@ static void test_attention(vl_backend *one, vl_backend *two) {
 
 /* ---- the small ops ------------------------------------------------------------------------------- */
 
+/* Rows longer than a span: the first of equal maxima, wherever it lies; -1 for a NaN, wherever it lies. */
+static void test_argmax(vl_backend *b) {
+    enum { V = 20003, T = 3, CASES = 40 };
+    static float x[T * V];
+    for (int n = 0; n < CASES; n++) {
+        int32_t ids[T], want[T];
+        for (size_t i = 0; i < T * V; i++) x[i] = floorf((float)vl_rng_normal(&rng) * 50);
+        for (int t = 0; t < T; t++) {
+            float *row = x + t * V;
+            if (n % 4 == 1)
+                for (int i = 0; i < V; i++) row[i] = -INFINITY;
+            if (n % 4 == 2) row[vl_rng_u64(&rng) % V] = n % 8 == 2 ? NAN : -NAN;
+            if (n % 4 == 3) row[V - 1 - t] = INFINITY;
+            want[t] = 0;
+            for (int i = 0; i < V; i++)
+                if (row[i] > row[want[t]]) want[t] = i;
+            if (n % 4 == 2) want[t] = -1;
+        }
+        b->ops->argmax(b, ids, x, T, V);
+        CHECK(!memcmp(ids, want, sizeof ids), "%s argmax case %d: %d %d %d, not %d %d %d", tier, n, ids[0], ids[1],
+              ids[2], want[0], want[1], want[2]);
+    }
+}
+
 static void test_rows(vl_backend *b) {
     float src[12], dst[12], logits[] = {1, 3, 3, -1, -7, 2, 5, 5};
     for (int i = 0; i < 12; i++) src[i] = (float)(i + 1), dst[i] = 100;
@@ -300,6 +324,7 @@ static void test_rows(vl_backend *b) {
     logits[0] = logits[7] = NAN;
     b->ops->argmax(b, ids, logits, 2, 4);
     CHECK(ids[0] == -1 && ids[1] == -1, "%s argmax of NaN %d %d", tier, ids[0], ids[1]);
+    test_argmax(b);
     float *wide, out[10], corner[] = {0.25f, 0.25f, 0.5f, 0};
     vl_matrix table = random_matrix(4, 5, VL_BF16, &wide);
     vl_err err;
@@ -371,16 +396,36 @@ static void test_open(void) {
     CHECK(vl_backend_open(&b, &(vl_backend_params){"abacus", "exact", 1}, &err) && err.code == VL_E_USAGE, "name");
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "int3", 1}, &err) && err.code == VL_E_UNSUPPORTED, "dtype");
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", -1}, &err) && err.code == VL_E_USAGE, "threads");
-    setenv("VL_KERNEL", "rope=nonsense", 1);
-    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && strstr(err.msg, "rope"), "forced");
+    static const struct { const char *variable, *value, *says; } WRONG[] = {
+        {"VL_KERNEL", "rope=nonsense", "rope_scalar"},      {"VL_KERNEL", "wheel=rope_scalar", "no slot \"wheel\""},
+        {"VL_KERNEL", "wheel=rope_scalar", "gemv_bf16"},    {"VL_KERNEL", "rop=rope_scalar", "no slot \"rop\""},
+        {"VL_KERNEL", "rope=swiglu_scalar", "rope_scalar"}, {"VL_KERNEL", "rope_scalar", "slot=function"},
+        {"VL_KERNEL", "rope=rope_scala", "rope_scalar"},    {"VL_KERNEL", "rope=", "rope_scalar"},
+        {"VL_KERNEL", "rope=rope_scalar,epilogue=x", "epilogue_scalar"},
+        {"VL_KERNEL", "rope=rope_scalar,rope=rope_scalar", "twice"},
+        {"VL_CPU", "mmx", "scalar"},                        {"VL_CPU", "avx51", "no tier \"avx51\""}};
+    for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        setenv(WRONG[i].variable, WRONG[i].value, 1);
+        int rc = vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err);
+        CHECK(rc && err.code == VL_E_UNSUPPORTED && strstr(err.msg, WRONG[i].says), "%s=%s: %d, \"%s\"",
+              WRONG[i].variable, WRONG[i].value, rc, rc ? err.msg : "");
+        unsetenv(WRONG[i].variable);
+    }
+    for (int i = 0; i < vl_candidate_count; i++) { /* every line: taken, or refused with its tier's name */
+        const vl_candidate *c = &vl_candidates[i];
+        char force[96];
+        vl_ukernels k;
+        snprintf(force, sizeof force, "%s=%s", vl_slot_names[c->slot], c->name);
+        setenv("VL_KERNEL", force, 1);
+        int rc = vl_ukernels_resolve(&k, &err);
+        if (vl_tier_present(c->tier)) CHECK(!rc && k.tier[c->slot] == c->tier, "%s: %s", force, rc ? err.msg : "");
+        else CHECK(rc && strstr(err.msg, "lacks") && strstr(err.msg, vl_tier_names[c->tier]), "%s", force);
+    }
     setenv("VL_KERNEL", "rope=rope_scalar", 1);
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 0}, &err) == 0, "%s", err.msg);
     CHECK(vl_backend_threads(b) >= 1, "threads");
     b->ops->close(b);
     unsetenv("VL_KERNEL");
-    setenv("VL_CPU", "mmx", 1);
-    CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && err.code == VL_E_USAGE, "VL_CPU");
-    unsetenv("VL_CPU");
     setenv("VL_PACK", "never", 1);
     CHECK(vl_backend_open(&b, &(vl_backend_params){"cpu", "exact", 1}, &err) && strstr(err.msg, "lazy"), "VL_PACK");
     unsetenv("VL_PACK");
