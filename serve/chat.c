@@ -1,6 +1,6 @@
 /* chat.c: see chat.h. Reading a request happens in this order, so that the cheapest refusal comes
  * first and no compute is spent on a request that is wrong: scalars, messages, output control,
- * result cache, pictures, prompt, context.
+ * pictures by URL, result cache, pictures, prompt, context.
  *
  * Easy to get wrong: pictures are numbered in the order of their parts over all messages, and the
  * cleaned messages must keep that order; the picture's bytes, not its URL, go into the cache key.
@@ -12,8 +12,14 @@
 #include <time.h>
 
 #include "serve/cache.h"
+#include "serve/fetch.h"
 
-typedef struct source { blob data; picture_limits limits; char param[80]; } source;
+typedef struct source {
+    blob data;
+    picture_limits limits;
+    const json_t *url;                /* to be fetched, or NULL */
+    char param[80];
+} source;
 
 /* ---- scalars ------------------------------------------------------------------------------ */
 
@@ -161,7 +167,7 @@ static const json_t *part_reference(const json_t *part) {
     return NULL;
 }
 
-static int fetch(chat *c, const json_t *ref, source *s, api_error *e) {
+static int resolve(chat *c, const json_t *ref, source *s, api_error *e) {
     const char *text = json_string_value(ref);
     size_t len = json_string_length(ref);
     if (!strncmp(text, "file-", 5)) {
@@ -182,7 +188,21 @@ static int fetch(chat *c, const json_t *ref, source *s, api_error *e) {
         return api_fail(e, 400, "attachment_missing", s->param, "no uploaded part is named '%.60s'",
                         text + 11);
     }
+    if (fetch_wanted(c->srv, text, len)) {
+        s->url = ref;                 /* later, when the rest of the request has been checked */
+        return 0;
+    }
     return data_url_decode(text, len, (size_t)c->srv->config.image_bytes, &s->data, e, s->param);
+}
+
+static int fetch_urls(const chat *c, source *sources, api_error *e) {
+    double deadline = 0;
+    for (int i = 0; i < c->n_pictures; i++) {
+        source *s = &sources[i];
+        if (s->url && fetch_picture(c->srv, json_string_value(s->url), json_string_length(s->url),
+                                    &deadline, &s->data, e, s->param)) return -1;
+    }
+    return 0;
 }
 
 static int add_source(chat *c, const json_t *part, const char *where, source *sources,
@@ -196,7 +216,7 @@ static int add_source(chat *c, const json_t *part, const char *where, source *so
     if (!ref) return api_fail(e, 400, "invalid_value", where,
                               "an image part needs image_url (a data: URL), file_id or image");
     if (set_limits(c, json_is_object(part) ? part : NULL, s, e)) return -1;
-    return fetch(c, ref, s, e);
+    return resolve(c, ref, s, e);
 }
 
 static int clean_part(chat *c, const json_t *part, const char *where, json_t *out, source *sources,
@@ -477,7 +497,7 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     if (read_scalars(c, e)) return -1;
     int rc =
         c->route == FOR_CHAT ? read_messages(c, sources, e) : read_prompt_images(c, sources, e);
-    if (rc || make_constraint(c, first, e)) return -1;
+    if (rc || make_constraint(c, first, e) || fetch_urls(c, sources, e)) return -1;
     c->n = c->left = (int)c->f.n;
     c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
                    c->srv->config.result_cache_bytes > 0;

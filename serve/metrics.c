@@ -56,6 +56,7 @@ static const struct metric_desc {
     [M_FINISHED] = {"finished_total", COUNTER, "reason", 0, 0, "answers by finish reason"},
     [M_PASSES] = {"passes_total", COUNTER, 0, 0, 0, "forward passes of the language model"},
     [M_ENCODES] = {"encodes_total", COUNTER, 0, 0, 0, "pictures run through the vision encoder"},
+    [M_FETCHES] = {"image_fetches_total", COUNTER, "result", 0, 0, "pictures by URL"},
     [M_UPTIME] = {"uptime_seconds", GAUGE, 0, 0, 0, "seconds since start"},
     [M_BUILD] = {"build_info", GAUGE, 0, 0, 0, "version, model and backend"},
     [M_T_QUEUE] = {"queue_seconds", HISTOGRAM, 0, 0, seconds, "arrival to scheduled"},

@@ -17,6 +17,7 @@
 
 #include "serve/cache.h"
 #include "serve/constrain.h"
+#include "serve/fetch.h"
 #include "serve/http.h"
 #include "serve/jobs.h"
 #include "serve/pictures.h"
@@ -86,6 +87,7 @@ typedef enum opt_kind {
     O_KEY,
     O_KEYFILE,
     O_HOST,
+    O_URLS,
     O_PRESET,
     O_HELP
 } opt_kind;
@@ -109,6 +111,10 @@ static const struct opt {
     {"api-key", O_KEY, 0, 0, 0, "required from clients; may be repeated"},
     {"api-key-file", O_KEYFILE, 0, 0, 0, "one key per line"},
     {"allow-host", O_HOST, 0, 0, 0, "further name accepted in the Host header; may be repeated"},
+    {"allow-image-urls", O_URLS, 0, 0, 0,
+     "HOST[:PORT][,...] (also *.DOMAIN) that pictures may be fetched from over https; default: none"},
+    {"image-url-timeout", O_NUM, AT(fetch_s), 0.1, 600,
+     "seconds for all pictures by URL of a request; default 10"},
     {"state", O_STR, AT(state_dir), 0, 0, "folder for jobs that must survive a restart"},
     {"batch", O_INT, AT(batch), 1, 256, "answers generated at once; default 8"},
     {"queue", O_INT, AT(queue), 1, 100000, "answers waiting before 429; default 32"},
@@ -131,6 +137,8 @@ static const struct opt {
     {"picture-cache", O_INT64, AT(picture_cache_bytes), 0, 1e12, "bytes, 0: off; default 256 MiB"},
     {"no-sandbox", O_OFF, AT(sandbox), 0, 0, "decode pictures in this process"},
     {"no-request-log", O_OFF, AT(log_requests), 0, 0, "log starts, stops and failures only"},
+    /* For the test suite; not shown. */
+    {"test-image-url-ca", O_STR, AT(test_image_url_ca), 0, 0, NULL},
     {"help", O_HELP, 0, 0, 0, "this text"},
 };
 enum { N_OPTS = sizeof opts / sizeof *opts };
@@ -141,7 +149,7 @@ static serve_config default_config(void) {
         .image_pixels = 50000000, .files_bytes = 64 << 20, .result_cache_bytes = 64 << 20,
         .picture_cache_bytes = 256 << 20, .connections = 256, .queue = 32, .batch = 8,
         .kv_tokens = 32768, .images = 8, .default_tokens = 512, .header_s = 10, .body_s = 30,
-        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .sandbox = true, .log_requests = true};
+        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .sandbox = true, .log_requests = true};
 }
 
 static int usage(const char *why, const char *what) {
@@ -153,7 +161,8 @@ static void help(void) {
     puts("vitreous serve: the web page and an OpenAI-compatible API\n");
     for (int i = 0; i < N_OPTS; i++) {
         bool plain = opts[i].kind == O_OFF || opts[i].kind == O_HELP;
-        printf("  --%-18s%s %s\n", opts[i].name, plain ? "   " : " V ", opts[i].help);
+        if (opts[i].help)
+            printf("  --%-18s%s %s\n", opts[i].name, plain ? "   " : " V ", opts[i].help);
     }
 }
 
@@ -189,6 +198,7 @@ static bool set_option(serve_config *c, const struct opt *o, const char *v, cons
     case O_KEY: return add_key(c, v);
     case O_KEYFILE: return add_key_file(c, v);
     case O_HOST: return c->n_hosts < MAX_HOSTS && (c->hosts[c->n_hosts++] = v);
+    case O_URLS: return fetch_allow(c, v);
     case O_PRESET: *preset = v; return true;
     default: return false;
     }
@@ -274,6 +284,9 @@ static void announce(const server *srv, const http_server *http) {
         srv->info->dtype, "threads", srv->info->threads));
     if (!loopback && !c->n_keys)
         log_json("warning", "reachable from other machines without --api-key", NULL);
+    if (c->test_image_url_ca)
+        log_json("warning", "--test-image-url-ca is for tests only: pictures may be fetched from "
+                 "127.0.0.1", NULL);
     if (*srv->info->warning)
         log_json("warning", "model", json_pack("{s:s}", "warning", srv->info->warning));
     printf("http://%s%s%s:%d\n", v6 ? "[" : "", c->host, v6 ? "]" : "", http_port(http));
@@ -332,7 +345,7 @@ int cmd_serve(int argc, char **argv) {
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (open_all(&srv, preset, &err)) {
+    if (fetch_open(&srv.config, &err) || open_all(&srv, preset, &err)) {
         fprintf(stderr, "vitreous serve: %s\n", err.msg);
         return err.code == VL_E_USAGE ? 2 : 3;
     }
