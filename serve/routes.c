@@ -346,6 +346,8 @@ const route routes[] = {
     {"POST", "/v1/chat/completions", route_chat, R_JSON | R_UPLOAD,
      "Answer a conversation with pictures"},
     {"POST", "/v1/completions", route_completions, R_JSON, "Continue a text"},
+    {"POST", "/v1/responses", route_responses, R_JSON,
+     "Answer in the form of OpenAI's Responses API (a subset; nothing is stored)"},
     {"POST", "/v1/preprocess", route_preprocess, R_JSON | R_UPLOAD,
      "What would be done to a picture, and what it would cost"},
     {"POST", "/tokenize", route_tokenize, R_JSON, "Text to token ids"},
