@@ -540,7 +540,7 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     if (rc || make_constraint(c, first, e) || fetch_urls(c, sources, e)) return -1;
     c->n = c->left = (int)c->f.n;
     c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
-                   c->srv->config.result_cache_bytes > 0;
+                   (c->srv->config.result_cache_bytes > 0 || c->srv->config.result_cache_dir);
     make_key(c, sources);
     size_t len;
     char *record = c->cacheable ? cache_get(c->srv->results, c->key, &len) : NULL;

@@ -11,7 +11,7 @@
  *   scheduler: bounded queue -> one engine thread     scheduler.c -> vl_session (continuous batch)
  *        ^
  *   jobs: SQLite queue, lower priority                jobs.c
- *   beside: metrics.c, cache.c (whole answers), constrain.c + schema.c (output control)
+ *   beside: metrics.c, cache.c, disk_cache.c (whole answers), constrain.c + schema.c (output control)
  */
 #ifndef SERVE_H
 #define SERVE_H
@@ -40,9 +40,11 @@ typedef struct serve_config {
     const char *url_hosts[MAX_URL_HOSTS]; /* pictures may be fetched from; none: off       */
     int n_url_hosts;
     const char *test_image_url_ca;    /* tests only: trust this file, allow 127.0.0.1      */
+    const char *result_cache_dir;     /* NULL: answers are cached in memory only           */
     const char *state_dir;            /* NULL: jobs live in memory only                    */
     int64_t min_pixels, max_pixels;   /* 0: the checkpoint's                               */
     int64_t body_bytes, image_bytes, image_pixels, files_bytes, result_cache_bytes,
+        result_cache_disk_bytes,
         picture_cache_bytes;
     int connections, queue, batch, kv_tokens, speculate, images, default_tokens;
     double header_s, body_s, max_time_s, shutdown_s, picture_s, fetch_s;
