@@ -1,40 +1,13 @@
-/* load_client.c: an HTTP client for many streams at once, over libcurl's multi interface.
- *
- * libcurl is opened at run time: only this command needs it, and its static form would bring in a
- * dozen libraries. Server-sent events are parsed here: lines "data: {...}", "data: [DONE]"; a chunk
+/* load_client.c: an HTTP client for many streams at once, over libcurl's multi interface
+ * (serve/curl.h). Server-sent events are parsed here: lines "data: {...}", "data: [DONE]"; a chunk
  * counts as text when choices[0].delta.content is a non-empty string. */
-#include <curl/curl.h>
-#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/load.h"
 #include "common/common.h"
 #include "loader/json.h"
-
-/* ---- libcurl --------------------------------------------------------------------------------- */
-
-#define CURL_FUNCTIONS(F)                                                                        \
-    F(global_init) F(easy_init) F(easy_setopt) F(easy_getinfo) F(easy_cleanup) F(easy_strerror)  \
-    F(multi_init) F(multi_setopt) F(multi_add_handle) F(multi_remove_handle) F(multi_perform)    \
-    F(multi_poll) F(multi_info_read) F(multi_cleanup) F(slist_append) F(slist_free_all)
-#define MEMBER(name) __typeof__(curl_##name) *name;
-static struct { CURL_FUNCTIONS(MEMBER) } curl;
-
-static int open_curl(vl_err *err) {
-    static const char *const names[] = {"libcurl.so.4", "libcurl-gnutls.so.4"};
-    void *lib = NULL;
-    for (int i = 0; i < 2 && !lib; i++) lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    if (!lib)
-        return vl_fail(err, VL_E_UNSUPPORTED, "load needs libcurl.so.4 (on Debian: apt-get install "
-                       "libcurl4)");
-    bool all = true;
-#define FIND(name) all = (*(void **)&curl.name = dlsym(lib, "curl_" #name)) != NULL && all;
-    CURL_FUNCTIONS(FIND)
-    if (!all || curl.global_init(CURL_GLOBAL_DEFAULT))
-        return vl_fail(err, VL_E_UNSUPPORTED, "this libcurl is too old (7.66 or newer is needed)");
-    return 0;
-}
+#include "serve/curl.h"
 
 /* ---- one stream ------------------------------------------------------------------------------ */
 
@@ -130,28 +103,28 @@ static size_t received(char *data, size_t size, size_t n, void *user) {
 static int start_stream(stream *s, load_run *r, load_request *q, struct curl_slist *headers,
                         double start) {
     const load_kind *k = &r->kinds[q->kind];
-    *s = (stream){.q = q, .start = start, .easy = curl.easy_init()};
+    *s = (stream){.q = q, .start = start, .easy = curl->easy_init()};
     if (!s->easy) return -1;
     q->sent = vl_now() - start;
-    curl.easy_setopt(s->easy, CURLOPT_URL, r->url);
-    curl.easy_setopt(s->easy, CURLOPT_HTTPHEADER, headers);
-    curl.easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)k->len);
-    curl.easy_setopt(s->easy, CURLOPT_POSTFIELDS, k->body);
-    curl.easy_setopt(s->easy, CURLOPT_WRITEFUNCTION, received);
-    curl.easy_setopt(s->easy, CURLOPT_WRITEDATA, s);
-    curl.easy_setopt(s->easy, CURLOPT_PRIVATE, s);
-    curl.easy_setopt(s->easy, CURLOPT_ERRORBUFFER, s->curl_error);
-    curl.easy_setopt(s->easy, CURLOPT_NOSIGNAL, 1L);
-    curl.easy_setopt(s->easy, CURLOPT_TIMEOUT_MS, (long)(r->timeout_s * 1000));
+    curl->easy_setopt(s->easy, CURLOPT_URL, r->url);
+    curl->easy_setopt(s->easy, CURLOPT_HTTPHEADER, headers);
+    curl->easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)k->len);
+    curl->easy_setopt(s->easy, CURLOPT_POSTFIELDS, k->body);
+    curl->easy_setopt(s->easy, CURLOPT_WRITEFUNCTION, received);
+    curl->easy_setopt(s->easy, CURLOPT_WRITEDATA, s);
+    curl->easy_setopt(s->easy, CURLOPT_PRIVATE, s);
+    curl->easy_setopt(s->easy, CURLOPT_ERRORBUFFER, s->curl_error);
+    curl->easy_setopt(s->easy, CURLOPT_NOSIGNAL, 1L);
+    curl->easy_setopt(s->easy, CURLOPT_TIMEOUT_MS, (long)(r->timeout_s * 1000));
     return 0;
 }
 
 static void end_stream(stream *s, CURLcode code) {
     load_request *q = s->q;
     if (s->len) end_line(s, vl_now() - s->start);
-    curl.easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &q->status);
+    curl->easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &q->status);
     if (code != CURLE_OK)
-        fail_request(q, s->curl_error[0] ? s->curl_error : curl.easy_strerror(code));
+        fail_request(q, s->curl_error[0] ? s->curl_error : curl->easy_strerror(code));
     if (q->status != 200) {
         char why[32];
         snprintf(why, sizeof why, "HTTP %ld", q->status);
@@ -164,7 +137,7 @@ static void end_stream(stream *s, CURLcode code) {
     q->ok = !q->error[0];
     q->done = true;
     if (q->tokens <= 0) q->tokens = q->n_gaps + (q->first > 0); /* no usage: one token per chunk */
-    curl.easy_cleanup(s->easy);
+    curl->easy_cleanup(s->easy);
     free(s->line);
     free(s);
 }
@@ -173,12 +146,12 @@ static void end_stream(stream *s, CURLcode code) {
 
 static void collect(CURLM *multi, int *in_flight) {
     int left;
-    for (CURLMsg *m; (m = curl.multi_info_read(multi, &left));) {
+    for (CURLMsg *m; (m = curl->multi_info_read(multi, &left));) {
         if (m->msg != CURLMSG_DONE) continue;
         stream *s = NULL;
         CURLcode code = m->data.result;
-        curl.easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
-        curl.multi_remove_handle(multi, m->easy_handle);
+        curl->easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s);
+        curl->multi_remove_handle(multi, m->easy_handle);
         end_stream(s, code);
         --*in_flight;
     }
@@ -187,7 +160,7 @@ static void collect(CURLM *multi, int *in_flight) {
 static void launch(load_run *r, load_request *q, CURLM *multi, struct curl_slist *headers,
                    double start, int *in_flight) {
     stream *s = *in_flight < r->max_in_flight ? malloc(sizeof *s) : NULL;
-    if (s && start_stream(s, r, q, headers, start) == 0 && !curl.multi_add_handle(multi, s->easy)) {
+    if (s && start_stream(s, r, q, headers, start) == 0 && !curl->multi_add_handle(multi, s->easy)) {
         ++*in_flight;
         return;
     }
@@ -204,30 +177,30 @@ static void loop(load_run *r, CURLM *multi, struct curl_slist *headers) {
         double now = vl_now() - start;
         while (next < r->n && r->v[next].due <= now)
             launch(r, &r->v[next++], multi, headers, start, &in_flight);
-        curl.multi_perform(multi, &running);
+        curl->multi_perform(multi, &running);
         collect(multi, &in_flight);
         double wait = next < r->n ? r->v[next].due - (vl_now() - start) : 0.2;
         int ms = wait < 0 ? 0 : wait > 0.2 ? 200 : (int)(wait * 1000);
-        if (next < r->n || in_flight) curl.multi_poll(multi, NULL, 0, ms, NULL);
+        if (next < r->n || in_flight) curl->multi_poll(multi, NULL, 0, ms, NULL);
     }
     r->seconds = vl_now() - start;
 }
 
 int load_run_all(load_run *r, vl_err *err) {
     char auth[512];
-    if (!curl.easy_init && open_curl(err)) return -1;
-    CURLM *multi = curl.multi_init();
-    struct curl_slist *headers = curl.slist_append(NULL, "Content-Type: application/json");
-    headers = curl.slist_append(headers, "Expect:"); /* no round trip before large bodies */
+    if (curl_open("load", err)) return -1;
+    CURLM *multi = curl->multi_init();
+    struct curl_slist *headers = curl->slist_append(NULL, "Content-Type: application/json");
+    headers = curl->slist_append(headers, "Expect:"); /* no round trip before large bodies */
     if (r->key) {
         snprintf(auth, sizeof auth, "Authorization: Bearer %s", r->key);
-        headers = curl.slist_append(headers, auth);
+        headers = curl->slist_append(headers, auth);
     }
     if (!multi || !headers) return vl_fail(err, VL_E_NOMEM, "no memory for the client");
-    curl.multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)r->max_in_flight);
+    curl->multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)r->max_in_flight);
     loop(r, multi, headers);
-    curl.slist_free_all(headers);
-    curl.multi_cleanup(multi);
+    curl->slist_free_all(headers);
+    curl->multi_cleanup(multi);
     return 0;
 }
 

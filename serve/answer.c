@@ -256,8 +256,8 @@ static int engine_failed(const chat *c, api_error *e) {
     return 0;
 }
 
-json_t *chat_result(chat *c, api_error *e) {
-    if (engine_failed(c, e)) return NULL;
+int chat_settle(chat *c, api_error *e) {
+    if (engine_failed(c, e)) return -1;
     if (c->cacheable && !c->from_cache) {
         size_t len;
         char *record = chat_record(c, &len);
@@ -265,6 +265,11 @@ json_t *chat_result(chat *c, api_error *e) {
         free(record);
     }
     mark_cached(c);
+    return 0;
+}
+
+json_t *chat_result(chat *c, api_error *e) {
+    if (chat_settle(c, e)) return NULL;
     json_t *choices = json_array();
     for (int i = 0; i < c->n; i++)
         json_array_append_new(choices, c->route == FOR_CHAT ? chat_choice(c, &c->choices[i], i)

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "serve/disk_cache.h"
+
 enum { BUCKETS = 4096 };
 
 typedef struct entry {
@@ -17,16 +19,18 @@ struct result_cache {
     entry *bucket[BUCKETS], *newest, *oldest;
     size_t bytes, max_bytes;
     metrics *metrics;
+    disk_cache *disk;                 /* NULL: none */
 };
 
-int cache_open(result_cache **out, size_t max_bytes, metrics *m, vl_err *err) {
+int cache_open(result_cache **out, const serve_config *cfg, metrics *m, vl_err *err) {
     result_cache *c = vl_calloc(1, sizeof *c);
     if (!c) return vl_fail(err, VL_E_NOMEM, "out of memory");
     pthread_mutex_init(&c->lock, NULL);
-    c->max_bytes = max_bytes;
+    c->max_bytes = (size_t)cfg->result_cache_bytes;
     c->metrics = m;
     *out = c;
-    return 0;
+    return cfg->result_cache_dir ? disk_cache_open(&c->disk, cfg->result_cache_dir,
+                                                   cfg->result_cache_disk_bytes, m, err) : 0;
 }
 
 static entry **slot(result_cache *c, const uint8_t key[32]) {
@@ -58,25 +62,12 @@ static void drop(result_cache *c, entry *e) {
 void cache_free(result_cache *c) {
     if (!c) return;
     while (c->oldest) drop(c, c->oldest);
+    disk_cache_free(c->disk);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
 
-char *cache_get(result_cache *c, const uint8_t key[32], size_t *len) {
-    char *copy = NULL;
-    pthread_mutex_lock(&c->lock);
-    entry *e = *slot(c, key);
-    if (e && (copy = malloc(e->len + 1))) {
-        memcpy(copy, e->record, e->len);
-        copy[*len = e->len] = 0;
-        unlink_recency(c, e);
-        make_newest(c, e);
-    }
-    pthread_mutex_unlock(&c->lock);
-    return copy;
-}
-
-void cache_put(result_cache *c, const uint8_t key[32], const char *record, size_t len) {
+static void keep_in_memory(result_cache *c, const uint8_t key[32], const char *record, size_t len) {
     size_t size = sizeof(entry) + len;
     if (size > c->max_bytes / 4) return;                  /* one answer must not empty the cache */
     entry *e = malloc(size);
@@ -96,4 +87,25 @@ void cache_put(result_cache *c, const uint8_t key[32], const char *record, size_
         metrics_set(c->metrics, M_RESULT_BYTES, (double)c->bytes);
     }
     pthread_mutex_unlock(&c->lock);
+}
+
+char *cache_get(result_cache *c, const uint8_t key[32], size_t *len) {
+    char *copy = NULL;
+    pthread_mutex_lock(&c->lock);
+    entry *e = *slot(c, key);
+    if (e && (copy = malloc(e->len + 1))) {
+        memcpy(copy, e->record, e->len);
+        copy[*len = e->len] = 0;
+        unlink_recency(c, e);
+        make_newest(c, e);
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (!copy && c->disk && (copy = disk_cache_get(c->disk, key, len)))
+        keep_in_memory(c, key, copy, *len);
+    return copy;
+}
+
+void cache_put(result_cache *c, const uint8_t key[32], const char *record, size_t len) {
+    keep_in_memory(c, key, record, len);
+    if (c->disk) disk_cache_put(c->disk, key, record, len);
 }

@@ -1,6 +1,6 @@
 /* chat.c: see chat.h. Reading a request happens in this order, so that the cheapest refusal comes
  * first and no compute is spent on a request that is wrong: scalars, messages, output control,
- * result cache, pictures, prompt, context.
+ * pictures by URL, result cache, pictures, prompt, context.
  *
  * Easy to get wrong: pictures are numbered in the order of their parts over all messages, and the
  * cleaned messages must keep that order; the picture's bytes, not its URL, go into the cache key.
@@ -12,8 +12,14 @@
 #include <time.h>
 
 #include "serve/cache.h"
+#include "serve/fetch.h"
 
-typedef struct source { blob data; picture_limits limits; char param[80]; } source;
+typedef struct source {
+    blob data;
+    picture_limits limits;
+    const json_t *url;                /* to be fetched, or NULL */
+    char param[80];
+} source;
 
 /* ---- scalars ------------------------------------------------------------------------------ */
 
@@ -161,7 +167,7 @@ static const json_t *part_reference(const json_t *part) {
     return NULL;
 }
 
-static int fetch(chat *c, const json_t *ref, source *s, api_error *e) {
+static int resolve(chat *c, const json_t *ref, source *s, api_error *e) {
     const char *text = json_string_value(ref);
     size_t len = json_string_length(ref);
     if (!strncmp(text, "file-", 5)) {
@@ -182,7 +188,21 @@ static int fetch(chat *c, const json_t *ref, source *s, api_error *e) {
         return api_fail(e, 400, "attachment_missing", s->param, "no uploaded part is named '%.60s'",
                         text + 11);
     }
+    if (fetch_wanted(c->srv, text, len)) {
+        s->url = ref;                 /* later, when the rest of the request has been checked */
+        return 0;
+    }
     return data_url_decode(text, len, (size_t)c->srv->config.image_bytes, &s->data, e, s->param);
+}
+
+static int fetch_urls(const chat *c, source *sources, api_error *e) {
+    double deadline = 0;
+    for (int i = 0; i < c->n_pictures; i++) {
+        source *s = &sources[i];
+        if (s->url && fetch_picture(c->srv, json_string_value(s->url), json_string_length(s->url),
+                                    &deadline, &s->data, e, s->param)) return -1;
+    }
+    return 0;
 }
 
 static int add_source(chat *c, const json_t *part, const char *where, source *sources,
@@ -196,14 +216,14 @@ static int add_source(chat *c, const json_t *part, const char *where, source *so
     if (!ref) return api_fail(e, 400, "invalid_value", where,
                               "an image part needs image_url (a data: URL), file_id or image");
     if (set_limits(c, json_is_object(part) ? part : NULL, s, e)) return -1;
-    return fetch(c, ref, s, e);
+    return resolve(c, ref, s, e);
 }
 
 static int clean_part(chat *c, const json_t *part, const char *where, json_t *out, source *sources,
                       api_error *e) {
     const char *type = json_string_value(json_object_get(part, "type"));
     if (!type) return api_fail(e, 400, "invalid_value", where, "a content part needs a type");
-    if (!strcmp(type, "text") || !strcmp(type, "input_text")) {
+    if (!strcmp(type, "text") || !strcmp(type, "input_text") || !strcmp(type, "output_text")) {
         json_t *text = json_object_get(part, "text");
         if (!json_is_string(text))
             return api_fail(e, 400, "invalid_type", where, "a text part needs text, a string");
@@ -217,10 +237,15 @@ static int clean_part(chat *c, const json_t *part, const char *where, json_t *ou
     return add_source(c, part, where, sources, e);
 }
 
+/* The field that holds the conversation. */
+static const char *list_name(const chat *c) {
+    return c->route == FOR_CHAT ? "messages" : c->route == FOR_RESPONSES ? "input" : "prompt";
+}
+
 static int clean_message(chat *c, size_t i, const json_t *m, source *sources, api_error *e) {
     static const char *const roles[] = {"system", "user", "assistant", "tool", "developer"};
     char where[80];
-    snprintf(where, sizeof where, "messages[%zu]", i);
+    snprintf(where, sizeof where, "%s[%zu]", list_name(c), i);
     if (!json_is_object(m))
         return api_fail(e, 400, "invalid_type", where, "a message must be an object");
     const char *role = json_string_value(json_object_get(m, "role"));
@@ -245,7 +270,7 @@ static int clean_message(chat *c, size_t i, const json_t *m, source *sources, ap
     json_t *parts = json_array();
     json_object_set_new(copy, "content", parts);
     json_array_foreach(content, k, part) {
-        snprintf(where, sizeof where, "messages[%zu].content[%zu]", i, k);
+        snprintf(where, sizeof where, "%s[%zu].content[%zu]", list_name(c), i, k);
         if (!json_is_object(part))
             return api_fail(e, 400, "invalid_type", where, "a content part must be an object");
         if (clean_part(c, part, where, parts, sources, e)) return -1;
@@ -253,11 +278,37 @@ static int clean_message(chat *c, size_t i, const json_t *m, source *sources, ap
     return 0;
 }
 
-static int read_messages(chat *c, source *sources, api_error *e) {
-    json_t *list = json_object_get(c->body, "messages"), *m;
+/* Items of `input` other than messages (calls, reasoning, references) need what is not kept here. */
+static int check_items(const json_t *list, api_error *e) {
     size_t i;
+    json_t *item;
+    json_array_foreach((json_t *)(uintptr_t)list, i, item) {
+        char where[32];
+        json_t *type = json_object_get(item, "type");
+        snprintf(where, sizeof where, "input[%zu]", i);
+        if (type && (!json_is_string(type) || strcmp(json_string_value(type), "message")))
+            return api_fail(e, 400, "unsupported_item", where, "items of type '%.40s' are not "
+                            "supported, only messages", json_is_string(type)
+                            ? json_string_value(type) : json_kind(type));
+    }
+    return 0;
+}
+
+static int read_messages(chat *c, source *sources, api_error *e) {
+    const char *name = list_name(c);
+    json_t *list = json_object_get(c->body, name), *m;
+    size_t i;
+    bool responses = c->route == FOR_RESPONSES;
+    if (c->f.instructions)
+        json_array_append_new(c->messages, json_pack("{s:s,s:s}", "role", "system", "content",
+                                                     c->f.instructions));
+    if (responses && json_string_length(list))
+        return json_array_append_new(c->messages, json_pack("{s:s,s:O}", "role", "user", "content",
+                                                            list));
     if (!json_is_array(list) || !json_array_size(list))
-        return api_fail(e, 400, "invalid_type", "messages", "messages must be a non-empty array");
+        return api_fail(e, 400, "invalid_type", name, "%s must be a non-empty array%s", name,
+                        responses ? " or string" : "");
+    if (responses && check_items(list, e)) return -1;
     json_array_foreach(list, i, m)
         if (clean_message(c, i, m, sources, e)) return -1;
     return 0;
@@ -336,8 +387,14 @@ static int read_tools(chat *c, const char **only, bool *demanded, api_error *e) 
                                 "tool_choice must be none, auto, required or a function of tools");
 }
 
+/* response_format, or text.format of the responses route, whose schema lies one level higher. */
 static int response_format(chat *c, const json_t **schema, bool *json, api_error *e) {
-    const json_t *o = json_object_get(c->body, "response_format");
+    bool responses = c->route == FOR_RESPONSES;
+    const json_t *text = json_object_get(c->body, "text");
+    const json_t *o = responses ? json_object_get(text, "format")
+                                : json_object_get(c->body, "response_format");
+    if (responses && text && !json_is_object(text) && !json_is_null(text))
+        return api_fail(e, 400, "invalid_type", "text", "text must be an object");
     if (!o || json_is_null(o)) return 0;
     const char *type = json_string_value(json_object_get(o, "type"));
     if (type && !strcmp(type, "text")) return 0;
@@ -345,10 +402,12 @@ static int response_format(chat *c, const json_t **schema, bool *json, api_error
         *json = true;
         return 0;
     }
-    const json_t *js = json_object_get(o, "json_schema"), *s = json_object_get(js, "schema");
+    const json_t *js = responses ? o : json_object_get(o, "json_schema");
+    const json_t *s = json_object_get(js, "schema");
     if (!type || strcmp(type, "json_schema") || !json_is_object(s))
-        return api_fail(e, 400, "invalid_value", "response_format",
-                        "type must be text, json_object or json_schema with json_schema.schema");
+        return api_fail(e, 400, "invalid_value", responses ? "text" : "response_format",
+                        "type must be text, json_object or json_schema with %sschema",
+                        responses ? "" : "json_schema.");
     *json = true;
     *schema = s;
     return 0;
@@ -370,7 +429,8 @@ static int make_constraint(chat *c, constraint **out, api_error *e) {
     if (has_options) return constraint_choice(out, v, options, "guided_choice", e);
     if (c->f.guided_regex) return constraint_regex(out, v, c->f.guided_regex, "guided_regex", e);
     if (has_guided) return constraint_schema(out, v, guided, "guided_json", e);
-    if (json) return constraint_schema(out, v, schema, "response_format", e);
+    if (json) return constraint_schema(out, v, schema, c->route == FOR_RESPONSES ? "text"
+                                                                    : "response_format", e);
     return 0;
 }
 
@@ -391,7 +451,7 @@ static void hash_json(vl_sha256 *h, const json_t *v) {
 /* All that the answer depends on: model, numeric mode, tenant, fields, pictures by content. */
 static void make_key(chat *c, const source *sources) {
     static const char *const transport[] = {"stream", "stream_options", "cache", "user", "messages",
-                                            "images"};
+                                            "images", "input"};
     json_t *rest = json_copy(c->body);
     vl_sha256 h;
     for (size_t i = 0; i < sizeof transport / sizeof *transport; i++)
@@ -431,7 +491,7 @@ static int load_pictures(chat *c, source *sources, api_error *e) {
 static int make_prompt(chat *c, api_error *e) {
     vl_err err = {0};
     int rc;
-    if (c->route == FOR_CHAT) {
+    if (c->route != FOR_TEXT) {
         char *messages = json_dumps(c->messages, JSON_COMPACT);
         char *tools = c->tools ? json_dumps(c->tools, JSON_COMPACT) : NULL;
         unsigned flags = (c->f.add_generation_prompt ? 0 : VL_NO_GENERATION_PROMPT) |
@@ -445,7 +505,7 @@ static int make_prompt(chat *c, api_error *e) {
         rc = vl_prompt_text(&c->prompt, c->srv->model, json_string_value(p), json_string_length(p),
                             c->f.raw, c->pictures, c->n_pictures, &err);
     }
-    if (rc) return api_fail_engine(e, &err, c->route == FOR_CHAT ? "messages" : "prompt");
+    if (rc) return api_fail_engine(e, &err, list_name(c));
     size_t n;
     vl_prompt_ids(c->prompt, &n);
     int64_t room = c->srv->info->context;
@@ -453,7 +513,7 @@ static int make_prompt(chat *c, api_error *e) {
     if (!n) return api_fail(e, 400, "invalid_value", "prompt", "the prompt has no tokens");
     if ((int64_t)n >= room)
         return api_fail(e, 400, "context_length_exceeded",
-                        c->route == FOR_CHAT ? "messages" : "prompt",
+                        list_name(c),
                         "the prompt has %zu tokens (%d of them for images), but only %lld fit", n,
                         vl_prompt_image_tokens(c->prompt), (long long)room - 1);
     c->prompt_tokens = (int)n;
@@ -476,11 +536,11 @@ static void free_sources(source *s, int n) {
 static int build(chat *c, source *sources, constraint **first, api_error *e) {
     if (read_scalars(c, e)) return -1;
     int rc =
-        c->route == FOR_CHAT ? read_messages(c, sources, e) : read_prompt_images(c, sources, e);
-    if (rc || make_constraint(c, first, e)) return -1;
+        c->route == FOR_TEXT ? read_prompt_images(c, sources, e) : read_messages(c, sources, e);
+    if (rc || make_constraint(c, first, e) || fetch_urls(c, sources, e)) return -1;
     c->n = c->left = (int)c->f.n;
     c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
-                   c->srv->config.result_cache_bytes > 0;
+                   (c->srv->config.result_cache_bytes > 0 || c->srv->config.result_cache_dir);
     make_key(c, sources);
     size_t len;
     char *record = c->cacheable ? cache_get(c->srv->results, c->key, &len) : NULL;
@@ -499,7 +559,7 @@ int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *a
               int tenant, priority prio, double arrived, api_error *e) {
     *c = (chat){.srv = srv, .route = route, .body = body, .attachments = attachments,
                 .tenant = tenant, .priority = prio, .arrived = arrived};
-    new_id(c->id, sizeof c->id, route == FOR_CHAT ? "chatcmpl-" : "cmpl-");
+    new_id(c->id, sizeof c->id, route == FOR_CHAT ? "chatcmpl-" : route == FOR_TEXT ? "cmpl-" : "resp_");
     c->created = (int64_t)time(NULL);
     c->messages = json_array();
     c->warnings = json_array();

@@ -43,7 +43,7 @@ typedef struct choice {
 enum { MAX_PICTURES = 64 };
 typedef struct chat {
     server *srv;
-    int route;                        /* FOR_CHAT or FOR_TEXT                               */
+    int route;                        /* FOR_CHAT, FOR_TEXT or FOR_RESPONSES                */
     int tenant;
     priority priority;
     double arrived;
@@ -74,8 +74,10 @@ int chat_start(chat *c, api_error *e);
 /* Waits up to `seconds` for one event; returns it (free() it) after taking it in, or NULL. */
 event *chat_pump(chat *c, double seconds);
 void chat_cancel(chat *c);
-/* After all choices are done: the answer object, or NULL and *e (an engine error). Also stores
- * the answer in the result cache. */
+/* After all choices are done, once: an engine error becomes -1 and *e; else the answer is stored in
+ * the result cache and the reports are completed. */
+int chat_settle(chat *c, api_error *e);
+/* chat_settle() and the chat.completion or text_completion object, or NULL and *e. */
 json_t *chat_result(chat *c, api_error *e);
 void chat_free(chat *c);
 

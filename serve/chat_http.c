@@ -1,5 +1,5 @@
 /* chat_http.c: /v1/chat/completions and /v1/completions over HTTP: waiting for the answer while
- * watching the client, server-sent events, and multipart bodies.
+ * watching the client, server-sent events (for responses.c too), and multipart bodies.
  *
  * The stream is made of the same pieces as the answer (chat.h), so a replay from the result cache
  * gives the same bytes as the run that filled it.
@@ -9,23 +9,13 @@
 
 #include "serve/chat.h"
 #include "serve/routes.h"
+#include "serve/sse.h"
 
 static const double poll_s = 0.05, ping_s = 10;
 
 /* ---- server-sent events ------------------------------------------------------------------- */
 
-typedef struct sse {
-    http_request *r;
-    json_t *body;
-    attachment *files;
-    chat c;
-    char *out;                        /* what waits to be sent                              */
-    size_t len, at;
-    double last;                      /* when something was last sent                       */
-    bool ended, failed;
-} sse;
-
-static void sse_put(sse *s, const char *text, size_t n) {
+void sse_put(sse *s, const char *text, size_t n) {
     char *p = realloc(s->out, s->len + n + 1);
     vl_assert(p, "out of memory for %zu bytes of a stream", s->len + n);
     memcpy(p + s->len, text, n);
@@ -33,8 +23,7 @@ static void sse_put(sse *s, const char *text, size_t n) {
     s->len += n;
 }
 
-/* Takes the reference. */
-static void sse_data(sse *s, json_t *o) {
+void sse_data(sse *s, json_t *o) {
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
     if (!text) return;
@@ -77,6 +66,7 @@ static void sse_pieces(sse *s, int i) {
     chat *c = &s->c;
     choice *k = &c->choices[i];
     size_t ready = choice_ready(c, k);
+    if (!k->opened) sse_open(s, i);
     while (k->next_piece < k->n_pieces) {
         const piece *p = &k->pieces[k->next_piece];
         size_t to = p->end < ready ? p->end : ready;
@@ -129,10 +119,7 @@ static void sse_error(sse *s, const api_error *e) {
 static void sse_finish(sse *s) {
     chat *c = &s->c;
     api_error e = {0};
-    for (int i = 0; i < c->n; i++) {
-        if (!c->choices[i].opened) sse_open(s, i);
-        sse_pieces(s, i);
-    }
+    for (int i = 0; i < c->n; i++) sse_pieces(s, i);
     json_t *result = chat_result(c, &e);      /* also fills the result cache */
     if (!result) {
         sse_error(s, &e);
@@ -162,15 +149,12 @@ static void sse_progress(sse *s, const event *e) {
 static void sse_pump(sse *s) {
     chat *c = &s->c;
     if (c->left == 0) {
-        sse_finish(s);
+        s->form->finish(s);
         return;
     }
     event *e = chat_pump(c, poll_s);
-    if (e && (e->ev.kind == VL_EV_ENCODE || e->ev.kind == VL_EV_PREFILL)) sse_progress(s, e);
-    else if (e) {
-        if (!c->choices[e->choice].opened) sse_open(s, e->choice);
-        sse_pieces(s, e->choice);
-    }
+    if (e && (e->ev.kind == VL_EV_ENCODE || e->ev.kind == VL_EV_PREFILL)) s->form->progress(s, e);
+    else if (e) s->form->pieces(s, e->choice);
     free(e);
     if (s->len == 0 && vl_now() - s->last > ping_s) sse_put(s, ": ping\n\n", 8);
 }
@@ -224,7 +208,7 @@ static void answer(http_request *r, sse *s) {
         http_error(r, &e);
         return;
     }
-    json_t *o = chat_result(c, &e);
+    json_t *o = s->form->result(c, &e);
     if (!o) {
         http_error(r, &e);
         return;
@@ -239,11 +223,12 @@ static void answer(http_request *r, sse *s) {
     free(text);
 }
 
-static void generate(http_request *r, int which) {
+void generate(http_request *r, int which, const answer_form *form) {
     api_error e = {0};
     sse *s = vl_calloc(1, sizeof *s);
     vl_assert(s, "out of memory for a request of %zu bytes", sizeof *s);
     s->r = r;
+    s->form = form;
     s->body = r->json ? json_incref(r->json) : form_body(r, &s->files, &e);
     if (!s->body) {
         http_error(r, &e);
@@ -265,8 +250,9 @@ static void generate(http_request *r, int which) {
     }
 }
 
-void route_chat(http_request *r) { generate(r, FOR_CHAT); }
-void route_completions(http_request *r) { generate(r, FOR_TEXT); }
+static const answer_form chunks = {sse_pieces, sse_progress, sse_finish, chat_result};
+void route_chat(http_request *r) { generate(r, FOR_CHAT, &chunks); }
+void route_completions(http_request *r) { generate(r, FOR_TEXT, &chunks); }
 
 /* ---- multipart ---------------------------------------------------------------------------- */
 

@@ -8,37 +8,37 @@
 #define BIG 9007199254740992.0
 
 const field chat_field_table[] = {
-    {"model", F_STR, FOR_BOTH, 0, 0, AT(model), "accepted for compatibility; one model is served"},
+    {"model", F_STR, FOR_ALL, 0, 0, AT(model), "accepted for compatibility; one model is served"},
     {"max_tokens", F_INT, FOR_BOTH, 1, 1e6, AT(max_tokens), "most tokens to generate"},
     {"max_completion_tokens", F_INT, FOR_CHAT, 1, 1e6, AT(max_completion_tokens),
      "the newer name of max_tokens; wins if both are given"},
-    {"temperature", F_NUM, FOR_BOTH, 0, 2, AT(temperature), "0: greedy and deterministic"},
-    {"top_p", F_NUM, FOR_BOTH, 1e-6, 1, AT(top_p), "nucleus"},
-    {"top_k", F_INT, FOR_BOTH, -1, 1e6, AT(top_k), "0 or -1: off"},
-    {"min_p", F_NUM, FOR_BOTH, 0, 1, AT(min_p), "0: off"},
-    {"repetition_penalty", F_NUM, FOR_BOTH, 0.01, 10, AT(repetition_penalty), "1: off"},
-    {"presence_penalty", F_NUM, FOR_BOTH, -2, 2, AT(presence_penalty), "0: off"},
-    {"frequency_penalty", F_NUM, FOR_BOTH, -2, 2, AT(frequency_penalty), "0: off"},
-    {"seed", F_INT, FOR_BOTH, -BIG, BIG, AT(seed), "same seed, same answer"},
+    {"temperature", F_NUM, FOR_ALL, 0, 2, AT(temperature), "0: greedy and deterministic"},
+    {"top_p", F_NUM, FOR_ALL, 1e-6, 1, AT(top_p), "nucleus"},
+    {"top_k", F_INT, FOR_ALL, -1, 1e6, AT(top_k), "0 or -1: off"},
+    {"min_p", F_NUM, FOR_ALL, 0, 1, AT(min_p), "0: off"},
+    {"repetition_penalty", F_NUM, FOR_ALL, 0.01, 10, AT(repetition_penalty), "1: off"},
+    {"presence_penalty", F_NUM, FOR_ALL, -2, 2, AT(presence_penalty), "0: off"},
+    {"frequency_penalty", F_NUM, FOR_ALL, -2, 2, AT(frequency_penalty), "0: off"},
+    {"seed", F_INT, FOR_ALL, -BIG, BIG, AT(seed), "same seed, same answer"},
     {"n", F_INT, FOR_BOTH, 1, MAX_CHOICES, AT(n), "answers to one prompt"},
-    {"stream", F_BOOL, FOR_BOTH, 0, 0, AT(stream), "server-sent events"},
+    {"stream", F_BOOL, FOR_ALL, 0, 0, AT(stream), "server-sent events"},
     {"logprobs", F_BOOL, FOR_CHAT, 0, 0, AT(logprobs), "log probability of every token"},
     {"logprobs", F_INT, FOR_TEXT, 0, MAX_TOP_LOGPROBS, AT(logprobs_n), "alternatives per token"},
     {"top_logprobs", F_INT, FOR_CHAT, 0, MAX_TOP_LOGPROBS, AT(top_logprobs),
      "alternatives per token; needs logprobs"},
-    {"max_time", F_NUM, FOR_BOTH, 0.001, 86400, AT(max_time), "seconds after which to stop"},
-    {"ignore_eos", F_BOOL, FOR_BOTH, 0, 0, AT(ignore_eos), "run to max_tokens"},
-    {"detect_repetition", F_BOOL, FOR_BOTH, 0, 0, AT(detect_repetition),
+    {"max_time", F_NUM, FOR_ALL, 0.001, 86400, AT(max_time), "seconds after which to stop"},
+    {"ignore_eos", F_BOOL, FOR_ALL, 0, 0, AT(ignore_eos), "run to max_tokens"},
+    {"detect_repetition", F_BOOL, FOR_ALL, 0, 0, AT(detect_repetition),
      "stop loops with finish_reason \"repetition\"; on unless ignore_eos"},
-    {"skip_special_tokens", F_BOOL, FOR_BOTH, 0, 0, AT(skip_special_tokens), "default true"},
-    {"min_pixels", F_INT, FOR_BOTH, 1, BIG, AT(min_pixels),
+    {"skip_special_tokens", F_BOOL, FOR_ALL, 0, 0, AT(skip_special_tokens), "default true"},
+    {"min_pixels", F_INT, FOR_ALL, 1, BIG, AT(min_pixels),
      "of every picture; a part may override"},
-    {"max_pixels", F_INT, FOR_BOTH, 1, BIG, AT(max_pixels),
+    {"max_pixels", F_INT, FOR_ALL, 1, BIG, AT(max_pixels),
      "of every picture; a part may override"},
-    {"detail", F_STR, FOR_BOTH, 0, 0, AT(detail), "low, high or auto, for every picture"},
-    {"preset", F_STR, FOR_BOTH, 0, 0, AT(preset), "fast, balanced, ocr or ground"},
-    {"cache", F_BOOL, FOR_BOTH, 0, 0, AT(cache), "false: do not use the result cache"},
-    {"guided_regex", F_STR, FOR_BOTH, 0, 0, AT(guided_regex), "the answer matches this expression"},
+    {"detail", F_STR, FOR_ALL, 0, 0, AT(detail), "low, high or auto, for every picture"},
+    {"preset", F_STR, FOR_ALL, 0, 0, AT(preset), "fast, balanced, ocr or ground"},
+    {"cache", F_BOOL, FOR_ALL, 0, 0, AT(cache), "false: do not use the result cache"},
+    {"guided_regex", F_STR, FOR_ALL, 0, 0, AT(guided_regex), "the answer matches this expression"},
     {"add_generation_prompt", F_BOOL, FOR_CHAT, 0, 0, AT(add_generation_prompt), "default true"},
     {"add_vision_id", F_BOOL, FOR_CHAT, 0, 0, AT(add_vision_id), "number the pictures"},
     {"echo", F_BOOL, FOR_TEXT, 0, 0, AT(echo), "repeat the prompt"},
@@ -47,19 +47,38 @@ const field chat_field_table[] = {
     {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0, "text to continue"},
     {"images", F_OTHER, FOR_TEXT, 0, 0, 0,
      "with raw: data URLs or file ids, one per <|image_pad|>"},
-    {"stop", F_OTHER, FOR_BOTH, 0, 0, 0, "stop strings"},
-    {"logit_bias", F_OTHER, FOR_BOTH, 0, 0, 0, "token id -> -100..100"},
+    {"stop", F_OTHER, FOR_ALL, 0, 0, 0, "stop strings"},
+    {"logit_bias", F_OTHER, FOR_ALL, 0, 0, 0, "token id -> -100..100"},
     {"tools", F_OTHER, FOR_CHAT, 0, 0, 0, "functions, OpenAI form"},
     {"tool_choice", F_OTHER, FOR_CHAT, 0, 0, 0, "none, auto, required or one function"},
     {"response_format", F_OTHER, FOR_BOTH, 0, 0, 0, "text, json_object or json_schema"},
-    {"guided_choice", F_OTHER, FOR_BOTH, 0, 0, 0, "the answer is one of these"},
-    {"guided_json", F_OTHER, FOR_BOTH, 0, 0, 0, "the answer follows this JSON schema"},
-    {"stream_options", F_OTHER, FOR_BOTH, 0, 0, 0, "include_usage, include_progress"},
-    {"user", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
-    {"metadata", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
-    {"store", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
-    {"service_tier", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
-    {"parallel_tool_calls", F_IGNORED, FOR_BOTH, 0, 0, 0, 0},
+    {"guided_choice", F_OTHER, FOR_ALL, 0, 0, 0, "the answer is one of these"},
+    {"guided_json", F_OTHER, FOR_ALL, 0, 0, 0, "the answer follows this JSON schema"},
+    {"stream_options", F_OTHER, FOR_ALL, 0, 0, 0, "include_usage, include_progress"},
+    {"user", F_IGNORED, FOR_ALL, 0, 0, 0, 0},
+    {"metadata", F_IGNORED, FOR_ALL, 0, 0, 0, 0},
+    {"store", F_IGNORED, FOR_ALL, 0, 0, 0, 0},
+    {"service_tier", F_IGNORED, FOR_ALL, 0, 0, 0, 0},
+    {"parallel_tool_calls", F_IGNORED, FOR_ALL, 0, 0, 0, 0},
+    {"input", F_OTHER, FOR_RESPONSES, 0, 0, 0, "a text, or messages with input_text and input_image"},
+    {"instructions", F_STR, FOR_RESPONSES, 0, 0, AT(instructions), "the system message"},
+    {"max_output_tokens", F_INT, FOR_RESPONSES, 1, 1e6, AT(max_tokens), "most tokens to generate"},
+    {"text", F_OTHER, FOR_RESPONSES, 0, 0, 0, "format: text, json_object or json_schema"},
+    {"previous_response_id", F_REFUSED, FOR_RESPONSES, 0, 0, 0,
+     "nothing is stored: send the whole conversation as input"},
+    {"conversation", F_REFUSED, FOR_RESPONSES, 0, 0, 0,
+     "nothing is stored: send the whole conversation as input"},
+    {"prompt", F_REFUSED, FOR_RESPONSES, 0, 0, 0, "there are no stored prompts: send input"},
+    {"background", F_REFUSED, FOR_RESPONSES, 0, 0, 0, "use /v1/jobs"},
+    {"tools", F_REFUSED, FOR_RESPONSES, 0, 0, 0,
+     "there are no built-in tools; functions: /v1/chat/completions"},
+    {"tool_choice", F_OTHER, FOR_RESPONSES, 0, 0, 0, "none or auto: there are no tools here"},
+    {"include", F_REFUSED, FOR_RESPONSES, 0, 0, 0, "nothing more can be included"},
+    {"top_logprobs", F_REFUSED, FOR_RESPONSES, 0, 0, 0, "use /v1/chat/completions"},
+    {"truncation", F_REFUSED, FOR_RESPONSES, 0, 0, 0, "a prompt is never cut; disabled is accepted"},
+    {"reasoning", F_IGNORED, FOR_RESPONSES, 0, 0, 0, 0},
+    {"prompt_cache_key", F_IGNORED, FOR_RESPONSES, 0, 0, 0, 0},
+    {"safety_identifier", F_IGNORED, FOR_RESPONSES, 0, 0, 0, 0},
     {0},
 };
 
@@ -104,6 +123,13 @@ int field_bool(const json_t *o, const char *name, bool *out, api_error *e) {
     return 0;
 }
 
+/* A field that is not supported may still say that it is not wanted. */
+static bool asks_nothing(const json_t *v) {
+    const char *word = json_string_value(v);
+    return json_is_false(v) || (word && (!*word || !strcmp(word, "disabled"))) ||
+           (json_is_array(v) && !json_array_size(v)) || (json_is_object(v) && !json_object_size(v));
+}
+
 static int read_one(chat_fields *f, const field *d, const json_t *v, api_error *e) {
     void *at = (char *)f + d->offset;
     double x = json_number_value(v);
@@ -125,6 +151,9 @@ static int read_one(chat_fields *f, const field *d, const json_t *v, api_error *
         if (!json_is_string(v)) return wrong(e, d->name, "a string", v);
         *(const char **)at = json_string_value(v);
         return 0;
+    case F_REFUSED:
+        return asks_nothing(v) ? 0 : api_fail(e, 400, "unsupported_field", d->name,
+                                              "%s is not supported: %s", d->name, d->doc);
     default:
         return 0;
     }
@@ -170,6 +199,8 @@ json_t *fields_schema(int route, const json_t *others) {
                           d->hi);
         else if (d->kind == F_BOOL) s = json_pack("{s:[ss]}", "type", "boolean", "null");
         else if (d->kind == F_STR) s = json_pack("{s:[ss]}", "type", "string", "null");
+        else if (d->kind == F_REFUSED)
+            s = json_pack("{s:[ns],s:b}", "enum", "disabled", "deprecated", 1);
         else s = json_object();
         if (d->doc) json_object_set_new(s, "description", json_string(d->doc));
         json_object_set_new(props, d->name, s);

@@ -13,15 +13,15 @@ typedef struct chat_fields {
     bool stream, logprobs, ignore_eos, detect_repetition, skip_special_tokens, echo, raw,
         add_generation_prompt, add_vision_id, cache;
     bool has_seed, has_temperature;
-    const char *model, *detail, *preset, *guided_regex;
+    const char *model, *detail, *preset, *guided_regex, *instructions;
 } chat_fields;
 
-typedef enum field_kind { F_INT, F_NUM, F_BOOL, F_STR, F_OTHER, F_IGNORED } field_kind;
-enum { FOR_CHAT = 1, FOR_TEXT = 2, FOR_BOTH = 3 };
+typedef enum field_kind { F_INT, F_NUM, F_BOOL, F_STR, F_OTHER, F_IGNORED, F_REFUSED } field_kind;
+enum { FOR_CHAT = 1, FOR_TEXT = 2, FOR_BOTH = 3, FOR_RESPONSES = 4, FOR_ALL = 7 };
 typedef struct field {
     const char *name;
     field_kind kind;
-    int routes;                       /* FOR_CHAT | FOR_TEXT                                */
+    int routes;                       /* FOR_CHAT | FOR_TEXT | FOR_RESPONSES                */
     double lo, hi;
     size_t offset;
     const char *doc;

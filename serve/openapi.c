@@ -16,16 +16,27 @@ static json_t *parse(const char *text) {
     return o;
 }
 
+typedef struct generator { const char *path, *required; int route; bool streams; } generator;
+
+/* The routes whose body is that of the field table. */
+static const generator *find_generator(const char *path) {
+    static const generator table[] = {{"/v1/chat/completions", "messages", FOR_CHAT, true},
+                                      {"/v1/jobs", "messages", FOR_CHAT, false},
+                                      {"/v1/completions", "prompt", FOR_TEXT, true},
+                                      {"/v1/responses", "input", FOR_RESPONSES, true}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (!strcmp(table[i].path, path)) return &table[i];
+    return NULL;
+}
+
 static json_t *request_schema(const route *t, const json_t *base) {
     const json_t *own = json_object_get(json_object_get(base, "requests"), t->path);
-    bool text = !strcmp(t->path, "/v1/completions");
+    const generator *g = find_generator(t->path);
     if (strcmp(t->method, "POST")) return NULL;
     if (own) return json_deep_copy(own);
-    if (!text && strcmp(t->path, "/v1/chat/completions") && strcmp(t->path, "/v1/jobs"))
-        return NULL;
-    return json_pack("{s:s,s:[s],s:o}", "type", "object", "required", text ? "prompt" : "messages",
-                     "properties", fields_schema(text ? FOR_TEXT : FOR_CHAT,
-                                                 json_object_get(base, "fields")));
+    if (!g) return NULL;
+    return json_pack("{s:s,s:[s],s:o}", "type", "object", "required", g->required, "properties",
+                     fields_schema(g->route, json_object_get(base, "fields")));
 }
 
 static json_t *responses(const route *t) {
@@ -39,7 +50,8 @@ static json_t *responses(const route *t) {
               "{\"$ref\":\"#/components/schemas/Error\"}}}}");
     bool job = !strcmp(t->path, "/v1/jobs") && !strcmp(t->method, "POST");
     json_t *o = json_pack("{s:o,s:o}", job ? "202" : "200", ok, "default", fail);
-    if (!strcmp(t->path, "/v1/chat/completions") || !strcmp(t->path, "/v1/completions"))
+    const generator *g = find_generator(t->path);
+    if (g && g->streams)
         json_object_set_new(json_object_get(ok, "content"), "text/event-stream", json_object());
     return o;
 }

@@ -66,7 +66,8 @@ int data_url_decode(const char *url, size_t len, size_t max_bytes, blob *out, ap
     *out = (blob){0};
     if (len >= 4 && !strncasecmp(url, "http", 4))
         return api_fail(e, 400, "remote_url", param,
-                        "remote image URLs are off: send a data: URL, a file id or an upload");
+                        "remote image URLs are off: send a data: URL, a file id or an upload "
+                        "(the operator may name hosts with --allow-image-urls)");
     if (len < 5 || strncasecmp(url, "data:", 5) != 0)
         return api_fail(e, 400, "invalid_image_url", param,
                         "expected a data: URL (data:image/png;base64,...) or a file id");

@@ -9,6 +9,7 @@
 #include "model/preprocess.h"
 #include "model/preset.h"
 #include "serve/chat.h"
+#include "serve/fetch.h"
 
 /* ---- state -------------------------------------------------------------------------------- */
 
@@ -109,7 +110,7 @@ static void route_props(http_request *r) {
     http_json(r, 200, json_pack("{s:s,s:o,s:o,s:o,s:o,s:{s:b,s:b,s:b,s:b},s:{s:I,s:I}}",
         "version", VL_VERSION, "model", model, "limits", limits, "speed", speed,
         "presets", preset_table(srv), "features", "sandbox", srv->sandbox != NULL, "auth",
-        c->n_keys > 0, "durable_jobs", c->state_dir != NULL, "remote_urls", 0,
+        c->n_keys > 0, "durable_jobs", c->state_dir != NULL, "remote_urls", c->n_url_hosts > 0,
         "default_pixels", "min_pixels", (json_int_t)c->min_pixels, "max_pixels",
         (json_int_t)c->max_pixels));
 }
@@ -249,6 +250,7 @@ static void route_preprocess(http_request *r) {
     picture_limits lim = {r->srv->config.min_pixels, r->srv->config.max_pixels};
     const json_t *image = json_object_get(body, "image");
     const char *preset = json_string_value(json_object_get(body, "preset"));
+    double deadline = 0;
     int rc = body ? 0 : -1;
     if (rc == 0 && preset && !picture_preset(r->srv, preset, &lim))
         rc = api_fail(&e, 400, "invalid_value", "preset", "presets: fast, balanced, ocr, ground");
@@ -263,6 +265,9 @@ static void route_preprocess(http_request *r) {
                           "image must be a data: URL or a file id");
         else if (!strncmp(json_string_value(image), "file-", 5))
             rc = files_get(r->srv->files, r->tenant, json_string_value(image), &data, &e);
+        else if (fetch_wanted(r->srv, json_string_value(image), json_string_length(image)))
+            rc = fetch_picture(r->srv, json_string_value(image), json_string_length(image),
+                               &deadline, &data, &e, "image");
         else
             rc = data_url_decode(json_string_value(image), json_string_length(image),
                                  (size_t)r->srv->config.image_bytes, &data, &e, "image");
@@ -341,6 +346,8 @@ const route routes[] = {
     {"POST", "/v1/chat/completions", route_chat, R_JSON | R_UPLOAD,
      "Answer a conversation with pictures"},
     {"POST", "/v1/completions", route_completions, R_JSON, "Continue a text"},
+    {"POST", "/v1/responses", route_responses, R_JSON,
+     "Answer in the form of OpenAI's Responses API (a subset; nothing is stored)"},
     {"POST", "/v1/preprocess", route_preprocess, R_JSON | R_UPLOAD,
      "What would be done to a picture, and what it would cost"},
     {"POST", "/tokenize", route_tokenize, R_JSON, "Text to token ids"},

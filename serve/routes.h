@@ -7,6 +7,8 @@
 /* chat_http.c */
 void route_chat(http_request *r);
 void route_completions(http_request *r);
+/* responses.c */
+void route_responses(http_request *r);
 /* jobs_http.c */
 void route_job_submit(http_request *r);
 void route_job_list(http_request *r);

@@ -6,11 +6,12 @@
  *        v
  *   chat: JSON -> pictures, prompt, sampling          chat.c   fields.c   pictures.c  files.c
  *        |                    \ pictures are decoded in a confined child:  sandbox.c
+ *        |                      or fetched from an allowed https host:    fetch.c   curl.c
  *        v
  *   scheduler: bounded queue -> one engine thread     scheduler.c -> vl_session (continuous batch)
  *        ^
  *   jobs: SQLite queue, lower priority                jobs.c
- *   beside: metrics.c, cache.c (whole answers), constrain.c + schema.c (output control)
+ *   beside: metrics.c, cache.c, disk_cache.c (whole answers), constrain.c + schema.c (output control)
  */
 #ifndef SERVE_H
 #define SERVE_H
@@ -23,7 +24,7 @@
 #include "common/common.h"
 #include "serve/metrics.h"
 
-enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_CHOICES = 4, MAX_STOPS = 16, MAX_BIAS = 1024,
+enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16, MAX_BIAS = 1024,
        MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64 };
 
 /* Every limit of the service in one place; the defaults are in server.c. */
@@ -36,12 +37,17 @@ typedef struct serve_config {
     int n_keys;
     const char *hosts[MAX_HOSTS];     /* further names accepted in the Host header         */
     int n_hosts;
+    const char *url_hosts[MAX_URL_HOSTS]; /* pictures may be fetched from; none: off       */
+    int n_url_hosts;
+    const char *test_image_url_ca;    /* tests only: trust this file, allow 127.0.0.1      */
+    const char *result_cache_dir;     /* NULL: answers are cached in memory only           */
     const char *state_dir;            /* NULL: jobs live in memory only                    */
     int64_t min_pixels, max_pixels;   /* 0: the checkpoint's                               */
     int64_t body_bytes, image_bytes, image_pixels, files_bytes, result_cache_bytes,
+        result_cache_disk_bytes,
         picture_cache_bytes;
     int connections, queue, batch, kv_tokens, speculate, images, default_tokens;
-    double header_s, body_s, max_time_s, shutdown_s, picture_s;
+    double header_s, body_s, max_time_s, shutdown_s, picture_s, fetch_s;
     bool sandbox, log_requests;
 } serve_config;
 

@@ -4,7 +4,9 @@
  *   SIGTERM/SIGINT: /ready 503, no new connections or requests, finish what runs (at most
  *   --shutdown-timeout), exit 0. A second signal: now.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
@@ -12,11 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "serve/cache.h"
 #include "serve/constrain.h"
+#include "serve/fetch.h"
 #include "serve/http.h"
 #include "serve/jobs.h"
 #include "serve/pictures.h"
@@ -86,6 +90,7 @@ typedef enum opt_kind {
     O_KEY,
     O_KEYFILE,
     O_HOST,
+    O_URLS,
     O_PRESET,
     O_HELP
 } opt_kind;
@@ -109,6 +114,10 @@ static const struct opt {
     {"api-key", O_KEY, 0, 0, 0, "required from clients; may be repeated"},
     {"api-key-file", O_KEYFILE, 0, 0, 0, "one key per line"},
     {"allow-host", O_HOST, 0, 0, 0, "further name accepted in the Host header; may be repeated"},
+    {"allow-image-urls", O_URLS, 0, 0, 0,
+     "HOST[:PORT][,...] (also *.DOMAIN) that pictures may be fetched from over https; default: none"},
+    {"image-url-timeout", O_NUM, AT(fetch_s), 0.1, 600,
+     "seconds for all pictures by URL of a request; default 10"},
     {"state", O_STR, AT(state_dir), 0, 0, "folder for jobs that must survive a restart"},
     {"batch", O_INT, AT(batch), 1, 256, "answers generated at once; default 8"},
     {"queue", O_INT, AT(queue), 1, 100000, "answers waiting before 429; default 32"},
@@ -128,9 +137,15 @@ static const struct opt {
     {"files-bytes", O_INT64, AT(files_bytes), 0, 1e12,
      "uploaded files kept in memory; default 64 MiB"},
     {"result-cache", O_INT64, AT(result_cache_bytes), 0, 1e12, "bytes, 0: off; default 64 MiB"},
+    {"result-cache-dir", O_STR, AT(result_cache_dir), 0, 0,
+     "folder for cached answers that survive a restart (as text); default: none"},
+    {"result-cache-disk-bytes", O_INT64, AT(result_cache_disk_bytes), 65536, 1e12,
+     "in that folder; default 256 MiB"},
     {"picture-cache", O_INT64, AT(picture_cache_bytes), 0, 1e12, "bytes, 0: off; default 256 MiB"},
     {"no-sandbox", O_OFF, AT(sandbox), 0, 0, "decode pictures in this process"},
     {"no-request-log", O_OFF, AT(log_requests), 0, 0, "log starts, stops and failures only"},
+    /* For the test suite; not shown. */
+    {"test-image-url-ca", O_STR, AT(test_image_url_ca), 0, 0, NULL},
     {"help", O_HELP, 0, 0, 0, "this text"},
 };
 enum { N_OPTS = sizeof opts / sizeof *opts };
@@ -139,9 +154,10 @@ static serve_config default_config(void) {
     return (serve_config){
         .host = "127.0.0.1", .port = 8080, .body_bytes = 16 << 20, .image_bytes = 10 << 20,
         .image_pixels = 50000000, .files_bytes = 64 << 20, .result_cache_bytes = 64 << 20,
+        .result_cache_disk_bytes = 256 << 20,
         .picture_cache_bytes = 256 << 20, .connections = 256, .queue = 32, .batch = 8,
         .kv_tokens = 32768, .images = 8, .default_tokens = 512, .header_s = 10, .body_s = 30,
-        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .sandbox = true, .log_requests = true};
+        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .sandbox = true, .log_requests = true};
 }
 
 static int usage(const char *why, const char *what) {
@@ -153,7 +169,8 @@ static void help(void) {
     puts("vitreous serve: the web page and an OpenAI-compatible API\n");
     for (int i = 0; i < N_OPTS; i++) {
         bool plain = opts[i].kind == O_OFF || opts[i].kind == O_HELP;
-        printf("  --%-18s%s %s\n", opts[i].name, plain ? "   " : " V ", opts[i].help);
+        if (opts[i].help)
+            printf("  --%-18s%s %s\n", opts[i].name, plain ? "   " : " V ", opts[i].help);
     }
 }
 
@@ -189,6 +206,7 @@ static bool set_option(serve_config *c, const struct opt *o, const char *v, cons
     case O_KEY: return add_key(c, v);
     case O_KEYFILE: return add_key_file(c, v);
     case O_HOST: return c->n_hosts < MAX_HOSTS && (c->hosts[c->n_hosts++] = v);
+    case O_URLS: return fetch_allow(c, v);
     case O_PRESET: *preset = v; return true;
     default: return false;
     }
@@ -219,17 +237,69 @@ static int parse(serve_config *c, int argc, char **argv, const char **preset) {
 
 /* ---- life --------------------------------------------------------------------------------- */
 
+/* Size, time and content: whole, or the first and last 64 KiB (reading gigabytes takes too long). */
+static void hash_file(vl_sha256 *h, int dir, const char *name, bool whole) {
+    enum { CHUNK = 64 << 10 };
+    static char buf[CHUNK];
+    struct stat st;
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        int64_t state[] = {st.st_size, whole ? 0 : st.st_mtim.tv_sec, whole ? 0 : st.st_mtim.tv_nsec};
+        vl_sha256_add(h, name, strlen(name) + 1);
+        vl_sha256_add(h, state, sizeof state);
+        for (int64_t at = 0; at < st.st_size;) {
+            ssize_t n = pread(fd, buf, CHUNK, at);
+            if (n <= 0) break;
+            vl_sha256_add(h, buf, (size_t)n);
+            at += n;
+            if (!whole && at < st.st_size - CHUNK) at = st.st_size - CHUNK;
+        }
+    }
+    if (fd >= 0) close(fd);
+}
+
+/* An answer on disk must not outlive what made it: this program (with the demo model in it), the
+ * checkpoint's files, and the kernels that this processor runs. */
+static void hash_surroundings(vl_sha256 *h, const serve_config *c) {
+    static const char *const names[] = {"VL_CPU", "VL_KERNEL", "CUDA_VISIBLE_DEVICES"};
+    struct dirent **list = NULL;
+    char line[8192];
+    int n = c->model_dir ? scandir(c->model_dir, &list, NULL, alphasort) : 0;
+    int dir = n > 0 ? open(c->model_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    hash_file(h, AT_FDCWD, "/proc/self/exe", true);
+    for (int i = 0; i < n; i++) {
+        if (dir >= 0) hash_file(h, dir, list[i]->d_name, false);
+        free(list[i]);
+    }
+    free(list);
+    if (dir >= 0) close(dir);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *v = getenv(names[i]);
+        vl_sha256_add(h, v ? v : "", v ? strlen(v) + 1 : 1);
+    }
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, "flags", 5) || !strncmp(line, "Features", 8)) {
+            vl_sha256_add(h, line, strlen(line));
+            break;
+        }
+    if (f) fclose(f);
+}
+
 static void make_identity(server *srv) {
     const vl_model_info *m = srv->info;
     char text[1024];
     vl_sha256 h;
+    const serve_config *c = &srv->config;
     const char *name = m->name && *m->name ? m->name : "vitreous";
     snprintf(srv->model_id, sizeof srv->model_id, "%s", name);
-    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%llu|%llu", VL_VERSION,
-                     m->dir ? m->dir : "", m->name ? m->name : "", m->backend, m->dtype, m->vocab,
-                     (unsigned long long)m->parameters, (unsigned long long)m->weight_bytes);
+    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%d|%llu|%llu|%d|%d|", VL_VERSION,
+                     m->name ? m->name : "", m->backend, m->dtype, m->vocab,
+                     (unsigned long long)m->parameters, (unsigned long long)m->weight_bytes,
+                     c->default_tokens, c->kv_tokens);
     vl_sha256_init(&h);
-    vl_sha256_add(&h, text, (size_t)n);
+    vl_sha256_add(&h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+    if (c->result_cache_dir) hash_surroundings(&h, c);
     vl_sha256_end(&h, srv->identity);
 }
 
@@ -249,7 +319,7 @@ static int open_all(server *srv, const char *preset, vl_err *err) {
     srv->metrics = metrics_open(srv->info->backend, srv->model_id, srv->info->dtype);
     return !srv->metrics || vocabulary_open(&srv->vocabulary, srv->model, err) ||
            files_open(&srv->files, (size_t)c->files_bytes, err) ||
-           cache_open(&srv->results, (size_t)c->result_cache_bytes, srv->metrics, err) ||
+           cache_open(&srv->results, c, srv->metrics, err) ||
            scheduler_open(&srv->scheduler, srv, err) || jobs_open(&srv->jobs, srv, err);
 }
 
@@ -274,6 +344,9 @@ static void announce(const server *srv, const http_server *http) {
         srv->info->dtype, "threads", srv->info->threads));
     if (!loopback && !c->n_keys)
         log_json("warning", "reachable from other machines without --api-key", NULL);
+    if (c->test_image_url_ca)
+        log_json("warning", "--test-image-url-ca is for tests only: pictures may be fetched from "
+                 "127.0.0.1", NULL);
     if (*srv->info->warning)
         log_json("warning", "model", json_pack("{s:s}", "warning", srv->info->warning));
     printf("http://%s%s%s:%d\n", v6 ? "[" : "", c->host, v6 ? "]" : "", http_port(http));
@@ -332,7 +405,7 @@ int cmd_serve(int argc, char **argv) {
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (open_all(&srv, preset, &err)) {
+    if (fetch_open(&srv.config, &err) || open_all(&srv, preset, &err)) {
         fprintf(stderr, "vitreous serve: %s\n", err.msg);
         return err.code == VL_E_USAGE ? 2 : 3;
     }

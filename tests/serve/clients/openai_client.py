@@ -63,6 +63,23 @@ try:
     check(False, "404")
 except openai.NotFoundError as e:
     equal(e.code, "model_not_found", "404")
+SEE = [{"role": "user", "content": [{"type": "input_image", "image_url": URL, "detail": "low"}, {"type": "input_text", "text": "What colour?"}]}]
+r = client.responses.create(model=MODEL, input=SEE, instructions="Be brief.", temperature=0, max_output_tokens=16)
+check(r.id.startswith("resp_") and r.usage.total_tokens == r.usage.input_tokens + r.usage.output_tokens, "responses")
+events = list(client.responses.create(model=MODEL, input=SEE, instructions="Be brief.", temperature=0, max_output_tokens=16, stream=True))
+equal("".join(e.delta for e in events if e.type == "response.output_text.delta"), r.output_text, "responses: streamed")
+check(events[0].type == "response.created" and events[-1].type in ("response.completed", "response.incomplete"), "responses: events")
+equal(events[-1].response.output_text, r.output_text, "responses: the last event holds the answer")
+with client.responses.stream(model=MODEL, input="Hi", temperature=0, max_output_tokens=8) as answer:
+    kinds = [e.type for e in answer]
+    final = answer.get_final_response() if kinds[-1] == "response.completed" else None
+check(kinds[0] == "response.created" and (final is None or final.output_text), f"responses: the stream helper: {kinds}")
+for k in ({"previous_response_id": "resp_1"}, {"background": True}, {"tools": [{"type": "web_search"}]}):
+    try:
+        client.responses.create(model=MODEL, input="Hi", **k)
+        check(False, f"{k} is refused")
+    except openai.BadRequestError as e:
+        equal(e.body["param"], next(iter(k)), f"{k}")
 stream = ask(stream=True, max_tokens=3000, extra_body={"ignore_eos": True, "cache": False})
 next(iter(stream))
 stream.close()

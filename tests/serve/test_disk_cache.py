@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""The result cache on disk: a hit after a restart (and after SIGKILL), tenants apart, bounded, damage ignored."""
+import glob
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+
+import serving
+from serving import Server, check, equal, finish, image, model_dir, png, text
+
+
+def ask(s, words, tokens=4, headers=None, **k):
+    body = {"messages": [{"role": "user", "content": words}], "temperature": 0, "max_tokens": tokens, **k}
+    status, h, data = s.post("/v1/chat/completions", body, headers=headers, timeout=120)
+    check(status == 200, f"answered: {status} {data[:200]}")
+    return h["X-Cache"], data
+
+
+def file_in(folder):
+    return os.path.join(folder, "results.sqlite")
+
+
+def restart(folder):
+    question = [image(png(64, 48)), text("What is it?")]
+    with Server("--result-cache-dir", folder) as s:
+        first = ask(s, question)
+        equal((first[0], ask(s, question)), ("miss", ("hit", first[1])), "in memory")
+        equal(s.metric("result_cache_disk_hits"), 0, "memory comes first")
+        check(s.metric("result_cache_disk_bytes") > 0, "bytes on disk")
+    equal(oct(os.stat(folder).st_mode & 0o777), "0o700", "for this user only")
+    with Server("--result-cache-dir", folder) as s:
+        encodes = s.metric("encodes_total")
+        equal(ask(s, question), ("hit", first[1]), "the same bytes after a restart")
+        equal((s.metric("encodes_total"), s.metric("result_cache_disk_hits")), (encodes, 1), "read, not computed")
+        equal(ask(s, question), ("hit", first[1]), "then from memory")
+        equal(s.metric("result_cache_disk_hits"), 1, "then from memory")
+        killed = ask(s, "kill")
+        s.process.send_signal(signal.SIGKILL)
+        s.process.wait()
+    with Server("--result-cache-dir", folder, "--result-cache", "0") as s:
+        equal(ask(s, "kill"), ("hit", killed[1]), "after SIGKILL, and without the tier in memory")
+        other = [image(png(64, 48, (1, 2, 3))), text("What is it?")]
+        equal(ask(s, other)[0], "miss", "another picture")
+    with Server("--result-cache-dir", folder, "--max-tokens", "9") as s:
+        equal(ask(s, "kill")[0], "miss", "another default is another answer")
+    with Server("--result-cache-dir", folder) as s:
+        equal(ask(s, "kill"), ("hit", killed[1]), "and back")
+
+
+def other_weights(folder):
+    """The same path, names and sizes, but other weights."""
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(model_dir(), os.path.join(copy, "m"))
+        args = ("-m", os.path.join(copy, "m"), "--result-cache-dir", folder)
+        with Server(*args) as s:
+            one = ask(s, "weights")
+            equal(one[0], "miss", "nothing yet")
+        with Server(*args) as s:
+            equal(ask(s, "weights"), ("hit", one[1]), "the same checkpoint")
+        path = os.path.join(copy, "m", "model.safetensors")
+        state = os.stat(path)
+        with open(path, "r+b") as f:
+            f.seek(-4000, 2)
+            old = f.read(2)
+            f.seek(-4000, 2)
+            f.write(bytes([old[0] ^ 1, old[1]]))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        with Server(*args) as s:
+            equal(ask(s, "weights")[0], "miss", "weights were changed")
+
+
+def tenants(folder):
+    one, two = {"Authorization": "Bearer key-number-one"}, {"Authorization": "Bearer key-number-two"}
+    both = ("--api-key", "key-number-one", "--api-key", "key-number-two")
+    with Server("--result-cache-dir", folder, *both) as s:
+        a = ask(s, "mine", headers=one)
+        equal(ask(s, "mine", headers=two)[0], "miss", "another key's answer is not shared")
+    with Server("--result-cache-dir", folder, *both[2:], *both[:2]) as s:
+        equal(ask(s, "mine", headers=one), ("hit", a[1]), "a key finds its own after a restart, in any order of keys")
+    with Server("--result-cache-dir", folder) as s:
+        equal(ask(s, "mine")[0], "miss", "nor shared with nobody")
+
+
+def bounded(folder):
+    size = 128 << 10
+    with Server("--result-cache-dir", folder, "--result-cache-disk-bytes", str(size), "--result-cache", "0") as s:
+        first = ask(s, "0")
+        for i in range(1, 40):
+            ask(s, str(i))
+            if i % 5 == 0:
+                equal(ask(s, "0"), ("hit", first[1]), "what is used stays")
+        check(s.metric("result_cache_disk_bytes") <= size, "bounded by its own count")
+        equal(ask(s, "1")[0], "miss", "the least recently used went")
+        equal(ask(s, "39")[0], "hit", "the latest is there")
+    on_disk = sum(os.path.getsize(x) for x in glob.glob(file_in(folder) + "*"))
+    check(on_disk <= size + (64 << 10), f"bounded on disk: {on_disk}")
+    with Server("--result-cache-dir", folder, "--result-cache-disk-bytes", "65536") as s:
+        check(0 < s.metric("result_cache_disk_bytes") <= 65536, "a lower bound holds from the start")
+
+
+def damage(folder):
+    args = ("--result-cache-dir", folder, "--result-cache", "0")
+    with Server(*args) as s:
+        a, b = ask(s, "a"), ask(s, "b")
+    db = sqlite3.connect(file_in(folder))
+    row, record = db.execute("SELECT id, record FROM results ORDER BY used LIMIT 1").fetchone()
+    db.execute("UPDATE results SET record=? WHERE id=?", (record.replace(b"created", b"creatEd"), row))
+    db.commit()
+    db.close()
+    with Server(*args) as s:
+        again = ask(s, "a")
+        equal(again[0], "miss", "a damaged record is a miss")
+        equal(s.metric("result_cache_disk_damaged"), 1, "and counted")
+        equal(ask(s, "b"), ("hit", b[1]), "the others are not touched")
+        equal(ask(s, "a"), ("hit", again[1]), "and it is stored anew")
+    check(a[1] != again[1], "(ids differ)")
+    size = os.path.getsize(file_in(folder))
+    for what, data in (("no database", b"no database at all" * 400), ("a page of noise", None), ("cut short", b"")):
+        if what == "a page of noise":
+            with open(file_in(folder), "r+b") as f:
+                f.seek(4096)
+                f.write(os.urandom(max(4096, size - 4096)))
+        elif data:
+            with open(file_in(folder), "wb") as f:
+                f.write(data)
+        else:
+            os.truncate(file_in(folder), 5000)
+        with Server(*args) as s:
+            ask(s, "a")
+            equal(ask(s, "a")[0], "hit", f"{what}: works again")
+
+
+def locked(folder):
+    with Server("--result-cache-dir", folder):
+        r = subprocess.run([serving.VITREOUS, "serve", "-m", model_dir(), "--port", "0", "--result-cache-dir", folder],
+                           capture_output=True, text=True, timeout=60)
+        check(r.returncode == 3 and "in use" in r.stderr, f"one server at a time: {r.returncode} {r.stderr[-200:]}")
+    r = subprocess.run([serving.VITREOUS, "serve", "-m", model_dir(), "--port", "0", "--result-cache-dir", "/proc/none"],
+                       capture_output=True, text=True, timeout=60)
+    check(r.returncode == 3 and "result-cache-dir" in r.stderr, f"no such place: {r.stderr[-200:]}")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        for part in (restart, other_weights, tenants, bounded, damage, locked):
+            try:
+                part(os.path.join(folder, part.__name__))
+            except Exception as e:       # noqa: BLE001: one broken part must not hide the others
+                check(False, f"{part.__name__}: {type(e).__name__}: {e}")
+    finish()
+
+
+main()
