@@ -92,6 +92,8 @@ class Server:
                 self.process.kill()
                 check(False, "the server stops after SIGTERM")
         self.process.stdout.close()
+        reports = [x for x in self.logs().splitlines() if "Sanitizer" in x or "runtime error:" in x]
+        check(not reports, f"a sanitizer's report: {self.logs()[-4000:] if reports else ''}")
         if exc[0] is None and self.process.returncode not in (0, -signal.SIGKILL, 1):
             check(False, f"exit code {self.process.returncode}: {self.logs()[-800:]}")
 
