@@ -65,11 +65,6 @@ ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 NOT_OURS := $(if $(filter x86_64,$(ARCH)),kernels/cpu/neon%,kernels/cpu/avx%)
 LIB_SRC  := $(filter-out $(NOT_OURS),$(wildcard common/*.c loader/*.c tokenizer/*.c model/*.c \
               kernels/*.c kernels/cpu/*.c kernels/cuda/*.c))
-# The fuzz targets need the parsers only.
-ifeq ($(CONFIG),fuzz)
-LIB_SRC  := $(wildcard common/*.c loader/*.c tokenizer/*.c) model/preprocess.c model/resize.c model/config.c \
-              kernels/cpu/pixels.c
-endif
 CLI_SRC   := $(wildcard cli/*.c)
 SERVE_SRC := $(wildcard serve/*.c)
 TEST_SRC  := $(wildcard tests/*/test_*.c)
@@ -189,10 +184,10 @@ $(BUILD)/vitreous-static: $(CLI_OBJ) $(SERVE_OBJ) $(LIBA)
 $(BUILD)/tests/serve/%: $(BUILD)/tests/serve/%.o $(SERVE_OBJ) $(LIBA)
 	$(call say,LINK)
 	$(Q)$(CC) $(LINK) $^ -o $@ $(ALL_LIBS)
-$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIBA) \
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(SERVE_OBJ) $(LIBA) \
                             $(if $(FUZZ_LINK),,$(BUILD)/tests/fuzz/driver.o)
 	$(call say,LINK)
-	$(Q)$(CC) $(LINK) $(FUZZ_LINK) $^ -o $@ $(LIBS)
+	$(Q)$(CC) $(LINK) $(FUZZ_LINK) $^ -o $@ $(ALL_LIBS)
 # Programs that let memory run out (tests/oom.h) or count allocations bring their own allocators.
 OOM := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIBA)

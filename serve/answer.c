@@ -1,6 +1,5 @@
-/* answer.c: what a finished (or running) chat says: tool calls, boxes, usage, timings, the answer
- * object, and the record kept in the result cache. */
-#include <math.h>
+/* answer.c: what a finished (or running) chat says: tool calls, usage, timings, the answer object,
+ * and the record kept in the result cache. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -71,74 +70,6 @@ json_t *choice_tool_calls(const chat *c, const choice *k, char **content) {
     return calls;
 }
 
-/* ---- boxes and points --------------------------------------------------------------------- */
-
-/* "[n, n, ...]" or "(n,n),(n,n)" at p -> how many numbers, up to max. */
-static int read_numbers(const char *p, double *out, int max) {
-    int n = 0;
-    while (n < max) {
-        while (*p && strchr(" \t\n[](),", *p)) p++;
-        char *end;
-        double x = strtod(p, &end);
-        if (end == p || !isfinite(x)) break;
-        out[n++] = x;
-        p = end;
-    }
-    return n;
-}
-
-static json_t *place(const double *v, int n, const json_t *reports, json_int_t image) {
-    const json_t *r = json_array_get(reports, (size_t)image);
-    double w = json_number_value(json_object_get(r, "width"));
-    double h = json_number_value(json_object_get(r, "height"));
-    json_t *rel = json_array(), *pix = json_array();
-    for (int i = 0; i < n; i++) {
-        double x = v[i] < 0 ? 0 : v[i] > 1000 ? 1000 : v[i];
-        json_array_append_new(rel, json_real(x));
-        json_array_append_new(pix, json_real(x / 1000 * (i % 2 ? h : w)));
-    }
-    return json_pack("{s:s,s:o,s:o,s:I}", "type", n == 4 ? "box" : "point", "relative", rel,
-                     "pixels", pix, "image", image);
-}
-
-/* The "label" beside a box: within the same braces. */
-static void add_label(json_t *o, const char *text, const char *at) {
-    const char *open = at, *close = strchr(at, '}');
-    while (open > text && *open != '{') open--;
-    const char *key = strstr(open, "\"label\"");
-    if (!close || !key || key > close) return;
-    const char *colon = strchr(key, ':');
-    const char *from = colon ? strchr(colon, '"') : NULL;
-    const char *to = from ? strchr(from + 1, '"') : NULL;
-    if (to && to < close) {
-        json_t *label = json_stringn(from + 1, (size_t)(to - from - 1));
-        if (label) json_object_set_new(o, "label", label);
-    }
-}
-
-/* Qwen3-VL writes {"bbox_2d": [x1, y1, x2, y2], "label": ...} and {"point_2d": [x, y], ...} in
- * thousandths of the (oriented) picture's sides. */
-json_t *grounding_find(const char *text, const json_t *reports) {
-    static const struct { const char *key; int n; } forms[] = {
-        {"bbox_2d", 4}, {"point_2d", 2}, {"<|box_start|>", 4}};
-    json_t *list = NULL;
-    size_t images = json_array_size(reports);
-    for (size_t f = 0; text && images && f < sizeof forms / sizeof *forms; f++) {
-        for (const char *p = text; (p = strstr(p, forms[f].key)); p++) {
-            double v[4];
-            const char *q = p + strlen(forms[f].key);
-            q += strspn(q, "\" :\t\n");
-            if (read_numbers(q, v, forms[f].n) != forms[f].n) continue;
-            json_t *o = place(v, forms[f].n, reports, (json_int_t)images - 1);
-            if (f < 2) add_label(o, text, p);
-            if (!list) list = json_array();
-            if (json_array_size(list) < 1000) json_array_append_new(list, o);
-            else json_decref(o);
-        }
-    }
-    return list;
-}
-
 /* ---- usage and timings -------------------------------------------------------------------- */
 
 json_t *chat_usage(const chat *c) {
@@ -187,7 +118,7 @@ static json_t *chat_choice(const chat *c, const choice *k, int index) {
     json_t *calls = choice_tool_calls(c, k, &content);
     json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content",
                                 calls && !*content ? json_null() : json_string(content));
-    json_t *boxes = grounding_find(content, c->reports);
+    json_t *boxes = grounding_find(content, chat_question(c), c->reports);
     if (calls) json_object_set_new(message, "tool_calls", calls);
     if (boxes) json_object_set_new(message, "x_grounding", boxes);
     json_t *o = json_pack("{s:i,s:o,s:s}", "index", index, "message", message, "finish_reason",

@@ -183,6 +183,7 @@ struct dfa {
     dfa_state *v[MAX_DFA];
     int n, table[TABLE];              /* open addressing: state + 1, 0 is free              */
     int *mark, generation, *stack, *set;
+    int members, work;                /* NFA states: in all sets, and visited so far        */
 };
 
 /* Adds s and all that is reached from it without a byte; only states that consume one are kept. */
@@ -192,6 +193,7 @@ static int closure(dfa *d, int s, int n, bool *accepts) {
     while (top) {
         s = d->stack[--top];
         if (s < 0 || d->mark[s] == d->generation) continue;
+        d->work++;
         d->mark[s] = d->generation;
         if (s == d->final) *accepts = true;
         const nfa_state *q = &d->a.v[s];
@@ -220,13 +222,15 @@ static int intern(dfa *d, int n, bool accepts) {
             !memcmp(s->set, d->set, (size_t)n * sizeof *s->set))
             return d->table[at] - 1;
     }
-    dfa_state *s = d->n < MAX_DFA ? malloc(sizeof *s) : NULL;
+    bool room = d->n < MAX_DFA && d->members <= MAX_DFA_MEMBERS - n;
+    dfa_state *s = room ? malloc(sizeof *s) : NULL;
     if (!s || !(s->set = malloc((size_t)(n ? n : 1) * sizeof *s->set))) {
         free(s);
         return DFA_DEAD;
     }
     memcpy(s->set, d->set, (size_t)n * sizeof *s->set);
     s->n = n;
+    d->members += n;
     s->accepts = accepts;
     for (int b = 0; b < 256; b++) s->next[b] = UNKNOWN;
     d->v[d->n] = s;
@@ -281,7 +285,9 @@ int dfa_step(dfa *d, int state, uint8_t byte) {
     if (s->next[byte] != UNKNOWN) return s->next[byte];
     bool accepts = false;
     int n = 0;
+    if (d->work > MAX_DFA_WORK) return DFA_DEAD;
     d->generation++;
+    d->work += s->n;
     for (int i = 0; i < s->n; i++) {
         const nfa_state *q = &d->a.v[s->set[i]];
         if (byte >= q->lo && byte <= q->hi) n = closure(d, q->next, n, &accepts);

@@ -1,11 +1,12 @@
 /* automaton.h: byte automata for output control. Patterns are put together as NFA fragments; the
- * DFA over them is made state by state as text comes. Both are limited in size. */
+ * DFA over them is made state by state as text comes. Both are limited in size, and the DFA also in the
+ * work that making it takes: it is made on the engine thread, where every other request waits. */
 #ifndef SERVE_AUTOMATON_H
 #define SERVE_AUTOMATON_H
 
 #include "serve/serve.h"
 
-enum { MAX_NFA = 60000, MAX_DFA = 8192 };
+enum { MAX_NFA = 60000, MAX_DFA = 8192, MAX_DFA_MEMBERS = 8 << 20, MAX_DFA_WORK = 200 << 20 };
 
 /* A piece of an NFA with one way in and one way out; states are numbers in the builder. */
 typedef struct frag { int in, out; } frag;

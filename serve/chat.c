@@ -35,12 +35,6 @@ static void set_defaults(chat *c) {
                          .skip_special_tokens = true, .add_generation_prompt = true, .cache = true};
 }
 
-static void warn(chat *c, const char *fmt, const char *arg) {
-    char text[256];
-    snprintf(text, sizeof text, fmt, arg);
-    json_array_append_new(c->warnings, json_string(text));
-}
-
 static int read_stop(chat *c, api_error *e) {
     json_t *v = json_object_get(c->body, "stop"), *one;
     size_t i;
@@ -94,7 +88,7 @@ static int read_stream_options(chat *c, api_error *e) {
     json_object_foreach(o, key, v) {
         bool *at = !strcmp(key, "include_usage") ? &c->include_usage
                  : !strcmp(key, "include_progress") ? &c->include_progress : NULL;
-        if (!at) warn(c, "unknown field 'stream_options.%.100s' was ignored", key);
+        if (!at) warn_add(c->warnings, "unknown field 'stream_options.%.100s' was ignored", key);
         else if (!json_is_boolean(v))
             return api_fail(e, 400, "invalid_type", "stream_options", "%s must be a boolean", key);
         else *at = json_is_true(v);
@@ -124,7 +118,7 @@ static int read_scalars(chat *c, api_error *e) {
     if (f->ignore_eos && !json_object_get(c->body, "detect_repetition"))
         f->detect_repetition = false;
     if (f->model && strcmp(f->model, c->srv->model_id) != 0)
-        warn(c, "model '%.100s' is not loaded: see the field 'model' for what answered", f->model);
+        warn_add(c->warnings, "model '%.100s' is not loaded: see the field 'model' for what answered", f->model);
     return 0;
 }
 
@@ -521,7 +515,7 @@ static int make_prompt(chat *c, api_error *e) {
     if (!asked) c->f.max_tokens = c->srv->config.default_tokens;
     if (c->f.max_tokens > room - (int64_t)n) {
         c->f.max_tokens = room - (int64_t)n;
-        if (asked) warn(c, "max_tokens was lowered to what the context leaves%s", "");
+        if (asked) warn_add(c->warnings, "max_tokens was lowered to what the context leaves");
     }
     return 0;
 }

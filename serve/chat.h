@@ -90,11 +90,16 @@ size_t choice_ready(const chat *c, const choice *k);
 json_t *choice_tool_calls(const chat *c, const choice *k, char **content);
 json_t *chat_usage(const chat *c);
 json_t *chat_timings(const chat *c);
-/* Boxes and points of the answer, both 0-1000 and in pixels; NULL if there are none. */
-json_t *grounding_find(const char *text, const json_t *reports);
 /* The answer as it is kept in the cache, and back. */
 char *chat_record(const chat *c, size_t *len);
 bool chat_replay(chat *c, const char *record, size_t len);
+
+/* ---- grounding.c ---- */
+/* Boxes and points of the answer, both 0-1000 and in pixels of their picture; NULL if there are none.
+ * question: what was asked last, a string or content parts, or NULL. */
+json_t *grounding_find(const char *text, const json_t *question, const json_t *reports);
+/* The content of the last user message, or NULL. */
+const json_t *chat_question(const chat *c);
 
 /* Adds a step to a choice; takes the logprob reference. */
 void choice_add_piece(choice *k, const char *text, size_t n, json_t *logprob);

@@ -93,7 +93,7 @@ static void sse_close(sse *s, int i) {
     choice *k = &c->choices[i];
     char *content;
     json_t *calls = choice_tool_calls(c, k, &content);
-    json_t *boxes = grounding_find(content, c->reports);
+    json_t *boxes = grounding_find(content, chat_question(c), c->reports);
     size_t n = strlen(content);
     if (n > k->sent)                  /* a block that looked like a call and was none */
         sse_data(s, chunk(c, delta(c, i, json_pack("{s:s}", "content", content + k->sent), NULL)));

@@ -170,11 +170,10 @@ int fields_read(chat_fields *f, const json_t *body, int route, json_t *warnings,
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)body, name, v) {
         const field *d = find(name, route);
-        char text[160];
         if (!d || d->kind == F_IGNORED) {
-            snprintf(text, sizeof text, d ? "field '%.100s' has no effect here"
-                                          : "unknown field '%.100s' was ignored", name);
-            if (json_array_size(warnings) < 16) json_array_append_new(warnings, json_string(text));
+            if (json_array_size(warnings) >= 16) continue;
+            if (d) warn_add(warnings, "field '%.100s' has no effect here", name);
+            else warn_add(warnings, "unknown field '%.100s' was ignored", name);
             continue;
         }
         if (json_is_null(v)) continue;

@@ -98,6 +98,7 @@ static bool named_class(int c, span *v, int *n) {
 /* After a backslash: the code point it stands for. */
 static int escape(parser *r, uint32_t *code) {
     static const char from[] = "nrtfv0", to[] = "\n\r\t\f\v\0";
+    if (!*r->p) return bad(r, "a backslash at the end");
     uint32_t c = next_code(r);
     int digits = c == 'x' ? 2 : c == 'u' ? 4 : 0;
     if (digits) {
@@ -184,7 +185,6 @@ static int parse_atom(parser *r, frag *out) {
     }
     if (*r->p == '\\') {
         r->p++;
-        if (!*r->p) return bad(r, "a backslash at the end");
         if (named_class(*r->p, v, &n)) {
             r->p++;
             *out = class_frag(r, v, n, false);

@@ -219,7 +219,7 @@ static void admit(scheduler *s) {
     while (s->n_running < s->srv->config.batch && (t = pick(s))) {
         bool broken = s->state.broken;
         bool drop = s->abandon || atomic_load(&t->cancelled);
-        t->queue_s = vl_now() - t->arrived;
+        t->queue_s = vl_now() - t->submitted;
         t->next = s->running;
         s->running = t;
         s->n_running++;
@@ -384,6 +384,7 @@ int scheduler_submit(scheduler *s, task **tasks, int n, api_error *e) {
     for (int i = 0; i < n && rc == 0; i++) {
         task *t = tasks[i], **p = &s->waiting;
         t->owner = s;
+        t->submitted = vl_now();      /* pictures were opened before that */
         t->state = T_WAITING;
         t->next = NULL;
         while (*p) p = &(*p)->next;

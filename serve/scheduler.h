@@ -46,7 +46,7 @@ typedef struct task {
     atomic_bool cancelled;
     enum { T_NEW, T_WAITING, T_RUNNING, T_DONE } state;
     vl_event_kind stage;
-    double last_token;
+    double submitted, last_token;
     vl_request *request;
     struct event *final;              /* DONE, kept back until the request is freed        */
     scheduler *owner;

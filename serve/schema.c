@@ -201,12 +201,15 @@ static int object_value(builder *b, const json_t *s, frag *out) {
     json_t *sub, *r;
     size_t i;
     if (!json_object_size(props)) return any_object(b, ANY_LEVELS, out);
+    if (json_array_size(req) > json_object_size(props))
+        return refuse(b, "there are fewer properties than names in", "required");
     json_array_foreach(req, i, r)
         if (!json_object_get(props, json_is_string(r) ? json_string_value(r) : ""))
             return refuse(b, "a required property is not described:",
                           json_is_string(r) ? json_string_value(r) : "?");
     int node[2] = {nfa_node(b->a), nfa_node(b->a)}, start = node[0];
     json_object_foreach((json_t *)(uintptr_t)props, name, sub) {
+        if (b->a->over) return *out = (frag){0, 0}, 0;
         frag key, v, sep = comma(b);
         int next[2] = {nfa_node(b->a), nfa_node(b->a)};
         json_t *label = json_string(name);

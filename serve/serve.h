@@ -89,10 +89,17 @@ typedef struct server {
     int64_t started_unix;
 } server;
 
+/* The parts of a server but for HTTP and the sandbox: opened from srv->config, and closed in any state.
+ * preset: of --preset, or NULL. */
+serve_config server_defaults(void);
+int server_open(server *srv, const char *preset, vl_err *err);
+void server_close(server *srv);
 /* Random identifier "prefix" + 24 hex digits, NUL-terminated. */
 void new_id(char *out, size_t size, const char *prefix);
 /* One JSON line on stderr: ts, level, msg and `fields` (taken; may be NULL).
  * Never contains prompts, answers or pictures. */
 void log_json(const char *level, const char *msg, json_t *fields);
+/* Appends a string; what is cut in the middle of a character is mended, so that it is never lost. */
+void warn_add(json_t *warnings, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -26,18 +26,42 @@
 #include "serve/pictures.h"
 #include "serve/sandbox.h"
 #include "serve/scheduler.h"
+#include "tokenizer/tokenizer.h"
 
 int cmd_serve(int argc, char **argv);
 
 /* ---- small things shared by all ----------------------------------------------------------- */
 
+/* `text` with U+FFFD for what is no UTF-8 (names and patterns are quoted up to a number of bytes). */
+static void mend(char *text, size_t size) {
+    size_t n;
+    char *clean = vl_utf8_clean(text, strlen(text), &n);
+    if (!clean) return;
+    if (n > size - 1) n = vl_utf8_whole(clean, size - 1);
+    memcpy(text, clean, n);
+    text[n] = 0;
+    free(clean);
+}
+
+void warn_add(json_t *warnings, const char *fmt, ...) {
+    char text[320];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    mend(text, sizeof text);
+    json_array_append_new(warnings, json_string(text));
+}
+
 int api_fail(api_error *e, int status, const char *code, const char *param, const char *fmt, ...) {
     va_list args;
     *e = (api_error){.status = status, .code = code};
     if (param) snprintf(e->param, sizeof e->param, "%s", param);
+    mend(e->param, sizeof e->param);
     va_start(args, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, args);
     va_end(args);
+    mend(e->msg, sizeof e->msg);
     return -1;
 }
 
@@ -150,7 +174,7 @@ static const struct opt {
 };
 enum { N_OPTS = sizeof opts / sizeof *opts };
 
-static serve_config default_config(void) {
+serve_config server_defaults(void) {
     return (serve_config){
         .host = "127.0.0.1", .port = 8080, .body_bytes = 16 << 20, .image_bytes = 10 << 20,
         .image_pixels = 50000000, .files_bytes = 64 << 20, .result_cache_bytes = 64 << 20,
@@ -303,7 +327,7 @@ static void make_identity(server *srv) {
     vl_sha256_end(&h, srv->identity);
 }
 
-static int open_all(server *srv, const char *preset, vl_err *err) {
+int server_open(server *srv, const char *preset, vl_err *err) {
     const serve_config *c = &srv->config;
     if (vl_model_open(&srv->model, c->model_dir, &c->model, err)) return -1;
     srv->info = vl_model_get_info(srv->model);
@@ -323,7 +347,7 @@ static int open_all(server *srv, const char *preset, vl_err *err) {
            scheduler_open(&srv->scheduler, srv, err) || jobs_open(&srv->jobs, srv, err);
 }
 
-static void close_all(server *srv) {
+void server_close(server *srv) {
     jobs_free(srv->jobs);
     scheduler_free(srv->scheduler);
     cache_free(srv->results);
@@ -389,7 +413,7 @@ static int run(server *srv) {
 
 int cmd_serve(int argc, char **argv) {
     server srv = {
-        .config = default_config(), .started = vl_now(), .started_unix = (int64_t)time(NULL)};
+        .config = server_defaults(), .started = vl_now(), .started_unix = (int64_t)time(NULL)};
     const char *preset = NULL;
     vl_err err = {0};
     sigset_t set;
@@ -405,12 +429,12 @@ int cmd_serve(int argc, char **argv) {
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (fetch_open(&srv.config, &err) || open_all(&srv, preset, &err)) {
+    if (fetch_open(&srv.config, &err) || server_open(&srv, preset, &err)) {
         fprintf(stderr, "vitreous serve: %s\n", err.msg);
         return err.code == VL_E_USAGE ? 2 : 3;
     }
     rc = run(&srv);
-    close_all(&srv);
+    server_close(&srv);
     if (rc == 0) log_json("info", "stopped", NULL);
     return rc;
 }

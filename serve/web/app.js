@@ -1,6 +1,6 @@
 // app.js: the page itself: what is shown, and what the controls do.
 import { ask, asCurl, asPython, deleteAll, deleteChat, loadChats, saveChat } from './chat.js';
-import { el, markdown } from './markdown.js';
+import { csvOf, el, markdown } from './markdown.js';
 import { addPicture, clearPictures, costOf, drawBoxes, onChange, pictures, renderPictures, samplePicture } from './pictures.js';
 import { lang, setLanguage, t, tasks } from './text.js';
 
@@ -28,11 +28,23 @@ function thumbs(turn) {
 
 function tokenView(turn) {
   const percent = (lp) => `${(Math.exp(lp) * 100).toFixed(1)} %`;
-  return el('p', { class: 'plain' }, ...turn.tokens.map((k) => {
+  const info = el('p', { class: 'note', role: 'status' }, t('pickToken'));
+  const text = el('p', { class: 'plain' }, ...turn.tokens.map((k, i) => {
     const p = Math.exp(k.logprob), level = p > 0.8 ? 'p1' : p > 0.4 ? 'p2' : 'p3';
-    const others = k.top_logprobs.map((o) => `${JSON.stringify(o.token)} ${percent(o.logprob)}`).join('\n');
-    return el('span', { class: `tok ${level}`, tabindex: 0, title: `${percent(k.logprob)}\n${others}` }, k.token);
+    const others = k.top_logprobs.map((o) => `${JSON.stringify(o.token)} ${percent(o.logprob)}`);
+    const tell = () => { info.textContent = [`${JSON.stringify(k.token)}: ${percent(k.logprob)}`, ...others].join(' · '); };
+    return el('span', { class: `tok ${level}`, tabindex: i ? -1 : 0, onfocus: tell, onclick: tell,
+      title: [percent(k.logprob), ...others].join('\n') }, k.token);
   }));
+  // One stop of the Tab key for all tokens; the arrows go from one to the next.
+  text.addEventListener('keydown', (e) => {
+    const at = document.activeElement, to = { ArrowRight: at.nextElementSibling, ArrowLeft: at.previousElementSibling }[e.key];
+    if (!to) return;
+    e.preventDefault();
+    [at.tabIndex, to.tabIndex] = [-1, 0];
+    to.focus();
+  });
+  return el('div', {}, text, info);
 }
 
 const stages = [['queue', 'queue_ms'], ['decode', 'image_decode_ms'], ['resize', 'image_resize_ms'],
@@ -79,6 +91,7 @@ function toolsView(turn, index) {
   return el('div', { class: 'row tools' },
     index === chat.turns.length - 1 ? button(t('regenerate'), () => answer(index)) : null,
     button(t('copy'), () => copyText(turn.text)),
+    csvOf(turn.text) ? button('CSV', () => download('table.csv', csvOf(turn.text))) : null,
     button(t('probabilities'), () => { turn.showTokens = !turn.showTokens; update(index); },
       { 'aria-pressed': String(!!turn.showTokens) }),
     button(t('asCurl'), () => showText('curl', asCurl(before, set))),
@@ -97,9 +110,14 @@ function assistantView(turn, index) {
   if (turn.finish && turn.finish !== 'stop') out.push(el('p', { class: 'note' }, t(`finish_${turn.finish}`)));
   if (turn.warnings) out.push(...turn.warnings.map((w) => el('p', { class: 'note warn' }, w)));
   if (turn.marks) {
-    const image = turn.marks[0].image, p = lastImages(index)[image], r = turn.reports?.[image];
-    if (p && r) out.push(drawBoxes(p.url, r, turn.marks.filter((m) => m.image === image)));
-    const line = (m) => `${m.label ?? m.type}: [${m.relative.map(Math.round)}] → [${m.pixels.map(Math.round)}]`;
+    const images = lastImages(index), several = images.length > 1;
+    images.forEach((p, image) => {
+      const marks = turn.marks.filter((m) => m.image === image), r = turn.reports?.[image];
+      if (!marks.length || !r) return;
+      if (several) out.push(el('p', { class: 'note' }, t('onPicture', image + 1, p.name), marks.some((m) => m.image_by === 'last') ? ` ${t('guessed')}` : ''));
+      out.push(drawBoxes(p.url, r, marks));
+    });
+    const line = (m) => `${several ? `${m.image + 1}. ` : ''}${m.label ?? m.type}: [${m.relative.map(Math.round)}] → [${m.pixels.map(Math.round)}]`;
     out.push(el('details', {}, el('summary', {}, t('thousandths')), el('pre', {}, turn.marks.map(line).join('\n'))));
   }
   if (turn.timings) out.push(timingView(turn));
@@ -134,7 +152,7 @@ function render() {
 // ---- asking -----------------------------------------------------------------------------------
 async function answer(index) {
   if (running) return;
-  const set = settings(), main = document.querySelector('main');
+  const set = settings(), main = document.querySelector('main'), mine = chat;
   const turn = { role: 'assistant', text: '', tokens: [], preset: set.preset };
   chat.turns.length = index;
   chat.turns.push(turn);
@@ -144,13 +162,14 @@ async function answer(index) {
   const show = () => {                // at most one redraw per frame
     due ||= requestAnimationFrame(() => {
       due = 0;
+      if (chat !== mine) return;      // another conversation was opened
       const low = main.scrollHeight - main.scrollTop - main.clientHeight < 120;
       update(index);
       if (low) main.scrollTop = main.scrollHeight;
     });
   };
   try {
-    await ask(chat.turns.slice(0, index), set, turn, running.signal, show);
+    await ask(mine.turns.slice(0, index), set, turn, running.signal, show);
   } catch (e) {
     if (e?.name === 'AbortError') turn.stopped = true;
     else turn.error = [e?.message ?? t('unreachable'), e?.retry ? t('retryIn', e.retry) : ''].filter(Boolean).join(' ');
@@ -161,14 +180,14 @@ async function answer(index) {
   render();
   main.scrollTop = main.scrollHeight;
   $('status').textContent = turn.error ?? t('answered');
-  await saveChat(chat).catch(() => {});
+  await saveChat(mine).catch(() => {});
   renderHistory();
 }
 
 function send() {
   const text = $('question').value.trim();
-  if (running || (!text && !pictures.length)) return;
-  const images = pictures.filter((p) => p.report).map(({ url, name }) => ({ url, name }));
+  const images = pictures.filter((p) => !p.error).map(({ url, name }) => ({ url, name }));
+  if (running || (!text && !images.length)) return;
   chat.turns.push({ role: 'user', text: text || tasks[0].ask[lang()], images });
   chat.title ||= text || t('untitled');
   $('question').value = '';
@@ -196,6 +215,10 @@ function refresh() {
   const sum = (k) => costs.reduce((a, c) => a + c[k], 0);
   $('estimate').textContent = costs.length
     ? `${sum('tokens')} ${t('tokens')}, ${t('about')} ${ms(sum('ms'))} ${t('toFirst')}` : '';
+  for (const o of $('preset').options) {      // what each resolution would cost
+    const tokens = pictures.map((p) => costOf(p, o.value)?.tokens ?? 0).reduce((a, b) => a + b, 0);
+    o.textContent = tokens ? `${t(o.value)} (${tokens})` : t(o.value);
+  }
 }
 
 function renderTasks() {
@@ -258,6 +281,12 @@ function showText(title, text) {
   $('info-body').replaceChildren(el('pre', { tabindex: 0 }, text),
     el('button', { type: 'button', onclick: () => copyText(text) }, t('copy')));
   $('info-dialog').showModal();
+}
+
+function download(name, text) {
+  const url = URL.createObjectURL(new Blob(['\ufeff', text], { type: 'text/csv' }));
+  el('a', { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
 async function copyText(text) {

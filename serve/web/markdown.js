@@ -43,6 +43,23 @@ function table(lines, i, out) {
   return i;
 }
 
+// The first table of an answer as CSV (Markdown, a fenced block, or lines that are CSV already); '' if none.
+// A cell that a spreadsheet would take for a formula is quoted as text: pictures are not to be trusted.
+export function csvOf(text) {
+  const lines = text.trim().split('\n'), at = lines.findIndex((l, i) => l.includes('|') && isRule(lines[i + 1]));
+  const safe = (c) => (/^([=@\t\r]|[+-](?![\d.]))/.test(c) ? `'${c}` : c);
+  const quote = (c) => (/[",\n]/.test(c) ? `"${c.replaceAll('"', '""')}"` : c);
+  if (at >= 0) {
+    let end = at + 2;
+    while (lines[end]?.includes('|')) end++;
+    return [lines[at], ...lines.slice(at + 2, end)].map((l) => cells(l).map((c) => quote(safe(c))).join(',')).join('\r\n');
+  }
+  const fence = /```(?:csv)?\s*\n([\s\S]*?)\n```/.exec(text), plain = (fence ? fence[1] : text.trim()).split('\n');
+  const commas = plain.map((l) => l.replace(/"[^"]*"/g, '').split(',').length);
+  return plain.length > 1 && commas[0] > 1 && commas.every((n) => n === commas[0])
+    ? plain.map((l) => l.split(/,(?=(?:[^"]*"[^"]*")*[^"]*$)/).map(safe).join(',')).join('\r\n') : '';
+}
+
 function list(lines, i, out) {
   const ordered = /^\s*\d+[.)]/.test(lines[i]);
   const item = ordered ? /^\s*\d+[.)]\s+(.*)/ : /^\s*[-*+]\s+(.*)/;

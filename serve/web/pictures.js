@@ -112,7 +112,7 @@ export function drawBoxes(url, report, marks) {
     else add('circle', { cx: x, cy: y, r: unit });
     if (m.label) add('text', { x: x + unit / 2, y: Math.max(y - unit, unit * 4), 'font-size': unit * 4, 'stroke-width': unit / 2 }, m.label);
   }
-  return el('div', { class: 'boxes' }, el('img', { src: url, alt: '' }), svg);
+  return el('div', { class: 'boxes' }, el('img', { src: url, alt: '', width, height }), svg);
 }
 
 // A picture to try the page with, drawn here so that nothing has to be downloaded.

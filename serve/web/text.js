@@ -1,7 +1,7 @@
 // text.js: every word of the page, in English and Chinese, and the tasks behind the buttons.
 const words = {
   en: {
-    skip: 'Skip to the question', history: 'History', language: 'Sprache / 语言: switch to Chinese',
+    skip: 'Skip to the question', history: 'History', language: 'Language / 语言: switch to Chinese',
     theme: 'Light or dark', newChat: 'New conversation', historyNote: 'Kept in this browser only.',
     clearHistory: 'Delete all', conversation: 'Conversation', welcome: 'Drop a picture here and ask about it',
     sample: 'Try a sample picture', picturesToSend: 'Pictures to send', tasks: 'Tasks',
@@ -24,10 +24,12 @@ const words = {
     noCamera: 'No camera is available.', answered: 'Answer finished.', thousandths: 'Boxes: thousandths → pixels',
     noticeDemo: 'Loaded: the bundled demo model, {0} million parameters. It is tiny and was trained on drawn pictures: it reads short printed text, names simple shapes and colours and small charts. It will be wrong about photographs; load a real Qwen3-VL checkpoint for those.',
     notice: 'Loaded: {0}, {1} million parameters, on {2} ({3}). Its answers can be wrong: check what matters.',
+    pickToken: 'Point at a word, tap it or use ← →: how probable it was, and what else could have stood there.',
+    onPicture: 'Picture {0}: {1}', guessed: '(the answer does not say which picture; the last is assumed)',
     modelTitle: 'What is loaded', drop: 'Delete', untitled: 'Picture',
   },
   zh: {
-    skip: '跳到提问框', history: '历史', language: 'Language: switch to English', theme: '浅色或深色',
+    skip: '跳到提问框', history: '历史', language: '语言 / Language: switch to English', theme: '浅色或深色',
     newChat: '新对话', historyNote: '只保存在这个浏览器里。', clearHistory: '全部删除', conversation: '对话',
     welcome: '把图片拖到这里，然后提问', sample: '试一张示例图片', picturesToSend: '要发送的图片', tasks: '任务',
     addPicture: '添加图片', camera: '相机', question: '问题', placeholder: '关于图片，想问什么？（也可以直接粘贴图片）',
@@ -45,6 +47,8 @@ const words = {
     fromCache: '图片已编码过', noCamera: '没有可用的相机。', answered: '回答完毕。', thousandths: '方框：千分比 → 像素',
     noticeDemo: '已加载：自带的演示模型，{0} 百万参数。它很小，只用绘制的图片训练：能读短的印刷文字，认简单的形状、颜色和小图表。对照片它会答错；请加载真正的 Qwen3-VL 模型。',
     notice: '已加载：{0}，{1} 百万参数，运行在 {2}（{3}）。回答可能有错，重要的内容请核对。',
+    pickToken: '指向、点按或用 ← → 选一个词：它的概率，以及其他可能的词。',
+    onPicture: '图片 {0}：{1}', guessed: '（回答没有说明是哪张图，按最后一张处理）',
     modelTitle: '加载的模型', drop: '删除', untitled: '图片',
   },
 };

@@ -92,6 +92,8 @@ class Server:
                 self.process.kill()
                 check(False, "the server stops after SIGTERM")
         self.process.stdout.close()
+        reports = [x for x in self.logs().splitlines() if "Sanitizer" in x or "runtime error:" in x]
+        check(not reports, f"a sanitizer's report: {self.logs()[-4000:] if reports else ''}")
         if exc[0] is None and self.process.returncode not in (0, -signal.SIGKILL, 1):
             check(False, f"exit code {self.process.returncode}: {self.logs()[-800:]}")
 
@@ -157,12 +159,13 @@ class Server:
         return total
 
 
-def png(w=64, h=48, rgb=(220, 40, 40)):
+def png(w=64, h=48, rgb=(220, 40, 40), exif=None):
     row = b"\0" + bytes(rgb) * w
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0))
+    turn = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHHI", 0x112, 3, 1, exif, 0, 0)) if exif else b""
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)) + turn
             + chunk(b"IDAT", zlib.compress(row * h)) + chunk(b"IEND", b""))
 
 

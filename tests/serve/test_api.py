@@ -276,7 +276,18 @@ def control(s):
     r = s.chat([image(png(200, 100)), text("box")], max_tokens=150,
                guided_regex=r'\[\{"bbox_2d": \[100, 200, 500, 700\], "label": "cat"\}\]')[1]["choices"][0]["message"]
     equal(r.get("x_grounding"), [{"type": "box", "relative": [100.0, 200.0, 500.0, 700.0],
-                                  "pixels": [20.0, 20.0, 100.0, 70.0], "image": 0, "label": "cat"}], "box in pixels")
+                                  "pixels": [20.0, 20.0, 100.0, 70.0], "image": 0, "image_by": "only", "label": "cat"}], "box in pixels")
+    # Two pictures, the first turned by its EXIF: 200 x 100 as stored, 100 x 200 upright.
+    turned, plain = png(200, 100, exif=6), png(400, 50)
+    for question, label, want in (("the second picture", "cat", (1, "question", [40.0, 10.0, 200.0, 35.0])),
+                                  ("every picture", "image 1", (0, "answer", [10.0, 40.0, 50.0, 140.0])),
+                                  ("every picture", "cat", (1, "last", [40.0, 10.0, 200.0, 35.0]))):
+        pattern = r'\[\{"bbox_2d": \[100, 200, 500, 700\], "label": "' + label + r'"\}\]'
+        ask = [image(turned), image(plain), text("box in " + question)]
+        box = s.chat(ask, max_tokens=150, guided_regex=pattern)[1]["choices"][0]["message"]["x_grounding"][0]
+        equal((box["image"], box["image_by"], box["pixels"]), want, f"box of two pictures: {question}, {label}")
+        last = [c for c in s.stream(ask, max_tokens=150, guided_regex=pattern)[1] if c and "x_grounding" in c]
+        equal([c["x_grounding"] for c in last], [[box]], "... and in a stream")
 
 
 def result_cache(s):

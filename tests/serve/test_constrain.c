@@ -132,6 +132,9 @@ static void check_refusals(void) {
                                             "a{3,2}",
                                             "a{2000}",
                                             "\\",
+                                            "[\\",
+                                            "[a-\\",
+                                            "[a-",
                                             "\\q",
                                             "(?=a)",
                                             "a^b",
@@ -156,6 +159,7 @@ static void check_refusals(void) {
         "a\"}]}},\"$ref\":\"#/$defs/a\"}",
         "{\"allOf\":[{},{}]}",
         "{\"type\":\"string\",\"pattern\":\"(\"}",
+        "{\"type\":\"object\",\"properties\":{\"a\":{}},\"required\":[\"a\",\"a\"]}",
         "{\"type\":5}"};
     for (size_t i = 0; i < sizeof bad_regex / sizeof *bad_regex; i++) {
         api_error e = {0};
@@ -188,7 +192,22 @@ static void check_state_limit(void) {
     dfa_free(d);
 }
 
+/* Few states but large ones: the limit is on what they hold together. */
+static void check_member_limit(void) {
+    api_error e = {0};
+    dfa *d = make("(a|b)*a((a|b){1000}){5}", NULL, &e);
+    CHECK(d, "%s", e.msg);
+    vl_rng r;
+    vl_rng_seed(&r, 1);
+    int state = DFA_START, n = 0;
+    for (; d && n < MAX_DFA && state != DFA_DEAD; n++)
+        state = dfa_step(d, state, vl_rng_u64(&r) & 1 ? 'a' : 'b');
+    CHECK(n > 2000 && n < 5000, "dead after %d states", n);
+    dfa_free(d);
+}
+
 int main(void) {
+    check_member_limit();
     check_rows(regexes, sizeof regexes / sizeof *regexes, true);
     check_rows(schemas, sizeof schemas / sizeof *schemas, false);
     check_refusals();

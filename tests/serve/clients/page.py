@@ -107,6 +107,9 @@ def visit(browser, url, out, name, width, height, scheme, locale, question, box)
     check(page.locator(".bar span").count() > 0, f"stage bar ({name})")
     page.locator(".tools button[aria-pressed]").click()
     check(page.locator(".tok").count() > 0, f"token probabilities ({name})")
+    page.locator(".tok").first.focus()
+    page.keyboard.press("ArrowRight")
+    check(" %" in page.locator(".body .note").inner_text(), f"a token's alternatives by keyboard ({name})")
     page.screenshot(path=os.path.join(out, f"{name}-tokens.png"))
     page.click("#history-toggle")
     page.wait_for_selector("#history-list li")
@@ -121,6 +124,49 @@ def visit(browser, url, out, name, width, height, scheme, locale, question, box)
         .filter(e => e.offsetParent && !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).length""")
     check(unnamed == 0, f"every control has a name ({name}): {unnamed}")
     context.close()
+
+
+def two_pictures(browser, url, out):
+    """A box on each of two pictures, drawn on the right one; the answer's table as a file; nothing is lost by
+    asking before the dry run has answered, nor by opening another conversation."""
+    page = browser.new_context(viewport={"width": 1100, "height": 1200}, locale="en", accept_downloads=True).new_page()
+    page.goto(url)
+    asked = []
+    table = "| name | sum |\n|---|---|\n| a, b | =1+1 |\n| c | -2 |"
+
+    def fixed(route):
+        asked.append(json.loads(route.request.post_data))
+        boxes = [{"type": "box", "relative": [0, 0, 500, 500], "pixels": [0, 0, 160, 120], "image": 0, "image_by": "answer", "label": "one"},
+                 {"type": "box", "relative": [500, 500, 1000, 1000], "pixels": [50, 100, 100, 200], "image": 1, "image_by": "answer", "label": "two"}]
+        reports = [{"format": "png", "width": w, "height": h, "resized_width": w, "resized_height": h, "orientation": 1,
+                    "tokens": 9, "warnings": []} for w, h in ((320, 240), (100, 200))]
+        chunks = [{"choices": [{"index": 0, "delta": {"content": table}}], "x_image": reports},
+                  {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "x_grounding": boxes}]
+        route.fulfill(status=200, headers={"Content-Type": "text/event-stream"},
+                      body="".join(f"data: {json.dumps(c)}\n\n" for c in chunks) + "data: [DONE]\n\n")
+    page.route("**/v1/chat/completions", fixed)
+    held = []
+    page.route("**/v1/preprocess", lambda route: held.append(route))
+    for i, size in enumerate(((320, 240), (100, 200))):
+        page.evaluate(DROP, [base64.b64encode(png(*size)).decode(), f"picture-{i}.png"])
+    page.wait_for_selector("#pictures li:nth-child(2)", timeout=10000)
+    page.fill("#question", "Where are they?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message.assistant .tools", timeout=20000)
+    for route in held:
+        route.continue_()
+    parts = asked[0]["messages"][0]["content"]
+    check(len([p for p in parts if p["type"] == "image_url"]) == 2, "pictures that are still being measured are sent")
+    places = page.evaluate("""[...document.querySelectorAll('.boxes')].map(b => {
+      const i = b.querySelector('img').getBoundingClientRect(), r = b.querySelector('rect').getBoundingClientRect();
+      return [b.querySelectorAll('rect').length, (r.x + r.width / 2 - i.x) / i.width, (r.y + r.height / 2 - i.y) / i.height]; })""")
+    check(len(places) == 2 and all(p[0] == 1 and abs(p[1] - w) < .03 and abs(p[2] - w) < .03 for p, w in zip(places, (.25, .75))),
+          f"a box on each of two pictures: {places}")
+    page.screenshot(path=os.path.join(out, "two-pictures.png"))
+    with page.expect_download() as got:
+        page.get_by_role("button", name="CSV", exact=True).click()
+    with open(got.value.path(), encoding="utf-8-sig", newline="") as f:
+        check(f.read() == 'name,sum\r\n"a, b",\'=1+1\r\nc,-2', "the table as CSV")
 
 
 def stop_and_again(browser, url):
@@ -143,6 +189,18 @@ def stop_and_again(browser, url):
     page.wait_for_timeout(300)
     page.wait_for_selector(".message.assistant .tools", timeout=60000)
     check(page.locator(".message.assistant").count() == 1, "again replaces the answer")
+    page.fill("#max-tokens", "3500")
+    page.fill("#question", "Count on.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#stop:not([hidden])", timeout=10000)
+    page.click("#history-toggle")
+    page.click("#new-chat")
+    page.wait_for_selector("#send:not([hidden])", timeout=10000)
+    page.wait_for_timeout(300)
+    check(page.locator(".message").count() == 0, "a new conversation is empty although an answer was being written")
+    check(page.locator("#history-list li").count() == 1, "... and the old one is in the history, once")
+    page.locator("#history-list li button").first.click()
+    check(page.locator(".message").count() == 4, "... with the answer that was cut off")
 
 
 def hostile_markdown(browser, url):
@@ -169,6 +227,7 @@ def main():
         visit(browser, url, out, "phone-light-en", 390, 844, "light", "en", "Which colours are there?", True)
         visit(browser, url, out, "phone-dark-zh", 360, 740, "dark", "zh-CN", "图片里有什么颜色？", False)
         stop_and_again(browser, url)
+        two_pictures(browser, url, out)
         hostile_markdown(browser, url)
         browser.close()
     print(f"{passed} passed, {failed} failed")
