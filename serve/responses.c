@@ -27,7 +27,7 @@ static json_t *text_part(const chat *c, const choice *k, size_t n) {
     json_t *text = n ? json_stringn(k->text, n) : json_string("");
     json_t *o = json_pack("{s:s,s:o,s:[],s:[]}", "type", "output_text", "text",
                           text ? text : json_string(""), "annotations", "logprobs");
-    json_t *boxes = k->done && n ? grounding_find(k->text, c->reports) : NULL;
+    json_t *boxes = k->done && n ? grounding_find(k->text, chat_question(c), c->reports) : NULL;
     if (boxes) json_object_set_new(o, "x_grounding", boxes);
     return o;
 }
