@@ -13,7 +13,9 @@
  * same terms in the same order in both forms, so they give the same bits.
  *
  * In bf16 mode q, k, p and v are rounded to bf16 and the tiles are those of vdpbf16ps: pairs along E for
- * q and k, pairs of keys for p and v. Scores, softmax, its sum and the running output stay f32.
+ * q and k, pairs of keys for p and v. Scores, softmax, its sum and the running output stay f32. On tile
+ * registers (AMX) rows of k are tiles as they are, those of V^T are transposed once per block, and few
+ * queries go the way of many: one unit makes every sum.
  *
  * Each lane meets its keys in the same blocks (64 counted from the start of its segment or
  * sequence) and in the same order, whoever shares the panel: a row's bits do not depend on it.
@@ -35,6 +37,7 @@ enum {
 typedef struct group {
     const vl_ukernels *k;
     vl_uk_gemm *gemm;              /* the tile: gemm_f32, in bf16 mode gemm_dpbf16            */
+    bool few, tiles;               /* keys are lanes; gemm_tiles makes the sums               */
     bool pairs;                    /* bf16 mode: below, read E / 2 words for E, KEYS / 2 rows of p, values */
     int E, W, mr, lanes;           /* W: 32-bit words of a row of q or k; queries in the group */
     float *q;                      /* many: [PANELS][E][32] Q^T       few: [lanes][E]          */
@@ -58,7 +61,7 @@ static size_t group_floats(int E) {
 /* Carves thread `thread`'s group out of the scratch and empties its running state. */
 static group group_at(float *scratch, int thread, const cpu_backend *b, int E, int lanes) {
     size_t e = (size_t)E, panels = (size_t)(lanes + VL_NR - 1) / VL_NR;
-    group g = {.k = &b->k, .pairs = b->bf16, .E = E, .W = b->bf16 ? E / 2 : E, .lanes = lanes};
+    group g = {.k = &b->k, .tiles = b->tiles, .few = lanes <= FEW && !b->tiles, .pairs = b->bf16, .E = E, .W = b->bf16 ? E / 2 : E, .lanes = lanes};
     g.gemm = g.pairs ? g.k->gemm_dpbf16 : g.k->gemm_f32;
     g.mr = g.k->tile[g.pairs ? VL_SLOT_gemm_dpbf16 : VL_SLOT_gemm_f32];
     g.q = scratch + (size_t)thread * group_floats(E);
@@ -94,7 +97,7 @@ static void put_row(const group *g, float *dst, const float *src, int n) {
 
 static void put_queries(group *g, query_fn *row, const void *arg) {
     size_t W = (size_t)g->W;
-    if (g->lanes <= FEW) {
+    if (g->few) {
         for (int i = 0; i < g->lanes; i++) put_row(g, g->q + (size_t)i * W, row(arg, i), g->E);
         return;
     }
@@ -112,7 +115,7 @@ static void get_outputs(group *g, output_fn *row, const void *arg) {
     for (int at = 0; at < g->lanes; at += VL_NR) {
         int n = least(g->lanes - at, VL_NR);
         const float *rows = g->o;
-        if (g->lanes <= FEW) {
+        if (g->few) {
             for (size_t i = 0; i < (size_t)n * E; i++) g->o[i] *= g->fix[i / E];
         } else {
             g->k->scale_lanes(g->o + (size_t)at * E, g->fix + at, g->E);
@@ -159,35 +162,57 @@ static const float *put_values(const group *g, const float *v, size_t *ld, int n
     return g->values;
 }
 
-/* Rows of k, rounded in bf16 mode; ld then is W words. */
-static const float *put_keys(const group *g, const float *k, size_t *ld, int n) {
+/* Rows of k, in bf16 mode rounded to dst; ld then is W words. */
+static const float *put_keys(const group *g, float *dst, const float *k, size_t *ld, int n) {
     if (!g->pairs) return k;
-    for (int j = 0; j < n; j++) put_row(g, g->round + (size_t)j * (size_t)g->W, k + (size_t)j * *ld, g->E);
+    for (int j = 0; j < n; j++) put_row(g, dst + (size_t)j * (size_t)g->W, k + (size_t)j * *ld, g->E);
     *ld = (size_t)g->W;
-    return g->round;
+    return dst;
 }
 
-/* Every panel of the group meets n keys: k, v rows of E with leading dimension ld. valid
- * [lanes]: how many of these keys each query sees. */
+/* keys [n][W], values V^T [E][KEYS / 2], both of pairs: what gemm_tiles multiplies a panel by. */
+static void put_tiles(group *g, const float *k, const float *v, size_t ld, int n) {
+    size_t ldk = ld, ldv = ld;
+    put_keys(g, g->keys, k, &ldk, n);
+    v = put_values(g, v, &ldv, n);
+    g->k->pack_rows(g->values + KEYS / 2 * (size_t)g->E, v, ldv, (n + 1) / 2, g->E, KEYS / 2);
+}
+
+/* Every panel of the group meets the n keys that keys and v hold in the form its products want. */
+static void panels_meet(group *g, const float *v, size_t ldv, int n, const int32_t *valid, float scale) {
+    enum { SIDE = 16 };            /* rows of a tile: more scores than keys are harmless     */
+    int E = g->E;
+    size_t W = (size_t)g->W, tile = W * (size_t)g->mr;
+    for (int at = 0; at < g->lanes; at += VL_NR) {
+        int lanes = least(g->lanes - at, VL_NR), most = most_of(valid + at, lanes, n);
+        if (most == 0) continue;
+        float *q = g->q + (size_t)at * W, *o = g->o + (size_t)at * (size_t)E;
+        if (g->tiles) g->k->gemm_tiles(g->s, g->keys, W, q, E, (most + SIDE - 1) / SIDE * SIDE, false);
+        else tiles_times_panel(g, g->s, g->keys, (size_t)g->mr, tile, q, E, most, false);
+        g->k->softmax(g->s, most, lanes, valid + at, scale, g->m + at, g->l + at, g->fix + at);
+        if (g->pairs) pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
+        g->k->scale_lanes(o, g->fix + at, E);
+        if (g->tiles) g->k->gemm_tiles(o, v, ldv, g->p, most, E, true);
+        else tiles_times_panel(g, o, v, ldv, (size_t)g->mr, g->p, most, E, true);
+    }
+}
+
+/* k, v: rows of E with leading dimension ld. valid [lanes]: how many of these keys each query sees. */
 static void many_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
                            const int32_t *valid, float scale) {
-    int E = g->E, mr = g->mr;
+    int mr = g->mr;
     size_t tile = (size_t)g->W * (size_t)mr, ldk = ld, ldv = ld;
-    k = put_keys(g, k, &ldk, n);
+    if (g->tiles) {
+        put_tiles(g, k, v, ld, n);
+        panels_meet(g, g->values + KEYS / 2 * (size_t)g->E, KEYS / 2, n, valid, scale);
+        return;
+    }
+    k = put_keys(g, g->round, k, &ldk, n);
     for (int r = 0; r < n; r += mr)
         g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ldk, ldk, least(n - r, mr),
                         g->W, mr);
     v = put_values(g, v, &ldv, n);
-    for (int at = 0; at < g->lanes; at += VL_NR) {
-        int lanes = least(g->lanes - at, VL_NR), most = most_of(valid + at, lanes, n);
-        if (most == 0) continue;
-        float *q = g->q + (size_t)at * (size_t)g->W, *o = g->o + (size_t)at * (size_t)E;
-        tiles_times_panel(g, g->s, g->keys, (size_t)mr, tile, q, E, most, false);
-        g->k->softmax(g->s, most, lanes, valid + at, scale, g->m + at, g->l + at, g->fix + at);
-        if (g->pairs) pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
-        g->k->scale_lanes(o, g->fix + at, E);
-        tiles_times_panel(g, o, v, ldv, (size_t)mr, g->p, most, E, true);
-    }
+    panels_meet(g, v, ldv, n, valid, scale);
 }
 
 static void few_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
@@ -195,7 +220,7 @@ static void few_meet_keys(group *g, const float *k, const float *v, size_t ld, i
     int E = g->E, most = most_of(valid, g->lanes, n);
     size_t W = (size_t)g->W, ldk = ld, ldv = ld;
     float scores[VL_GEMV_ROWS * VL_NR];
-    k = put_keys(g, k, &ldk, most);
+    k = put_keys(g, g->round, k, &ldk, most);
     for (int j = 0; j < most; j += VL_NR) {
         int keys = least(most - j, VL_NR);
         g->k->pack_rows(g->keys, k + (size_t)j * ldk, ldk, keys, g->W, VL_NR);
@@ -221,7 +246,7 @@ static void few_meet_keys(group *g, const float *k, const float *v, size_t ld, i
 
 static void meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
                       const int32_t *valid, float scale) {
-    if (g->lanes <= FEW) few_meet_keys(g, k, v, ld, n, valid, scale);
+    if (g->few) few_meet_keys(g, k, v, ld, n, valid, scale);
     else many_meet_keys(g, k, v, ld, n, valid, scale);
 }
 
@@ -267,6 +292,7 @@ static void full_item(void *arg, int item, int thread) {
         meet_keys(&g, k, k + plane, ld, n, valid, j->scale);
     }
     get_outputs(&g, full_output, &r);
+    if (g.tiles) g.k->tiles_end();
 }
 
 void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32_t *cu, int n, int P,
@@ -327,6 +353,7 @@ static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) 
                   (size_t)a->E, least(longest - at, KEYS), valid, a->scale);
     }
     get_outputs(&g, causal_output, &r);
+    if (g.tiles) g.k->tiles_end();
 }
 
 static void causal_item(void *arg, int item, int thread) {

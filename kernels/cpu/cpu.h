@@ -21,6 +21,7 @@ typedef struct cpu_backend {
     vl_ukernels k;
     cpu_team *team;
     bool bf16;                 /* products of bf16 activations and weights (vdpbf16ps)       */
+    bool tiles;                /* the same by gemm_tiles (AMX)                               */
     pthread_mutex_t lock;      /* one op at a time: two sessions never fight over the cores  */
     void *scratch;             /* grown on demand by cpu_scratch, never inside a steady decode */
     size_t scratch_bytes;

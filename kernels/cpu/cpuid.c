@@ -5,8 +5,14 @@
  *
  * What does not exist, or what this CPU cannot run, is an error that names what there is.
  */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "kernels/cpu/ukernels.h"
 #include "kernels/kernels_info.h"
@@ -18,18 +24,21 @@
 #define UK_avx512(...) __VA_ARGS__
 #define UK_avx512vnni(...) __VA_ARGS__
 #define UK_avx512bf16(...) __VA_ARGS__
+#define UK_amx(...) __VA_ARGS__
 #define UK_neon(...)
 #elif defined(__aarch64__)
 #define UK_avx2(...)
 #define UK_avx512(...)
 #define UK_avx512vnni(...)
 #define UK_avx512bf16(...)
+#define UK_amx(...)
 #define UK_neon(...) __VA_ARGS__
 #else
 #define UK_avx2(...)
 #define UK_avx512(...)
 #define UK_avx512vnni(...)
 #define UK_avx512bf16(...)
+#define UK_amx(...)
 #define UK_neon(...)
 #endif
 
@@ -42,12 +51,31 @@ const vl_candidate vl_candidates[] = {
 const int vl_candidate_count = sizeof vl_candidates / sizeof *vl_candidates;
 
 const char *const vl_tier_names[VL_TIERS] = {"scalar", "avx2", "avx512", "avx512vnni",
-                                               "avx512bf16", "neon"};
+                                               "avx512bf16", "amx", "neon"};
 const char *const vl_slot_names[VL_SLOT_COUNT] = {
 #define SLOT(slot, type) #slot,
     VL_SLOTS(SLOT)
 #undef SLOT
 };
+
+#if defined(__x86_64__)
+/* AMX: tile registers and bf16 products in cpuid, tile state switched on (XCR0), and the kernel's leave to
+ * use it, which a process asks for once. */
+static bool tiles_granted(void) {
+    enum { LEAF = 7, TILE = 1 << 24, TILE_BF16 = 1 << 22, OSXSAVE = 1 << 27, XCR0_TILES = 3 << 17 };
+    enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 }; /* of arch_prctl */
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return false;
+    if (!__get_cpuid_count(LEAF, 0, &a, &b, &c, &d) || !(d & TILE) || !(d & TILE_BF16)) return false;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & XCR0_TILES) == XCR0_TILES && syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
+}
+static bool tiles_present(void) {
+    static atomic_int known; /* 0: not asked yet */
+    if (!atomic_load(&known)) atomic_store(&known, tiles_granted() ? 1 : -1);
+    return atomic_load(&known) > 0;
+}
+#endif
 
 bool vl_tier_present(vl_tier t) {
 #if defined(__x86_64__)
@@ -58,6 +86,7 @@ bool vl_tier_present(vl_tier t) {
     if (t == VL_TIER_avx512) return avx512;
     if (t == VL_TIER_avx512vnni) return avx512 && __builtin_cpu_supports("avx512vnni");
     if (t == VL_TIER_avx512bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
+    if (t == VL_TIER_amx) return vl_tier_present(VL_TIER_avx512bf16) && tiles_present();
 #elif defined(__aarch64__)
     if (t == VL_TIER_neon) return true; /* part of the base architecture */
 #endif

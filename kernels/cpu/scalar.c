@@ -50,6 +50,14 @@ void gemm_dpbf16_scalar(float *c, const void *a, size_t lda, const void *panel, 
     gemm(c, a, lda, panel, kc, rows, add, x_pairs, weight_bf16);
 }
 
+static double x_row_pairs(const void *a, size_t lda, int k, int r) {
+    return x_pairs((const uint32_t *)a + (size_t)r * lda, 1, k, 0);
+}
+void gemm_tiles_scalar(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add) {
+    gemm(c, a, lda, panel, kc, rows, add, x_row_pairs, weight_bf16);
+}
+void tiles_end_scalar(void) {}
+
 static void gemv(float *y, const void *x, size_t ldx, const void *panel, int K, int rows,
                  double (*value)(const void *, size_t, int, int),
                  double (*weight)(const void *, int, int)) {

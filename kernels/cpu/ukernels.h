@@ -38,6 +38,11 @@ enum {
  * add: c += s, else c = s. */
 typedef void vl_uk_gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                         bool add);
+/* gemm_tiles: the same on tile registers (AMX), for bf16 mode. a: bf16 pairs, row-major, [rows][(kc + 1) / 2],
+ * its rows lda words apart; any kc, any number of rows, fastest in multiples of 16. A sum may be cut at any
+ * multiple of 32 terms: the next call with `add` goes on with it, so the same bits come out. Tiles stay
+ * configured until the thread calls tiles_end, which it must do before it leaves the backend's code. */
+typedef void vl_uk_tiles_end(void);
 /* y [rows][32] = x [rows, K] times the whole panel [K]; rows <= VL_GEMV_ROWS. x: f32, for gemv_dpbf16
  * bf16 pairs [rows][(K + 1) / 2]; its rows are ldx 32-bit words apart. */
 typedef void vl_uk_gemv(float *y, const void *x, size_t ldx, const void *panel, int K, int rows);
@@ -91,6 +96,8 @@ typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint3
     S(gemm_bf16, vl_uk_gemm)     \
     S(gemm_f32, vl_uk_gemm)      \
     S(gemm_dpbf16, vl_uk_gemm)   \
+    S(gemm_tiles, vl_uk_gemm)    \
+    S(tiles_end, vl_uk_tiles_end) \
     S(gemv_bf16, vl_uk_gemv)     \
     S(gemv_f32, vl_uk_gemv)      \
     S(gemv_dpbf16, vl_uk_gemv)   \
@@ -128,7 +135,7 @@ VL_SLOTS(SLOT)
 
 typedef enum vl_tier {
     VL_TIER_scalar, VL_TIER_avx2, VL_TIER_avx512, VL_TIER_avx512vnni, VL_TIER_avx512bf16,
-    VL_TIER_neon, VL_TIERS
+    VL_TIER_amx, VL_TIER_neon, VL_TIERS
 } vl_tier;
 
 /* What start-up chose: the function and, for tiles, its number of rows. */

@@ -37,26 +37,33 @@ static void bench_row(const char *shape, double seconds, double flops, double by
 
 /* ---- gemm -------------------------------------------------------------------------------------- */
 
+enum { MOST_ROWS = 72 };
+
 static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref, int rows, int kc,
                       size_t lda, bool add, kind k) {
-    bool pairs = cand->slot == VL_SLOT_gemm_dpbf16, bf16 = pairs || cand->slot == VL_SLOT_gemm_bf16;
+    bool by_row = cand->slot == VL_SLOT_gemm_tiles, pairs = by_row || cand->slot == VL_SLOT_gemm_dpbf16;
+    bool bf16 = pairs || cand->slot == VL_SLOT_gemm_bf16;
     if (pairs && k == TINY) k = NORMAL; /* vdpbf16ps takes subnormals as zero */
     int steps = pairs ? (kc + 1) / 2 : kc;
-    size_t n = (size_t)rows * VL_NR, xs = (size_t)(steps - 1) * lda + (size_t)rows;
+    if (by_row) lda += (size_t)steps;
+    size_t n = (size_t)rows * VL_NR;
+    size_t xs = by_row ? (size_t)(rows - 1) * lda + (size_t)steps : (size_t)(steps - 1) * lda + (size_t)rows;
     size_t lanes = (size_t)(bf16 ? (kc + 1) / 2 : kc) * VL_NR;
     float *a = guard_words(xs), *c = guard_words(n);
     void *panel = guard_words(lanes);
-    float want[VL_MAX_MR * VL_NR], old[VL_MAX_MR * VL_NR], mag[VL_MAX_MR * VL_NR];
-    double tol[VL_MAX_MR * VL_NR];
+    static float want[MOST_ROWS * VL_NR], old[MOST_ROWS * VL_NR], mag[MOST_ROWS * VL_NR];
+    static double tol[MOST_ROWS * VL_NR];
     if (pairs) fill_bf16((uint32_t *)(void *)a, xs, k, &rng);
     else fill(a, xs, k, &rng);
     if (bf16) fill_bf16(panel, lanes, k, &rng);
     else fill(panel, lanes, k, &rng);
     for (int i = 0; i < VL_NR && pairs && kc % 2; i++) { /* the half beyond an odd kc is zero */
         ((uint32_t *)panel)[lanes - 1 - (size_t)i] &= 0xffffu;
-        if (i < rows) ((uint32_t *)(void *)a)[xs - 1 - (size_t)i] &= 0xffffu;
+        if (i < rows && !by_row) ((uint32_t *)(void *)a)[xs - 1 - (size_t)i] &= 0xffffu;
     }
     fill(old, n, k, &rng);
+    for (int i = 0; i < rows && by_row && kc % 2; i++)
+        ((uint32_t *)(void *)a)[(size_t)i * lda + (size_t)steps - 1] &= 0xffffu;
     if (add) memcpy(c, old, n * sizeof *c);
     memcpy(want, old, n * sizeof *c);
     ref(want, a, lda, panel, kc, rows, add);
@@ -94,6 +101,61 @@ static void check_gemm(const vl_candidate *cand, const vl_candidate *ref) {
         bench_row(shape, TIME(fn(c, a, (size_t)cand->tile, panel, VL_KC, rows, true)),
                   2.0 * rows * VL_NR * VL_KC, VL_KC * VL_NR * (cand->slot == VL_SLOT_gemm_f32 ? 4 : 2));
     }
+}
+
+/* Tiles of rows: any number of rows, rows far apart or not, sums longer than a block; and the bits of a row
+ * do not depend on its company, nor on where a sum is cut. */
+static void check_gemm_tiles(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KC[] = {1, 2, 3, 31, 32, 33, 64, 72, 255, 256, 264, 1000};
+    static const int ROWS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 20, 31, 32, 33, 48, 63, 64, MOST_ROWS};
+    enum { NKC = sizeof KC / sizeof *KC, K = 300, CUT = 96, LDA = K / 2 };
+    vl_uk_gemm *fn = (vl_uk_gemm *)cand->fn, *oracle = (vl_uk_gemm *)ref->fn;
+    for (size_t r = 0; r < sizeof ROWS / sizeof *ROWS; r++)
+        for (size_t i = 0; i < NKC; i++)
+            for (int variant = 0; variant < 4; variant++)
+                gemm_case(cand, fn, oracle, ROWS[r], KC[i], variant & 1 ? 5 : 0, variant & 2,
+                          (kind)((r + i + (size_t)variant) % KINDS));
+    if (cand->tier == VL_TIER_scalar) return; /* rounds at the end of each call */
+    static uint32_t a[MOST_ROWS * LDA], panel[LDA * VL_NR];
+    static float all[MOST_ROWS * VL_NR], part[MOST_ROWS * VL_NR];
+    fill_bf16(a, MOST_ROWS * LDA, NORMAL, &rng);
+    fill_bf16(panel, LDA * VL_NR, NORMAL, &rng);
+    fn(all, a, LDA, panel, K, MOST_ROWS, false);
+    for (int rows = 1; rows <= 40; rows++) {
+        for (int at = 0; at < MOST_ROWS; at += rows) {
+            int n = MOST_ROWS - at < rows ? MOST_ROWS - at : rows;
+            fn(part + at * VL_NR, a + at * LDA, LDA, panel, CUT, n, false);
+            fn(part + at * VL_NR, a + at * LDA + CUT / 2, LDA, panel + CUT / 2 * VL_NR, K - CUT, n, true);
+        }
+        CHECK(!memcmp(all, part, sizeof all), "%s: %d rows at a time change bits", running, rows);
+    }
+    if (!bench) return;
+    for (int rows = 64; rows > 0; rows = rows == 64 ? 32 : rows == 32 ? 16 : rows == 16 ? 1 : 0) {
+        char shape[32];
+        snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, 256);
+        bench_row(shape, TIME(fn(all, a, 128, panel, 256, rows, true)), 2.0 * rows * VL_NR * 256, 256 * VL_NR * 2);
+    }
+}
+
+/* Tiles given back and asked for again, in turns with other numbers of rows. */
+static void check_tiles_end(const vl_candidate *cand, const vl_candidate *ref) {
+    (void)ref;
+    for (int i = 0; i < vl_candidate_count; i++) {
+        const vl_candidate *c = &vl_candidates[i];
+        if (c->slot != VL_SLOT_gemm_tiles || c->tier != cand->tier) continue;
+        for (int rows = 1; rows <= 33; rows += 8) {
+            uint32_t a[33 * 16], panel[16 * VL_NR];
+            float first[33 * VL_NR], again[33 * VL_NR];
+            fill_bf16(a, 33 * 16, NORMAL, &rng);
+            fill_bf16(panel, 16 * VL_NR, NORMAL, &rng);
+            ((vl_uk_gemm *)c->fn)(first, a, 16, panel, 32, rows, false);
+            ((vl_uk_tiles_end *)cand->fn)();
+            ((vl_uk_tiles_end *)cand->fn)(); /* nothing to give back */
+            ((vl_uk_gemm *)c->fn)(again, a, 16, panel, 32, rows, false);
+            CHECK(!memcmp(first, again, (size_t)rows * VL_NR * 4), "%s: %d rows", running, rows);
+        }
+    }
+    ((vl_uk_tiles_end *)cand->fn)();
 }
 
 static void check_gemv(const vl_candidate *cand, const vl_candidate *ref) {
@@ -651,6 +713,7 @@ static void check_pack_q(const vl_candidate *cand, const vl_candidate *ref) {
 
 static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
     [VL_SLOT_gemm_bf16] = check_gemm, [VL_SLOT_gemm_f32] = check_gemm,
+    [VL_SLOT_gemm_tiles] = check_gemm_tiles, [VL_SLOT_tiles_end] = check_tiles_end,
     [VL_SLOT_gemm_dpbf16] = check_gemm, [VL_SLOT_pack_pairs] = check_pack_pairs,
     [VL_SLOT_gemv_bf16] = check_gemv, [VL_SLOT_gemv_f32] = check_gemv, [VL_SLOT_gemv_dpbf16] = check_gemv,
     [VL_SLOT_pack_bf16] = check_pack_bf16, [VL_SLOT_pack_rows] = check_pack_rows,
