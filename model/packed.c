@@ -26,6 +26,8 @@
 
 #define PACK_VERSION "vitreous pack 1, " VL_VERSION
 
+enum { MOST_MATRICES = 8192 };     /* 32B has a thousand; each is looked up in the metadata  */
+
 typedef char hex[65];
 
 struct vl_packed {
@@ -127,7 +129,7 @@ static const void *find(void *user, const char *name, const char *format, size_t
 static const char *unfit(const vl_checkpoint *file, const hex source) {
     const char *made_from = vl_checkpoint_metadata(file, "source"), *check = vl_checkpoint_metadata(file, "check");
     summary s;
-    if (!made_from || !check) return "it is not a pack cache";
+    if (!made_from || !check || vl_checkpoint_count(file) > MOST_MATRICES) return "it is not a pack cache";
     if (!summarise(&s, made_from, NULL, vl_checkpoint_count(file), file) || strcmp(s.out, check))
         return "it is damaged, or another version of vitreous wrote it";
     return strcmp(made_from, source) ? "the checkpoint has changed since" : NULL;

@@ -11,7 +11,7 @@ else
     out=build/neon
     mkdir -p $out
     : >$out/no-image # the assembler cannot include /dev/null
-    src="common/common.c common/sha256.c kernels/backend.c kernels/ops_check.c kernels/ops_tap.c
+    src="common/common.c common/sha256.c common/sha256_ni.c kernels/backend.c kernels/threads.c kernels/ops_check.c kernels/ops_tap.c
          kernels/ops_trace.c kernels/ops_wrap.c kernels/cpu/attention.c kernels/cpu/cpuid.c
          kernels/cpu/linear.c kernels/cpu/neon.c kernels/cpu/ops_cpu.c kernels/cpu/pack.c kernels/cpu/scalar.c kernels/cpu/team.c
          kernels/cuda/device.c kernels/cuda/driver.c kernels/cuda/image.c kernels/cuda/ops_cuda.c
