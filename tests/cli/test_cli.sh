@@ -102,6 +102,24 @@ run env VL_KERNEL=rope=nonsense "$v" run -m $model -p x -n 1; rc 3 "VL_KERNEL wi
 errs "VL_KERNEL with an unknown kernel" "it can be: rope_scalar"
 run env VL_KERNEL=wheel=rope_scalar "$v" kernels; rc 3 "VL_KERNEL with an unknown slot"
 errs "VL_KERNEL with an unknown slot" "slots: .*gemm_q8"
+run "$v" kernels gemm; rc 2 "kernels with a name but no --bench"
+run "$v" kernels --bench wheel; rc 3 "kernels --bench of a kernel that is not there"
+# Every line of ukernels.def that runs here has a row, with times, rates and where there is one a share of a peak.
+rows_of_bench() {
+    "$v" kernels --all --json 2>/dev/null >"$tmp/all.json" && "$v" kernels --bench --json 2>/dev/null >"$tmp/rates.json" &&
+        python3 - "$tmp/all.json" "$tmp/rates.json" <<'END'
+import json, sys
+lines, rows = (json.load(open(f)) for f in sys.argv[1:])
+here = [k["kernel"] for k in lines if k["reason"] != "this CPU lacks it"]
+timed = [r["kernel"] for r in rows]
+assert here and list(dict.fromkeys(timed)) == here, (here, timed)
+for r in rows:
+    assert r["us"] > 0 and r["gbs"] > 0, r
+    if r["slot"].startswith(("gemm", "gemv", "mix")): assert r["gflops"] > 0, r
+    if r["slot"].startswith("gemv"): assert r["roof"] == "read" and r["peak_percent"] > 0 and r["read_gbs"] > 0, r
+END
+}
+check "kernels --bench has rows for every kernel of this machine" rows_of_bench
 
 # ---- text ----------------------------------------------------------------------------------------
 text=$'Hello, wörld 你好\n<|im_start|> a\x01b'
