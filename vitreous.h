@@ -138,6 +138,14 @@ typedef struct vl_sampling {
     vl_logits_fn logits_fn;
     void *logits_user;
     uint64_t cache_salt;              /* requests with other salts share no cached state */
+    int min_tokens;                   /* no end token before so many; 0: off            */
+    float typical_p;                  /* 0 or 1: off                                    */
+    /* DRY: a token that would go on a repetition of L tokens loses multiplier * base^(L - allowed);
+     * a repetition never reaches over a breaker. range: of the last tokens, 0: all.    */
+    float dry_multiplier, dry_base;   /* 0: off                                         */
+    int dry_allowed_length, dry_range;
+    const int32_t *dry_breakers;      /* token ids, copied at submit                    */
+    int n_dry_breakers;
 } vl_sampling;
 vl_sampling vl_sampling_greedy(int max_tokens);
 vl_sampling vl_sampling_of_model(const vl_model *m, int max_tokens); /* generation_config.json */
@@ -154,6 +162,8 @@ typedef struct vl_session_params {
     bool prefix_cache;                /* reuse KV blocks of equal prefixes              */
     int speculate;                    /* tokens looked up ahead in a greedy answer, 0 to 4; the
                                          answer is the same, repetitive ones come sooner */
+    int64_t prefix_cache_bytes;       /* of KV blocks that no request uses any more; 0: as many
+                                         as kv_tokens hold                              */
 } vl_session_params;
 typedef enum vl_event_kind { VL_EV_ENCODE, VL_EV_PREFILL, VL_EV_TOKEN, VL_EV_DONE } vl_event_kind;
 typedef struct vl_top { int32_t id; float logprob; } vl_top;
@@ -199,6 +209,7 @@ typedef struct vl_session_stats {
     int running, waiting;
     int64_t kv_blocks, kv_blocks_used, prefix_hit_tokens, prefix_miss_tokens;
     int64_t picture_hits, picture_misses, picture_bytes, encodes, passes;
+    int64_t prefix_bytes;             /* KV blocks kept for later, in bytes             */
 } vl_session_stats;
 void vl_session_get_stats(const vl_session *s, vl_session_stats *out);
 

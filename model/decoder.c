@@ -121,6 +121,11 @@ void vl_decoder_free(vl_decoder *d) {
 }
 
 vl_batch *vl_decoder_batch(vl_decoder *d) { return &d->batch; }
+size_t vl_decoder_block_bytes(const vl_decoder *d) {
+    const vl_text_config *c = &d->m->config.text;
+    return 2 * (size_t)c->layers * (size_t)c->G * VL_KV_BLOCK * (size_t)c->E * d->b->ops->kv_elem;
+}
+
 int32_t *vl_decoder_table(vl_decoder *d, int seq) {
     return d->h_table + (size_t)seq * (size_t)d->p.max_blocks;
 }

@@ -37,6 +37,7 @@ int32_t *vl_decoder_table(vl_decoder *d, int seq);
 /* One pass. Afterwards logits of batch->want are on the device, row i for want[i]. all_logits taps
  * the final norm and the logits of every row as well. */
 void vl_decoder_forward(vl_decoder *d, bool all_logits);
+size_t vl_decoder_block_bytes(const vl_decoder *d); /* of one KV block, over all layers    */
 float *vl_decoder_logits(vl_decoder *d);            /* device [max_wanted, V] */
 /* Greedy choice of each wanted row on the device; -1: NaN. ids is host memory [n_want]. */
 void vl_decoder_argmax(vl_decoder *d, int32_t *ids);

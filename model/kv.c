@@ -12,6 +12,8 @@ typedef struct block {
 
 struct vl_kv {
     int n, used, head, tail;    /* free list: take from head, keyed blocks go to the tail */
+    int cached;                 /* keyed blocks in the free list                          */
+    int64_t max_cached;
     uint32_t mask;
     int *bucket;
     block *v;
@@ -28,6 +30,7 @@ int vl_kv_open(vl_kv **out, int n_blocks, vl_err *err) {
         return vl_fail(err, VL_E_NOMEM, "no memory for %d KV blocks", n_blocks);
     }
     kv->n = n_blocks;
+    kv->max_cached = n_blocks;
     kv->mask = buckets - 1;
     kv->head = n_blocks ? 0 : -1;
     kv->tail = n_blocks - 1;
@@ -47,6 +50,8 @@ void vl_kv_free(vl_kv *kv) {
 
 int vl_kv_available(const vl_kv *kv) { return kv->n - kv->used; }
 int vl_kv_used(const vl_kv *kv) { return kv->used; }
+int vl_kv_cached(const vl_kv *kv) { return kv->cached; }
+void vl_kv_keep(vl_kv *kv, int64_t max) { kv->max_cached = max; }
 
 static int *bucket_of(vl_kv *kv, const vl_kv_key *key) {
     uint32_t h;
@@ -64,6 +69,7 @@ static void reference(vl_kv *kv, int i) {
     if (kv->v[i].refs++ == 0) {
         unlink_free(kv, i);
         kv->used++;
+        kv->cached -= kv->v[i].keyed;
     }
 }
 
@@ -103,6 +109,14 @@ void vl_kv_set_key(vl_kv *kv, int i, const vl_kv_key *key) {
     *at = i;
 }
 
+/* The unkeyed blocks are at the head, then the least recently used keyed one. */
+static void forget_oldest(vl_kv *kv) {
+    int i = kv->head;
+    while (!kv->v[i].keyed) i = kv->v[i].next;
+    forget_key(kv, i);
+    kv->cached--;
+}
+
 void vl_kv_drop(vl_kv *kv, int i) {
     block *b = &kv->v[i];
     vl_assert(b->refs > 0, "KV block %d has no reference", i);
@@ -113,6 +127,7 @@ void vl_kv_drop(vl_kv *kv, int i) {
         b->next = -1;
         *(kv->tail >= 0 ? &kv->v[kv->tail].next : &kv->head) = i;
         kv->tail = i;
+        if (++kv->cached > kv->max_cached) forget_oldest(kv);
     } else {
         b->prev = -1;
         b->next = kv->head;

@@ -13,6 +13,8 @@ int vl_kv_open(vl_kv **out, int n_blocks, vl_err *err);
 void vl_kv_free(vl_kv *kv);
 int vl_kv_available(const vl_kv *kv);                    /* blocks that take() can still give  */
 int vl_kv_used(const vl_kv *kv);                         /* blocks with a reference            */
+int vl_kv_cached(const vl_kv *kv);                       /* keyed blocks without a reference   */
+void vl_kv_keep(vl_kv *kv, int64_t max);                 /* ... of which at most so many stay  */
 int vl_kv_take(vl_kv *kv);                               /* one reference; available() > 0     */
 int vl_kv_find(vl_kv *kv, const vl_kv_key *key);         /* adds a reference; -1: unknown      */
 void vl_kv_set_key(vl_kv *kv, int block, const vl_kv_key *key); /* ignored if the key is known */

@@ -7,37 +7,53 @@
 
 typedef struct candidate { float logit; int32_t id; } candidate;
 
+typedef struct deviation { double v; int i; } deviation;
+
 struct vl_sampler {
     vl_sampling p;
     vl_logit_bias *bias;
-    int V;
+    int32_t *breakers;
+    const int *eos;
+    int V, n_eos;
     vl_rng rng;
     candidate *heap;         /* [V] */
     float *weight;           /* [V] relative probabilities of the popped candidates */
     float *raw;              /* [V] logits as the model gave them, with logprobs    */
-    int32_t *count;          /* [V] occurrences in the answer (penalties)  */
+    int32_t *count;          /* [V] occurrences in the answer (penalties); zeros between uses */
+    deviation *deviation;    /* [V] of the candidates left, with typical-p */
 };
 
-int vl_sampler_open(vl_sampler **out, const vl_sampling *p, int vocab, vl_err *err) {
+static bool has_typical(const vl_sampling *p) { return p->typical_p > 0 && p->typical_p < 1; }
+
+int vl_sampler_open(vl_sampler **out, const vl_sampling *p, int vocab, const int *eos, int n_eos,
+                    vl_err *err) {
     vl_sampler *s = vl_calloc(1, sizeof *s);
     if (!s) return vl_fail(err, VL_E_NOMEM, "no memory for the sampler");
     s->p = *p;
     s->V = vocab;
+    s->eos = eos;
+    s->n_eos = n_eos;
     vl_rng_seed(&s->rng, p->seed);
     size_t n = (size_t)vocab, n_bias = p->n_bias > 0 ? (size_t)p->n_bias : 0;
+    size_t n_breakers = p->n_dry_breakers > 0 ? (size_t)p->n_dry_breakers : 0;
     s->bias = vl_calloc(n_bias, sizeof *s->bias);
+    s->breakers = vl_calloc(n_breakers, sizeof *s->breakers);
     if (!vl_sampler_is_greedy(s)) {
         s->heap = vl_calloc(n, sizeof *s->heap);
         s->weight = vl_calloc(n, sizeof *s->weight);
         s->count = vl_calloc(n, sizeof *s->count);
         s->raw = vl_calloc(p->logprobs >= 0 ? n : 0, sizeof *s->raw);
+        s->deviation = vl_calloc(has_typical(p) ? n : 0, sizeof *s->deviation);
     }
-    if (!s->bias || (!vl_sampler_is_greedy(s) && (!s->heap || !s->weight || !s->count || !s->raw))) {
+    if (!s->bias || !s->breakers || (!vl_sampler_is_greedy(s) && (!s->heap || !s->weight || !s->count ||
+                                                                  !s->raw || !s->deviation))) {
         vl_sampler_free(s);
         return vl_fail(err, VL_E_NOMEM, "no memory for the sampler");
     }
     if (n_bias) memcpy(s->bias, p->bias, n_bias * sizeof *s->bias);
+    if (n_breakers) memcpy(s->breakers, p->dry_breakers, n_breakers * sizeof *s->breakers);
     s->p.bias = s->bias;
+    s->p.dry_breakers = s->breakers;
     *out = s;
     return 0;
 }
@@ -45,6 +61,8 @@ int vl_sampler_open(vl_sampler **out, const vl_sampling *p, int vocab, vl_err *e
 void vl_sampler_free(vl_sampler *s) {
     if (!s) return;
     free(s->bias);
+    free(s->breakers);
+    free(s->deviation);
     free(s->heap);
     free(s->weight);
     free(s->count);
@@ -58,7 +76,8 @@ static bool has_penalty(const vl_sampling *p) {
 
 bool vl_sampler_is_greedy(const vl_sampler *s) {
     const vl_sampling *p = &s->p;
-    return p->temperature <= 0 && !has_penalty(p) && p->n_bias <= 0 && !p->logits_fn && p->logprobs < 0;
+    return p->temperature <= 0 && !has_penalty(p) && p->n_bias <= 0 && !p->logits_fn && p->logprobs < 0 &&
+           p->min_tokens <= 0 && p->dry_multiplier <= 0;
 }
 
 /* HF RepetitionPenaltyLogitsProcessor looks at prompt and answer; presence and frequency (OpenAI)
@@ -80,6 +99,40 @@ static void penalise(vl_sampler *s, float *logits, const int32_t *ids, int n, in
         s->count[ids[i]] = 0;
         if (times) logits[ids[i]] -= p->presence_penalty + p->frequency_penalty * (float)times;
     }
+}
+
+static bool is_breaker(const vl_sampling *p, int32_t id) {
+    for (int i = 0; i < p->n_dry_breakers; i++)
+        if (p->dry_breakers[i] == id) return true;
+    return false;
+}
+
+/* "Don't repeat yourself" (p-e-w): where the last L tokens have stood before, the token that came
+ * next there is made less likely, the more so the longer L is. */
+static void dry(vl_sampler *s, float *logits, const int32_t *ids, int n) {
+    enum { LONGEST = 50 };            /* longer matches are penalised no further */
+    const vl_sampling *p = &s->p;
+    if (p->dry_multiplier <= 0) return;
+    int first = p->dry_range > 0 && p->dry_range < n ? n - p->dry_range : 0, end = 0;
+    while (end < LONGEST && end < n - first && !is_breaker(p, ids[n - 1 - end])) end++;
+    for (int i = n - 2; i >= first; i--) {
+        int same = 0;
+        while (same < end && i - same >= first && ids[i - same] == ids[n - 1 - same]) same++;
+        if (same && same >= p->dry_allowed_length && same > s->count[ids[i + 1]])
+            s->count[ids[i + 1]] = same;
+    }
+    for (int i = first; i < n; i++) {
+        int same = s->count[ids[i]];
+        s->count[ids[i]] = 0;
+        if (same && !is_breaker(p, ids[i]))
+            logits[ids[i]] -= p->dry_multiplier * powf(p->dry_base, (float)(same - p->dry_allowed_length));
+    }
+}
+
+/* HF MinNewTokensLengthLogitsProcessor. */
+static void hold_end(const vl_sampler *s, float *logits, int answered) {
+    for (int i = 0; answered < s->p.min_tokens && i < s->n_eos; i++)
+        if (s->eos[i] >= 0 && s->eos[i] < s->V) logits[s->eos[i]] = -INFINITY;
 }
 
 static bool before(candidate a, candidate b) { /* higher logit first, lower id on a tie */
@@ -139,7 +192,42 @@ static double weight_of(const vl_sampling *p, float logit, double best) {
     return exp(((double)logit - best) / (double)p->temperature); /* 1 for the best */
 }
 
-/* temperature, top-k, top-p (over what top-k left), min-p, then one draw. */
+static int by_deviation(const void *a, const void *b) {
+    const deviation *x = a, *y = b;
+    return x->v != y->v ? (x->v < y->v ? -1 : 1) : x->i - y->i;
+}
+
+/* HF TypicalLogitsWarper over the `kept` candidates (best first: heap[n-1], heap[n-2], ...): those
+ * whose surprise is nearest to the entropy, up to typical_p of the mass, and ties. Returns how many
+ * are left, and their mass. */
+static int typical(vl_sampler *s, int n, int kept, double *mass) {
+    double entropy = 0, total = 0, so_far = 0;
+    int last = 0, left = 0;
+    for (int i = 0; i < kept; i++) total += (double)s->weight[i];
+    for (int i = 0; i < kept; i++) {
+        double q = (double)s->weight[i] / total;
+        if (q > 0) entropy -= q * log(q);
+    }
+    for (int i = 0; i < kept; i++) {
+        double q = (double)s->weight[i] / total;
+        s->deviation[i] = (deviation){q > 0 ? fabs(-log(q) - entropy) : INFINITY, i};
+    }
+    qsort(s->deviation, (size_t)kept, sizeof *s->deviation, by_deviation);
+    while (last < kept - 1 &&
+           (so_far += (double)s->weight[s->deviation[last].i] / total) < (double)s->p.typical_p) last++;
+    double limit = s->deviation[last].v;
+    *mass = 0;
+    for (int i = 0; i < kept; i++) {
+        double q = (double)s->weight[i] / total;
+        if (!(q > 0) || fabs(-log(q) - entropy) > limit) continue;
+        s->weight[left] = s->weight[i];
+        s->heap[n - 1 - left] = s->heap[n - 1 - i];
+        *mass += (double)s->weight[left++];
+    }
+    return left;
+}
+
+/* temperature, top-k, top-p (over what top-k left), min-p, typical-p, then one draw. */
 static int32_t draw(vl_sampler *s, const float *logits) {
     const vl_sampling *p = &s->p;
     int n = make_heap(s, logits), kept = 0, limit = p->top_k > 0 && p->top_k < n ? p->top_k : n;
@@ -157,6 +245,7 @@ static int32_t draw(vl_sampler *s, const float *logits) {
         mass += (double)s->weight[kept];
     }
     while (kept > 1 && s->weight[kept - 1] < p->min_p) mass -= (double)s->weight[--kept];
+    if (has_typical(p)) kept = typical(s, n, kept, &mass);
     double u = vl_rng_uniform(&s->rng) * mass;
     int i = 0;
     while (i < kept - 1 && (u -= (double)s->weight[i]) >= 0) i++;
@@ -177,6 +266,8 @@ int32_t vl_sampler_next(vl_sampler *s, float *logits, const int32_t *ids, int n,
         memcpy(s->raw, logits, (size_t)s->V * sizeof *s->raw);
     }
     penalise(s, logits, ids, n, n_prompt);
+    dry(s, logits, ids, n);
+    hold_end(s, logits, n - n_prompt);
     for (int i = 0; i < p->n_bias; i++)
         if (p->bias[i].id >= 0 && p->bias[i].id < s->V) logits[p->bias[i].id] += p->bias[i].bias;
     if (p->logits_fn) p->logits_fn(p->logits_user, logits, s->V, ids + n_prompt, n - n_prompt);

@@ -1,13 +1,15 @@
 /* sampler.h: logits -> one token, in the order of HF's logits processors:
- * repetition / presence / frequency penalties, logit_bias, the caller's mask, temperature, top-k,
- * top-p, min-p. Nothing is allocated after open. */
+ * repetition / presence / frequency penalties, DRY (not HF's; where its authors put it), min_tokens,
+ * logit_bias, the caller's mask, temperature, top-k, top-p, min-p, typical-p. Nothing is allocated after open. */
 #ifndef VL_SAMPLER_H
 #define VL_SAMPLER_H
 
 #include "common/common.h"
 
 typedef struct vl_sampler vl_sampler;
-int vl_sampler_open(vl_sampler **out, const vl_sampling *s, int vocab, vl_err *err);
+/* eos [n_eos]: the end tokens that min_tokens holds back; must outlive the sampler. */
+int vl_sampler_open(vl_sampler **out, const vl_sampling *s, int vocab, const int *eos, int n_eos,
+                    vl_err *err);
 void vl_sampler_free(vl_sampler *s);
 /* Needs nothing but the arg-max: no processor, no log-probabilities. */
 bool vl_sampler_is_greedy(const vl_sampler *s);

@@ -36,9 +36,11 @@ static int open_parts(vl_session *s, vl_err *err) {
     if (!s->slot || !s->asked || !s->best || !s->logits)
         return vl_fail(err, VL_E_NOMEM, "no memory for a session");
     s->stats.kv_blocks = n_blocks;
-    return vl_kv_open(&s->kv, n_blocks, err) || vl_vision_open(&s->vision, s->m, err) ||
-                   vl_decoder_open(&s->decoder, s->m, &dp, err)
-               ? -1 : 0;
+    if (vl_kv_open(&s->kv, n_blocks, err) || vl_vision_open(&s->vision, s->m, err) ||
+        vl_decoder_open(&s->decoder, s->m, &dp, err)) return -1;
+    if (s->p.prefix_cache_bytes > 0)
+        vl_kv_keep(s->kv, s->p.prefix_cache_bytes / (int64_t)vl_decoder_block_bytes(s->decoder));
+    return 0;
 }
 
 int vl_session_open(vl_session **out, vl_model *m, const vl_session_params *params, vl_err *err) {
@@ -76,6 +78,9 @@ static int check_sampling(const vl_sampling *p, int V, vl_err *err) {
         {"repetition_penalty", p->repetition_penalty, 1e-3f, 100},
         {"presence_penalty", p->presence_penalty, -100, 100},
         {"frequency_penalty", p->frequency_penalty, -100, 100},
+        {"typical_p", p->typical_p, 0, 1},
+        {"dry_multiplier", p->dry_multiplier, 0, 100},
+        {"dry_base", p->dry_base, p->dry_multiplier > 0 ? 1 : 0, 8},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
         if (!(range[i].v >= range[i].lo && range[i].v <= range[i].hi))
@@ -83,6 +88,8 @@ static int check_sampling(const vl_sampling *p, int V, vl_err *err) {
                            (double)range[i].v, (double)range[i].lo, (double)range[i].hi);
     if (p->logprobs > 20) return vl_fail(err, VL_E_LIMIT, "logprobs = %d is over the limit of 20", p->logprobs);
     if (p->top_k < 0) return vl_fail(err, VL_E_INPUT, "top_k = %d is negative", p->top_k);
+    if (p->min_tokens < 0 || p->dry_allowed_length < 0 || p->dry_range < 0)
+        return vl_fail(err, VL_E_INPUT, "min_tokens, dry_allowed_length or dry_range is negative");
     for (int i = 0; i < p->n_bias; i++)
         if (p->bias[i].id < 0 || p->bias[i].id >= V)
             return vl_fail(err, VL_E_INPUT, "logit_bias names token %d, the vocabulary has %d",
@@ -165,7 +172,7 @@ int vl_submit(vl_request **out, vl_session *s, const vl_prompt *p, const vl_samp
     r->detect_repetition = sampling->detect_repetition;
     r->submitted = vl_now();
     atomic_init(&r->cancelled, false);
-    if (vl_sampler_open(&r->sampler, sampling, s->m->config.text.V, err) ||
+    if (vl_sampler_open(&r->sampler, sampling, s->m->config.text.V, s->m->config.eos, s->m->config.n_eos, err) ||
         vl_stream_open(&r->stream, s->m->tokenizer, sampling, err) || copy_prompt(r, p, err)) {
         for (int i = 0; i < r->n_pictures; i++) vl_encoded_put(s, r->encoded[i]);
         free_request(r);
@@ -253,4 +260,5 @@ void vl_session_get_stats(const vl_session *s, vl_session_stats *out) {
     out->running = out->waiting = 0;
     for (const vl_request *r = s->first; r; r = r->next) *(r->state == VL_WAITING ? &out->waiting : &out->running) += 1;
     out->kv_blocks_used = vl_kv_used(s->kv);
+    out->prefix_bytes = (int64_t)vl_kv_cached(s->kv) * (int64_t)vl_decoder_block_bytes(s->decoder);
 }

@@ -32,6 +32,7 @@ static void set_defaults(chat *c) {
                          .presence_penalty = d.presence_penalty,
                          .frequency_penalty = d.frequency_penalty,
                          .max_time = c->srv->config.max_time_s, .detect_repetition = true,
+                         .typical_p = 1, .dry_base = 1.75, .dry_allowed_length = 2, .dry_range = -1,
                          .skip_special_tokens = true, .add_generation_prompt = true, .cache = true};
 }
 
@@ -78,6 +79,35 @@ static int read_bias(chat *c, api_error *e) {
     return 0;
 }
 
+/* Of every breaker the last token, as DRY's authors take it. */
+static int read_breakers(chat *c, api_error *e) {
+    static const char name[] = "dry_sequence_breakers";
+    json_t *given = json_object_get(c->body, name), *v;
+    size_t i;
+    if (given && !json_is_null(given) &&
+        (!json_is_array(given) || json_array_size(given) > MAX_BREAKERS))
+        return api_fail(e, 400, "invalid_type", name, "%s must be an array of at most %d strings",
+                        name, MAX_BREAKERS);
+    if (c->f.dry_multiplier <= 0) return 0;
+    bool own = json_is_array(given);
+    json_t *list = own ? json_incref(given) : json_pack("[ssss]", "\n", ":", "\"", "*");
+    int rc = 0;
+    json_array_foreach(list, i, v) {
+        int32_t *ids = NULL;
+        size_t n = 0;
+        vl_err err = {0};
+        if (json_string_length(v) &&
+            vl_tokenize(c->srv->model, json_string_value(v), json_string_length(v), false, &ids, &n,
+                        &err)) n = 0;
+        if (n) c->breakers[c->n_breakers++] = ids[n - 1];
+        else rc = api_fail(e, 400, "invalid_value", name, "%s[%zu] is no text", name, i);
+        free(ids);
+        if (rc) break;
+    }
+    json_decref(list);
+    return rc;
+}
+
 static int read_stream_options(chat *c, api_error *e) {
     json_t *o = json_object_get(c->body, "stream_options"), *v;
     const char *key;
@@ -99,8 +129,11 @@ static int read_stream_options(chat *c, api_error *e) {
 static int read_scalars(chat *c, api_error *e) {
     chat_fields *f = &c->f;
     if (fields_read(f, c->body, c->route, c->warnings, e) || read_stop(c, e) || read_bias(c, e) ||
-        read_stream_options(c, e)) return -1;
+        read_stream_options(c, e) || read_breakers(c, e)) return -1;
     if (f->max_completion_tokens > 0) f->max_tokens = f->max_completion_tokens;
+    if (f->max_tokens > 0 && f->min_tokens > f->max_tokens)
+        return api_fail(e, 400, "invalid_value", "min_tokens", "min_tokens is above the most tokens "
+                        "to generate, %lld", (long long)f->max_tokens);
     if (f->top_logprobs >= 0 && !f->logprobs)
         return api_fail(e, 400, "invalid_value", "top_logprobs",
                         "top_logprobs needs logprobs: true");
@@ -419,6 +452,9 @@ static int make_constraint(chat *c, constraint **out, api_error *e) {
     if (demanded + json + has_guided + has_options + (c->f.guided_regex != NULL) > 1)
         return api_fail(e, 400, "invalid_value", "response_format",
                         "only one of response_format, guided_* and a demanded tool call");
+    if (c->f.min_tokens > 0 && (demanded || json || has_guided || has_options || c->f.guided_regex))
+        return api_fail(e, 400, "invalid_value", "min_tokens", "min_tokens does not go with output "
+                        "of a given form, which says itself when it is complete");
     if (demanded) return constraint_tools(out, v, c->tools, only, e);
     if (has_options) return constraint_choice(out, v, options, "guided_choice", e);
     if (c->f.guided_regex) return constraint_regex(out, v, c->f.guided_regex, "guided_regex", e);

@@ -60,7 +60,8 @@ typedef struct chat {
     mailbox box;
     const char *stops[MAX_STOPS];
     vl_logit_bias bias[MAX_BIAS];
-    int n_stops, n_bias;
+    int32_t breakers[MAX_BREAKERS];
+    int n_stops, n_bias, n_breakers;
     choice choices[MAX_CHOICES];
     int n, left;                      /* choices, and how many are not done                 */
     bool started, include_usage, include_progress, cacheable, from_cache;

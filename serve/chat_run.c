@@ -35,6 +35,11 @@ int chat_start(chat *c, api_error *e) {
             .logprobs = (int)f->top_logprobs, .ignore_eos = f->ignore_eos,
             .detect_repetition = f->detect_repetition, .keep_special = !f->skip_special_tokens,
             .logits_fn = k->constraint ? constraint_mask : NULL, .logits_user = k->constraint,
+            .min_tokens = (int)f->min_tokens, .typical_p = (float)f->typical_p,
+            .dry_multiplier = f->dry_range ? (float)f->dry_multiplier : 0,
+            .dry_base = (float)f->dry_base, .dry_allowed_length = (int)f->dry_allowed_length,
+            .dry_range = f->dry_range < 0 ? 0 : (int)f->dry_range, .dry_breakers = c->breakers,
+            .n_dry_breakers = c->n_breakers,
             .cache_salt = (uint64_t)c->tenant + 1}; /* tenants share no KV prefix and no picture */
         tasks[i] = &k->task;
     }

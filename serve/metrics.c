@@ -45,6 +45,7 @@ static const struct metric_desc {
                        "prompt tokens found in the KV cache"},
     [M_PREFIX_MISSES] = {"prefix_cache_misses", COUNTER, 0, 0, 0, "prompt tokens computed"},
     [M_PREFIX_BLOCKS] = {"prefix_cache_blocks", GAUGE, 0, 0, 0, "KV blocks of 64 tokens in use"},
+    [M_PREFIX_BYTES] = {"prefix_cache_bytes", GAUGE, 0, 0, 0, "bytes of KV kept of finished answers"},
     [M_IMAGE_HITS] = {"image_cache_hits", COUNTER, 0, 0, 0, "encoded pictures found in the cache"},
     [M_IMAGE_MISSES] = {"image_cache_misses", COUNTER, 0, 0, 0,
                         "encoded pictures not in the cache"},

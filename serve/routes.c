@@ -53,7 +53,7 @@ static void refresh_gauges(server *srv) {
         {M_QUEUE_DEPTH, st.waiting}, {M_INFLIGHT, st.running},
         {M_READY, st.ready && !atomic_load(&srv->draining)},
         {M_KV_USAGE, s->kv_blocks ? (double)s->kv_blocks_used / (double)s->kv_blocks : 0},
-        {M_PREFIX_BLOCKS, (double)s->kv_blocks_used}, {M_PREFIX_HITS, (double)s->prefix_hit_tokens},
+        {M_PREFIX_BLOCKS, (double)s->kv_blocks_used}, {M_PREFIX_BYTES, (double)s->prefix_bytes}, {M_PREFIX_HITS, (double)s->prefix_hit_tokens},
         {M_PREFIX_MISSES, (double)s->prefix_miss_tokens}, {M_IMAGE_HITS, (double)s->picture_hits},
         {M_IMAGE_MISSES, (double)s->picture_misses}, {M_IMAGE_BYTES, (double)s->picture_bytes},
         {M_PASSES, (double)s->passes}, {M_ENCODES, (double)s->encodes},

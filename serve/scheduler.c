@@ -329,7 +329,8 @@ int scheduler_open(scheduler **out, server *srv, vl_err *err) {
     cond_init(&s->idle);
     vl_session_params p = {.max_requests = c->batch, .kv_tokens = c->kv_tokens, .prefix_cache = true,
                            .picture_cache_bytes = (size_t)c->picture_cache_bytes,
-                           .speculate = c->speculate};
+                           .speculate = c->speculate,
+                           .prefix_cache_bytes = c->prefix_cache_bytes};
     if (vl_session_open(&s->session, srv->model, &p, err)) {
         free(s);
         return -1;

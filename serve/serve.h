@@ -24,7 +24,7 @@
 #include "common/common.h"
 #include "serve/metrics.h"
 
-enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16, MAX_BIAS = 1024,
+enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16, MAX_BIAS = 1024, MAX_BREAKERS = 16,
        MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64 };
 
 /* Every limit of the service in one place; the defaults are in server.c. */
@@ -45,7 +45,7 @@ typedef struct serve_config {
     int64_t min_pixels, max_pixels;   /* 0: the checkpoint's                               */
     int64_t body_bytes, image_bytes, image_pixels, files_bytes, result_cache_bytes,
         result_cache_disk_bytes,
-        picture_cache_bytes;
+        picture_cache_bytes, prefix_cache_bytes;
     int connections, queue, batch, kv_tokens, speculate, images, default_tokens;
     double header_s, body_s, max_time_s, shutdown_s, picture_s, fetch_s;
     bool sandbox, log_requests;

@@ -166,6 +166,8 @@ static const struct opt {
     {"result-cache-disk-bytes", O_INT64, AT(result_cache_disk_bytes), 65536, 1e12,
      "in that folder; default 256 MiB"},
     {"picture-cache", O_INT64, AT(picture_cache_bytes), 0, 1e12, "bytes, 0: off; default 256 MiB"},
+    {"prefix-cache", O_INT64, AT(prefix_cache_bytes), 1, 1e13,
+     "bytes of KV kept of finished answers; default: what --kv-tokens holds"},
     {"no-sandbox", O_OFF, AT(sandbox), 0, 0, "decode pictures in this process"},
     {"no-request-log", O_OFF, AT(log_requests), 0, 0, "log starts, stops and failures only"},
     /* For the test suite; not shown. */

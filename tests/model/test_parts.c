@@ -66,8 +66,9 @@ static int32_t next_of(const vl_sampling *p, const float *logits, int V, vl_top 
     vl_err err = {0};
     float copy[64], logprob;
     const int32_t ids[] = {1, 1, 2};
+    static const int eos[] = {0, 3};
     memcpy(copy, logits, (size_t)V * sizeof *copy);
-    CHECK(vl_sampler_open(&s, p, V, &err) == 0, "%s", err.msg);
+    CHECK(vl_sampler_open(&s, p, V, eos, 2, &err) == 0, "%s", err.msg);
     int32_t id = vl_sampler_next(s, copy, ids, 3, 1, &logprob, top, n_top);
     vl_sampler_free(s);
     return id;
@@ -80,7 +81,7 @@ static void test_distribution(const char *name, vl_sampling p, const double *wan
     enum { DRAWS = 20000 };
     int count[64] = {0}, n_top;
     p.seed = 7;
-    CHECK(vl_sampler_open(&s, &p, V, &err) == 0, "%s", err.msg);
+    CHECK(vl_sampler_open(&s, &p, V, NULL, 0, &err) == 0, "%s", err.msg);
     for (int i = 0; i < DRAWS; i++) {
         float copy[64], logprob;
         memcpy(copy, logits, (size_t)V * sizeof *copy);
@@ -146,6 +147,24 @@ static void test_sampler(void) {
     p.min_p = 0.2f; /* 1, 0.37, 0.14, ... of the best */
     test_distribution("min-p 0.2", p, (double[]){e[0] / z2, e[1] / z2, 0, 0}, 4, logits);
     p.min_p = 0;
+    /* p = .644 .237 .087 .032, entropy .947: token 1 is .493 off, token 0 .507, token 2 1.49 */
+    p.typical_p = 0.2f;
+    test_distribution("typical-p 0.2", p, (double[]){0, 1, 0, 0}, 4, logits);
+    p.typical_p = 0.5f;
+    test_distribution("typical-p 0.5", p, (double[]){e[0] / z2, e[1] / z2, 0, 0}, 4, logits);
+    p.top_k = 2; /* over what is left: p = .731 .269, entropy .582: token 0 is .269 off, token 1 .731 */
+    p.typical_p = 0.2f;
+    test_distribution("top-k 2, typical-p 0.2", p, (double[]){1, 0, 0, 0}, 4, logits);
+    p.top_k = 0;
+    p.typical_p = 0.9f; /* 0.881 is not enough */
+    test_distribution("typical-p 0.9", p, (double[]){e[0] / (z - e[3]), e[1] / (z - e[3]), e[2] / (z - e[3]), 0},
+                      4, logits);
+    const float flat[4] = {1, 1, 1, 1}; /* equal surprise: ties stay together */
+    p.typical_p = 0.3f;
+    test_distribution("typical-p on ties", p, (double[]){0.25, 0.25, 0.25, 0.25}, 4, flat);
+    p.typical_p = 1;
+    test_distribution("typical-p 1", p, (double[]){e[0] / z, e[1] / z, e[2] / z, e[3] / z}, 4, logits);
+    p.typical_p = 0;
     p.temperature = 0.5f;
     double h[4], zh = 0;
     for (int i = 0; i < 4; i++) zh += h[i] = exp(2 * (double)logits[i]);
@@ -156,6 +175,95 @@ static void test_sampler(void) {
     CHECK(vl_is_repeating(loop, 200) && !vl_is_repeating(loop, 120), "loop of 7");
     for (int i = 0; i < 200; i++) loop[i] = i * i % 211;
     CHECK(!vl_is_repeating(loop, 200), "no loop");
+}
+
+static void test_min_tokens(void) {
+    const float logits[4] = {9, 1, 2, 8}; /* 0 and 3 end the answer, which has 2 tokens so far */
+    vl_sampling p = vl_sampling_greedy(8);
+    vl_top top[20];
+    int n_top;
+    p.min_tokens = 3;
+    CHECK(next_of(&p, logits, 4, top, &n_top) == 2, "an end token came too early");
+    p.min_tokens = 2;
+    CHECK(next_of(&p, logits, 4, top, &n_top) == 0, "the answer is long enough to end");
+    p.min_tokens = 3;
+    p.bias = &(vl_logit_bias){0, 100};
+    p.n_bias = 1;
+    CHECK(next_of(&p, logits, 4, top, &n_top) == 2, "no bias brings the end back");
+}
+
+/* What DRY takes from each logit, against its definition by brute force. */
+static void check_dry(const char *name, const vl_sampling *p, const int32_t *ids, int n) {
+    enum { V = 8 };
+    vl_sampler *s;
+    vl_err err = {0};
+    int first = p->dry_range && p->dry_range < n ? n - p->dry_range : 0, n_top;
+    float logits[V] = {0}, logprob;
+    CHECK(vl_sampler_open(&s, p, V, NULL, 0, &err) == 0, "%s", err.msg);
+    vl_sampler_next(s, logits, ids, n, n / 2, &logprob, NULL, &n_top);
+    for (int t = 0; t < V; t++) {
+        int longest = 0;
+        for (int i = first; i + 1 < n; i++) {          /* t at i + 1, after a copy of the end */
+            int len = 0;
+            bool broken = false;
+            while (ids[i + 1] == t && i - len >= first && ids[i - len] == ids[n - 1 - len] && !broken) {
+                for (int k = 0; k < p->n_dry_breakers; k++) broken |= p->dry_breakers[k] == ids[i - len];
+                len += !broken;
+            }
+            if (len > longest) longest = len;
+        }
+        for (int k = 0; k < p->n_dry_breakers; k++) if (p->dry_breakers[k] == t) longest = 0;
+        double want = longest && longest >= p->dry_allowed_length
+                          ? -(double)p->dry_multiplier * pow((double)p->dry_base, longest - p->dry_allowed_length) : 0;
+        CHECK(fabs((double)logits[t] - want) <= 1e-5 * (1 + fabs(want)), "%s: token %d lost %g, expected %g", name, t,
+              (double)-logits[t], -want);
+    }
+    vl_sampler_free(s);
+}
+
+static void test_dry(void) {
+    vl_sampling p = vl_sampling_greedy(8);
+    const int32_t words[] = {1, 2, 3, 4, 5, 1, 2, 3}, one[] = {1}, same[] = {2, 2, 2, 2, 2, 2};
+    p.dry_multiplier = 0.8f;
+    p.dry_base = 1.75f;
+    p.dry_allowed_length = 2;
+    float logits[8] = {0}, logprob;
+    int n_top;
+    vl_sampler *s;
+    vl_err err = {0};
+    CHECK(vl_sampler_open(&s, &p, 8, NULL, 0, &err) == 0, "%s", err.msg);
+    vl_sampler_next(s, logits, words, 8, 4, &logprob, NULL, &n_top);
+    CHECK(fabsf(logits[4] + 0.8f * 1.75f) < 1e-6f && logits[1] == 0, "three repeated tokens: %g", (double)logits[4]);
+    memset(logits, 0, sizeof logits);
+    vl_sampler_next(s, logits, words, 8, 4, &logprob, NULL, &n_top);
+    CHECK(fabsf(logits[4] + 0.8f * 1.75f) < 1e-6f, "and the same the next time");
+    vl_sampler_free(s);
+    check_dry("words", &p, words, 8);
+    check_dry("one token", &p, one, 1);
+    check_dry("nothing", &p, one, 0);
+    check_dry("one token again and again", &p, same, 6);
+    p.dry_breakers = (const int32_t[]){3};
+    p.n_dry_breakers = 1;
+    check_dry("a breaker at the end", &p, words, 8);
+    p.dry_breakers = (const int32_t[]){1};
+    check_dry("a breaker inside", &p, words, 8);
+    p.dry_breakers = (const int32_t[]){4};
+    check_dry("a breaker next", &p, words, 8);
+    p.n_dry_breakers = 0;
+    p.dry_range = 7;
+    check_dry("a range", &p, words, 8);
+    vl_rng rng;
+    vl_rng_seed(&rng, 5);
+    for (int k = 0; k < 200; k++) {
+        int32_t ids[40];
+        int n = 1 + (int)(vl_rng_uniform(&rng) * 39);
+        for (int i = 0; i < n; i++) ids[i] = (int32_t)(vl_rng_uniform(&rng) * 3);
+        p.dry_range = k % 3 ? 0 : n / 2;
+        p.dry_allowed_length = 1 + k % 4;
+        p.dry_breakers = (const int32_t[]){2};
+        p.n_dry_breakers = k % 2;
+        check_dry("random", &p, ids, n);
+    }
 }
 
 static void test_kv(void) {
@@ -174,6 +282,27 @@ static void test_kv(void) {
     vl_kv_drop(kv, y);
     vl_kv_take(kv); /* the unkeyed block first, then the least recently used: x */
     CHECK(vl_kv_take(kv) == x && vl_kv_find(kv, &a) == -1 && vl_kv_find(kv, &b) == y, "eviction order");
+    vl_kv_free(kv);
+
+    CHECK(vl_kv_open(&kv, 4, &err) == 0, "%s", err.msg);
+    vl_kv_key keys[3] = {{{1}}, {{2}}, {{3}}};
+    int v[3];
+    vl_kv_keep(kv, 2);
+    for (int i = 0; i < 3; i++) vl_kv_set_key(kv, v[i] = vl_kv_take(kv), &keys[i]);
+    CHECK(vl_kv_cached(kv) == 0, "blocks in use are not counted");
+    for (int i = 0; i < 3; i++) vl_kv_drop(kv, v[i]);
+    CHECK(vl_kv_cached(kv) == 2 && vl_kv_available(kv) == 4, "two stay: %d", vl_kv_cached(kv));
+    CHECK(vl_kv_find(kv, &keys[0]) == -1 && vl_kv_find(kv, &keys[1]) == v[1] && vl_kv_find(kv, &keys[2]) == v[2],
+          "the oldest was forgotten");
+    CHECK(vl_kv_cached(kv) == 0, "in use again");
+    vl_kv_drop(kv, v[2]);
+    vl_kv_drop(kv, v[1]);
+    vl_kv_keep(kv, 0);
+    CHECK(vl_kv_find(kv, &keys[1]) == v[1], "found before the next drop");
+    vl_kv_drop(kv, v[1]);
+    CHECK(vl_kv_find(kv, &keys[1]) == -1 || vl_kv_find(kv, &keys[2]) == -1, "nothing is added beyond the bound");
+    for (int i = 0; i < 4 && vl_kv_available(kv); i++) vl_kv_take(kv);
+    CHECK(vl_kv_cached(kv) == 0, "taken blocks are not counted: %d", vl_kv_cached(kv));
     vl_kv_free(kv);
 }
 
@@ -220,6 +349,8 @@ static void test_stream(void) {
 int main(void) {
     test_positions();
     test_sampler();
+    test_min_tokens();
+    test_dry();
     test_kv();
     test_stream();
     return test_end();

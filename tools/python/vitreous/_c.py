@@ -51,13 +51,16 @@ class Sampling(C.Structure):
         ("seed", C.c_uint64), ("stop", C.POINTER(C.c_char_p)), ("n_stop", C.c_int),
         ("bias", C.POINTER(LogitBias)), ("n_bias", C.c_int), ("logprobs", C.c_int),
         ("ignore_eos", C.c_bool), ("detect_repetition", C.c_bool), ("keep_special", C.c_bool),
-        ("logits_fn", C.c_void_p), ("logits_user", C.c_void_p), ("cache_salt", C.c_uint64)]
+        ("logits_fn", C.c_void_p), ("logits_user", C.c_void_p), ("cache_salt", C.c_uint64),
+        ("min_tokens", C.c_int), ("typical_p", C.c_float), ("dry_multiplier", C.c_float),
+        ("dry_base", C.c_float), ("dry_allowed_length", C.c_int), ("dry_range", C.c_int),
+        ("dry_breakers", C.POINTER(C.c_int32)), ("n_dry_breakers", C.c_int)]
 
 
 class SessionParams(C.Structure):
     _fields_ = [("max_requests", C.c_int), ("max_rows", C.c_int), ("kv_tokens", C.c_int64),
                 ("picture_cache_bytes", C.c_size_t), ("prefix_cache", C.c_bool),
-                ("speculate", C.c_int)]
+                ("speculate", C.c_int), ("prefix_cache_bytes", C.c_int64)]
 
 
 class Top(C.Structure):
