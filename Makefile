@@ -98,10 +98,12 @@ deps:
 	@tools/deps.sh $(PKG)
 
 ## ---- other configurations ----------------------------------------------------------------------
-# Only the C test programs run there: the shell tests drive the same code through a binary.
+# The C test programs: the shell tests drive the same code through a binary. VL_SERVE_SHORT=1: and the server,
+# built the same way, under a shorter form of its own tests; =only: just that; ="only api": just tests/serve/test_api.py.
 asan tsan:
-	@$(MAKE) --no-print-directory -s CONFIG=$@ tests $(if $(filter asan,$@),all)
-	@VL_ONLY_C=1 tests/run.sh build/$@ $(T)
+	@$(MAKE) --no-print-directory -s CONFIG=$@ $(if $(filter only,$(VL_SERVE_SHORT)),,tests) \
+	  $(if $(VL_SERVE_SHORT),build/$@/vitreous) $(if $(filter asan,$@),all)
+	@VL_ONLY_C=1 VL_SERVE_SHORT="$(VL_SERVE_SHORT)" tests/run.sh build/$@ $(T)
 fuzz:
 	@$(MAKE) --no-print-directory -s CONFIG=fuzz fuzzers
 	@tools/fuzz.sh build/fuzz $(or $(FUZZ_SECONDS),20)
@@ -129,6 +131,7 @@ help:
 	@echo 'make all      build/release/vitreous, libvitreous.a and libvitreous.so'
 	@echo 'make static   build/release/vitreous-static: needs nothing but libc'
 	@echo 'make asan     the C tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer'
+	@echo '              VL_SERVE_SHORT=1: and the server under a short form of its tests (=only: just that)'
 	@echo 'make test-qwen-vocab   the tokenizer against HF on the real vocabulary (installs packages)'
 	@echo 'make fuzz     FUZZ_SECONDS=20 on each parser'
 	@echo 'make test-neon         the AArch64 kernels under qemu (cross compiler needed)'

@@ -6,7 +6,9 @@
 # such a line, times out (VL_TEST_TIMEOUT, 900 s) or exits non-zero without a failure of its own
 # counts as one failure. Scripts get VITREOUS (the binary) and VL_BUILD in the environment.
 # VL_ONLY_C=1, for the sanitizers, leaves out the scripts, tests/gpusim and tests/cuda (the stand-in GPU
-# is a tool of the tests and is not instrumented). Shown: one line per test, its failures, why it skipped.
+# is a tool of the tests and is not instrumented). VL_SERVE_SHORT names server tests (1: all three) that run
+# nonetheless, in a shorter form, and fail on any sanitizer's report in the server's log (serving.py); with
+# "only" among them nothing else runs. Shown: one line per test, its failures, why it skipped.
 set -u
 build=$1
 shift
@@ -18,12 +20,25 @@ trap 'rm -rf "$out"' EXIT
 tests=("$@")
 if [ ${#tests[@]} = 0 ]; then
     for f in tests/*/test_*.c; do
+        case " ${VL_SERVE_SHORT:-} " in *" only "*) break ;; esac
         case $f in tests/gpusim/* | tests/cuda/*) [ "${VL_ONLY_C:-}" = 1 ] && continue ;; esac
         [ -e "$f" ] && tests+=("$build/${f%.c}")
     done
     if [ "${VL_ONLY_C:-}" != 1 ]; then
         for f in tests/*/test_*.sh tests/*/test_*.py; do [ -e "$f" ] && tests+=("$f"); done
     fi
+fi
+
+short=${VL_SERVE_SHORT:-}
+if [ -n "$short" ]; then
+    case $short in 1 | only) short="$short api hostile load" ;; esac
+    # An exit code of its own tells a report from the 1 of a second SIGTERM. libgomp is not instrumented:
+    # with a team every one of its barriers would look like a race.
+    export ASAN_OPTIONS="${ASAN_OPTIONS:-exitcode=99}" TSAN_OPTIONS="${TSAN_OPTIONS:-exitcode=99}"
+    case $build in *tsan*) export OMP_NUM_THREADS=1 ;; esac
+    export VL_MALFORMED="${VL_MALFORMED:-300}" VL_LOAD_SECONDS="${VL_LOAD_SECONDS:-2}"
+    export VL_LOAD_CLIENTS="${VL_LOAD_CLIENTS:-8}" VL_LOAD_REQUESTS="${VL_LOAD_REQUESTS:-40}"
+    for t in $short; do [ -e "tests/serve/test_$t.py" ] && tests+=("tests/serve/test_$t.py"); done
 fi
 
 one() { # number, test: writes $out/number.{log,sum}

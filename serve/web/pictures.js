@@ -110,7 +110,7 @@ export function drawBoxes(url, report, marks) {
     const [x, y, x2, y2] = m.pixels;
     if (m.type === 'box') add('rect', { x: Math.min(x, x2), y: Math.min(y, y2), width: Math.abs(x2 - x), height: Math.abs(y2 - y) });
     else add('circle', { cx: x, cy: y, r: unit });
-    if (m.label) add('text', { x: x + unit / 2, y: Math.max(y - unit, unit * 4), 'font-size': unit * 4, 'stroke-width': unit / 2 }, m.label);
+    if (m.label) add('text', { x: x + unit / 2, y: Math.max(y - unit, unit * 4), 'font-size': Math.max(unit * 4, 13), 'stroke-width': Math.max(unit / 2, 2) }, m.label);
   }
   return el('div', { class: 'boxes' }, el('img', { src: url, alt: '', width, height }), svg);
 }

@@ -7,7 +7,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { MAX_TEXT = 2000 };
+enum { MAX_TEXT = 300 };
 
 /* The next byte: what the input says, or the first after it that is allowed; 0 if none is. */
 static int choose(dfa *d, int *state, int wish) {

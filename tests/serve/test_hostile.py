@@ -248,9 +248,9 @@ def deadlines():
 
 
 def drain():
-    with Server() as s:
+    with Server("--shutdown-timeout", "150") as s:     # 3000 tokens under a sanitizer
         out = []
-        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 3000}, timeout=60)))
+        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 3000}, timeout=160)))
         t.start()
         busy(s)
         s.process.send_signal(signal.SIGTERM)
