@@ -113,7 +113,7 @@ int cuda_device_open(cuda_backend *b, vl_err *err) {
         return vl_fail(err, VL_E_BACKEND, "this build has no GPU kernels: nvcc was not there; install "
                        "the CUDA toolkit (12.8 or later), put nvcc on the PATH and run make again");
     if (cuda_driver_open(&b->d, err) || open_context(b, err) || cuda_program_open(b, err) ||
-        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err))
+        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err))
         return -1;
     return 0;
 }
@@ -133,6 +133,7 @@ void cuda_device_close(cuda_backend *b) {
         if (b->arrived) d->MemFree((uintptr_t)b->arrived);
         cuda_weights_free(b);
         cuda_program_close(b);
+        cuda_blas_close(b);
         if (b->stream) d->StreamDestroy(b->stream);
         d->PrimaryCtxRelease(b->device);
     }

@@ -2,6 +2,7 @@
  *
  *   vl_pack_weight   rows of the checkpoint -> fragment order, at load time
  *   vl_pack_rows     x -> bf16 in fragment order, for
+ *   vl_plain_rows    rows of any type -> rows of bf16, for cuBLAS; vl_finish_rows: its epilogue
  *   vl_linear_many   128 outputs x 128 rows, three stages of cp.async
  *   few_totals       up to 8 rows of x: weights stream from memory once, 16 bytes for each lane;
  *   vl_linear_few    is that alone, fused.cuh puts RMSNorm before it and other ops behind it
@@ -74,6 +75,26 @@ KERNEL(256) vl_pack_rows(uint2 *dst, const float *x, int ldx, int T, int K, int 
     float4 v = make_float4(0, 0, 0, 0);
     if (row < T) v = even ? inputs<true>(p, k, K) : inputs<false>(p, k, K);
     dst[i] = make_uint2(pair_bf16(v.x, v.y), pair_bf16(v.z, v.w));
+}
+
+/* Row blockIdx.x of src [.., ld] as bf16, padded with zeros to k_tiles(K) * 16. */
+KERNEL(256) vl_plain_rows(uint32_t *dst, const void *src, int dtype, int ld, int K) {
+    after_the_kernel_before();
+    size_t row = blockIdx.x, from = row * ld;
+    int pairs = k_tiles(K) * 8;
+    for (int i = threadIdx.x; i < pairs; i += 256) {
+        float a = i * 2 < K ? element(src, dtype, from + i * 2) : 0.0f;
+        float b = i * 2 + 1 < K ? element(src, dtype, from + i * 2 + 1) : 0.0f;
+        dst[row * pairs + i] = pair_bf16(a, b);
+    }
+}
+
+/* out [gridDim.y, N] holds sums: bias and activation. Grid (ceil(N / 256), rows). */
+KERNEL(256) vl_finish_rows(float *out, int ldo, int N, const float *bias, int epi) {
+    after_the_kernel_before();
+    int n = blockIdx.x * 256 + threadIdx.x;
+    float *p = out + (size_t)blockIdx.y * ldo + n;
+    if (n < N) finish(p, *p, bias, n, epi);
 }
 
 /* ---- few rows --------------------------------------------------------------------------------- */
