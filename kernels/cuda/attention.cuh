@@ -16,7 +16,8 @@
 #include "device.cuh"
 
 enum { TILE_ROWS = 64 };          /* (token, head) pairs of a tile: 16 for each of 4 warps     */
-enum { SPLIT_BLOCKS = 4 };        /* KV blocks of one thread block when a row's keys are split */
+enum { SPLIT_BLOCKS = 1 };        /* KV blocks of one thread block when a row's keys are split */
+enum { PARTS = 8 };               /* of them that join_parts has under way                     */
 
 /* (M, L) after (m, l) joined, and the factors of both sides; false: nothing to join. */
 DEVICE bool join(float *M, float *L, float m, float l, float *old_by, float *new_by) {
@@ -214,10 +215,18 @@ template <int EP> struct attend_tile {
             size_t row = (size_t)t * a.H + kv * heads + i / a.E;
             const float *p = a.part + row * a.blocks * (a.E + 2);
             float top = -CUDART_INF_F, sum = 0, o = 0, old_by, new_by;
-#pragma unroll 4
-            for (int j = 0; j < n; j++, p += a.E + 2)
-                if (join(&top, &sum, p[a.E], p[a.E + 1], &old_by, &new_by))
-                    o = joined(o, old_by, p[i % a.E], new_by);
+            for (int j = 0; j < n; j += PARTS) {
+                float m[PARTS], l[PARTS], v[PARTS];
+#pragma unroll
+                for (int k = 0; k < PARTS; k++) {
+                    const float *part = p + (size_t)min(j + k, n - 1) * (a.E + 2);
+                    m[k] = part[a.E], l[k] = part[a.E + 1], v[k] = part[i % a.E];
+                }
+#pragma unroll
+                for (int k = 0; k < PARTS; k++)
+                    if (j + k < n && join(&top, &sum, m[k], l[k], &old_by, &new_by))
+                        o = joined(o, old_by, v[k], new_by);
+            }
             a.out[row * a.E + i % a.E] = o / sum;
         }
     }

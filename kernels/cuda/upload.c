@@ -49,7 +49,7 @@ int cuda_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
         return vl_fail(err, b->fault.code, "%s", b->fault.msg);
     }
     p->tiles = cuda_memory(b, bytes, &why);
-    if (p->tiles && b->blas.library && use & VL_USE_LINEAR && !(use & (VL_USE_GATHER | VL_USE_HEAD))) p->plain = cuda_memory(b, bytes, &why);
+    if (p->tiles && b->blas.library && use & VL_USE_LINEAR && !(use & VL_USE_HEAD)) p->plain = cuda_memory(b, bytes, &why);
     if (why.code) {
         if (p->tiles) b->d.MemFree((uintptr_t)p->tiles);
         cuda_leave(b);
