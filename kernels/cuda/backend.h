@@ -96,7 +96,7 @@ typedef struct cuda_gemm {
     float *out;
     const void *x, *w;
     int T, N, K, ldo;
-    float beta;
+    float beta, unused;        /* no padding: programs compare their bytes */
 } cuda_gemm;
 
 /* cuBLAS, found at run time. library NULL: not asked for. */
@@ -146,7 +146,7 @@ typedef struct cuda_backend {
 } cuda_backend;
 
 /* Dynamic shared memory of vl_linear_some (small_tile of linear.cuh). */
-enum { CUDA_SOME_SHARED = 12 * (4 * 64 + 8 * 32) * 16 };
+enum { CUDA_SOME_SHARED = 8 * (8 * 64 + 8 * 32) * 16 };
 enum { CUDA_COUNTERS = 1 << 16, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800 };
 
 static inline cuda_backend *cuda_of(vl_backend *b) { return (cuda_backend *)(void *)b; }

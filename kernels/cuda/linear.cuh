@@ -4,7 +4,7 @@
  *   vl_pack_rows     x -> bf16 in fragment order, for
  *   vl_plain_rows    rows of any type -> rows of bf16, for cuBLAS; vl_finish_rows: its epilogue
  *   vl_linear_many   128 outputs x 128 rows, three stages of cp.async
- *   vl_linear_some   64 x 64, twelve stages: for products that would leave most SMs idle
+ *   vl_linear_some   128 outputs x 64 rows, eight stages: for products that would leave SMs idle
  *   few_totals       up to 8 rows of x: weights stream from memory once, 16 bytes for each lane;
  *   vl_linear_few    is that alone, fused.cuh puts RMSNorm before it and other ops behind it
  *
@@ -304,7 +304,7 @@ template <int WT_, int XT_, int WI_, int XI_, int STAGES_> struct many_tile {
     static constexpr int STAGE_W = WT * 64, STAGE_X = XT * 32, STAGE = STAGE_W + STAGE_X; /* 16 bytes */
 };
 typedef many_tile<8, 16, 4, 4, 3> wide_tile;   /* 128 x 128, 8 warps, 48 KiB                 */
-typedef many_tile<4, 8, 2, 4, 12> small_tile;  /* 64 x 64, 4 warps, 96 KiB                   */
+typedef many_tile<8, 8, 4, 4, 8> small_tile;   /* 128 x 64, 4 warps, 96 KiB                  */
 
 #if __CUDA_ARCH__ >= 800
 /* Stage s: the k tiles 2 s and 2 s + 1 of the block's outputs and rows -> shared memory. */
