@@ -1,7 +1,7 @@
 /* gpu_report.h: what the parts of `vitreous gpu-report` share. A report is one JSON object; tables and
  * plots are made from it. Every time in it is a prediction of gpusim, never a measurement.
  *
- *   {"kind": "vitreous gpu-report", "label": "predicted (gpusim model v1)", "assumptions",
+ *   {"kind": "vitreous gpu-report", "label": "predicted (gpusim model v2)", "assumptions",
  *    "shape": {"name", "layers", "vision_depth", "parameters", "decode_bytes"},
  *    "request": {"width", "height", "patches", "rows", "every_launch"},
  *    "gpus": [{"gpu", "name", "cc", "sms", "mhz", "gbs", "l2_mb", "tensor_tflops", "mma_share",

@@ -53,9 +53,9 @@ static int open_gpusim(gpusim *g) {
     X(stack_bytes) X(shared_bytes) X(blocks_per_sm)
 
 static json_t *kernel_json(const gpusim *g, const gpusim_kernel *k) {
-    json_t *o = json_pack("{s:s,s:s,s:f,s:f,s:f}", "kernel", k->kernel, "limiter", k->limiter,
+    json_t *o = json_pack("{s:s,s:s,s:f,s:f,s:f,s:f}", "kernel", k->kernel, "limiter", k->limiter,
                           "occupancy", k->occupancy, "predicted_us", k->predicted_us, "roof_us",
-                          k->roof_us);
+                          k->roof_us, "trips", k->trips);
     json_t *classes = json_object();
 #define X(field) json_object_set_new(o, #field, json_integer((json_int_t)k->field));
     WHOLE(X)
@@ -85,12 +85,14 @@ static json_t *stage_json(const gpusim *g, const char *name) {
 
 /* ---- the request ------------------------------------------------------------------------------- */
 
-enum { STEPS = 2 }; /* tokens: one from the prompt, one decoded */
+enum { STEPS = 3, DECODED = 2 }; /* tokens: one from the prompt, one decoded, and one more: the end of an
+                                   * answer fetches its logits, which is no part of a token */
 
 typedef struct progress {
     const gpusim *g;
     json_t *stages;
     const char *stage;       /* that the current step belongs to, or NULL: an encoding goes on */
+    int steps;               /* after the encoding */
     bool done;
     char error[256];
 } progress;
@@ -127,7 +129,7 @@ static int run_stages(const gpusim *g, vl_session *s, const vl_prompt *prompt, j
         more = vl_session_step(s, err);
         if (more < 0) rc = -1;
         else if (p.error[0]) rc = vl_fail(err, VL_E_BACKEND, "%s", p.error);
-        else if (p.stage && end_stage(&p, p.stage))
+        else if (p.stage && p.steps++ < DECODED && end_stage(&p, p.stage))
             rc = vl_fail(err, VL_E_BACKEND, "gpusim: a launch failed (above)");
     }
     if (request && p.done) vl_request_free(request);
@@ -136,7 +138,7 @@ static int run_stages(const gpusim *g, vl_session *s, const vl_prompt *prompt, j
 
 static void add_work(const bench *b, json_t *stages, double patches, double rows) {
     stage_work e = work_encode(&b->shape, patches), f = work_prefill(&b->shape, rows),
-               d = work_decode(&b->shape, rows + STEPS - 1, 1);
+               d = work_decode(&b->shape, rows + DECODED - 1, 1);
     size_t i;
     json_t *o;
     json_array_foreach(stages, i, o) {

@@ -54,7 +54,7 @@ void count_global(OpCount *n, const uint64_t *addr, uint32_t mask, uint32_t byte
         uint64_t line = s[i].at / 4;
         uint32_t m = 0;
         for (; i < k && s[i].at / 4 == line; i++) m |= 1u << s[i].at % 4;
-        model_l2(line, m, write);
+        n->missed += (uint64_t)model_l2(line, m, write);
     }
 }
 

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GS_VERSION "gpusim model v1"
+#define GS_VERSION "gpusim model v2"
 #define LANES 32
 #define ALL 0xffffffffu
 #define MAX_WARPS 32
@@ -75,6 +75,7 @@ struct Op {
     uint8_t undef;        /* 1 reads, 2 writes a register of Func.undef_off */
     uint8_t approx;       /* index of the documented error bound, 0 = exact */
     OpFn inner;           /* what the perturbing wrapper calls */
+    int32_t waits;        /* place + 1 of the load whose result this is the first to read (trips.c), or 0 */
 };
 
 /* ---- functions and modules --------------------------------------------------------------- */
@@ -140,6 +141,7 @@ typedef struct {
 typedef struct {
     uint64_t exec, lanes, sectors, wavefronts, bytes, used, ideal, diverged;
     uint64_t weight_sectors, weight_used;    /* of Alloc.big that nothing wrote lately */
+    uint64_t missed;                         /* sectors that the L2 did not have */
     Alloc *hit;
 } OpCount;
 
@@ -222,6 +224,9 @@ uint64_t settings_random(void);
 Module *ptx_parse(const char *text, char *err, size_t errlen);
 void ptx_free(Module *m);
 void *ptx_own(Module *m, size_t bytes);
+
+/* Marks the operations of f at which a warp waits for global memory (trips.c). False: no memory. */
+bool ptx_trips(Func *f);
 
 /* ---- exec --------------------------------------------------------------------------------- */
 

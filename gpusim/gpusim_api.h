@@ -15,7 +15,7 @@ typedef struct {
     const char *message;
 } gpusim_report;
 
-/* Totals of all launches of one kernel. Every time is "predicted (gpusim model v1)". */
+/* Totals of all launches of one kernel. Every time is "predicted (gpusim model v2)". */
 typedef struct {
     const char *kernel;
     uint64_t launches, blocks, warp_instructions, thread_instructions;
@@ -30,6 +30,7 @@ typedef struct {
     uint64_t shared_requests, shared_wavefronts, shared_ideal;
     uint64_t l2_hits, l2_misses, dram_bytes;               /* sectors of 32 bytes; bytes */
     uint64_t mma_flops, divergent_branches;
+    double trips;                         /* of a warp to memory and back, one after the other, on average */
     uint32_t registers, stack_bytes, shared_bytes, threads, blocks_per_sm;
     double occupancy;                     /* resident warps / the SM's limit */
     double predicted_us, roof_us;         /* sums over the launches; roof: DRAM bytes or mma FLOP at

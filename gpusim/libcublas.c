@@ -3,12 +3,14 @@
  * The product runs as a host function in stream order, so captures, findings and the predicted time
  * line include it. Column-major, fp32 accumulation in the order of k; bf16, fp16 and fp32 operands.
  * Easy to get wrong by a caller, hence refused: leading dimensions below the row count, type
- * combinations cuBLAS does not have, bf16 before sm_80, operands outside their allocations. */
+ * combinations cuBLAS does not have, bf16 before sm_80, operands outside their allocations, a captured
+ * product without a workspace of the caller's (cuBLAS would allocate in the graph). */
 #include "gpusim_api.h"
 #include "lanes.h"
 #include <stdlib.h>
 
-typedef struct { void *stream; } Handle;
+typedef struct { void *stream; bool workspace; } Handle;
+int cuStreamGetCaptureInfo_v2(void *stream, int *status, uint64_t *id, void *graph, void *nodes, void *n);
 enum { OK = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
 enum { R_32F = 0, R_16F = 2, R_16BF = 14 };
 enum { COMPUTE_32F = 68, COMPUTE_32F_PEDANTIC = 69, COMPUTE_32F_FAST_TF32 = 77 };
@@ -109,11 +111,14 @@ API cublasDestroy_v2(Handle *h) { free(h); return h ? OK : NOT_INITIALIZED; }
 API cublasSetStream_v2(Handle *h, void *stream) {
     if (!h) return NOT_INITIALIZED;
     h->stream = stream;
+    h->workspace = false;    /* as the real one does */
     return OK;
 }
 API cublasSetWorkspace_v2(Handle *h, void *workspace, size_t bytes) {
-    (void)workspace; (void)bytes;
-    return h ? OK : NOT_INITIALIZED;
+    if (!h) return NOT_INITIALIZED;
+    if (!workspace || !bytes || (uintptr_t)workspace % 256) return INVALID_VALUE;
+    h->workspace = true;
+    return OK;
 }
 API cublasSetMathMode(Handle *h, int mode) { (void)mode; return h ? OK : NOT_INITIALIZED; }
 API cublasGetVersion_v2(Handle *h, int *version) {
@@ -143,6 +148,9 @@ static int submit(Handle *h, Gemm *g, const float *alpha, const float *beta, int
     int r = check(g, compute);
     if (r) return r;
     if (g->atype == R_16BF && gpusim_capability() < 80) return NOT_SUPPORTED;
+    int capturing = 0;
+    if (cuStreamGetCaptureInfo_v2(h->stream, &capturing, NULL, NULL, NULL, NULL)) return EXECUTION_FAILED;
+    if (capturing && !h->workspace) return EXECUTION_FAILED;
     if (!g->m || !g->n || !g->batch) return OK;
     g->alpha = *alpha;
     g->beta = *beta;

@@ -58,7 +58,7 @@ API cuStreamWaitEvent(CUstream h, CUevent e, unsigned flags) {
     return e ? event_wait(s, e) : CU_INVALID_HANDLE;
 }
 
-/* ---- events: their times are those of the prediction (gpusim model v1) ---- */
+/* ---- events: their times are those of the prediction (gpusim model v2) ---- */
 
 API cuEventCreate(CUevent *out, unsigned flags) {
     LOCK;

@@ -1,9 +1,11 @@
-/* model.c: gpusim model v1: L2, occupancy, totals per kernel, predicted times.
+/* model.c: gpusim model v2: L2, occupancy, totals per kernel, predicted times.
  *
  * time = overhead + max(ramp, work of the busiest resource / its rate). Resources: DRAM bytes that
  * miss the L2 model, L2 bytes, shared wavefronts and global requests per SM and clock, mma FLOP,
- * fp32 and MUFU lanes, issue slots. Work on SMs is stretched by the last partial wave; DRAM speed
- * is bounded by the bytes in flight (Little's law). PTX moves count as free: ptxas removes them.
+ * fp32 and MUFU lanes, issue slots, and memory latency: the waits of a warp for loads (trips.c), one
+ * after the other, for every wave of blocks. Work on SMs is stretched by the last partial wave. PTX
+ * moves count as free: ptxas removes them. (v1 had no latency, but bounded DRAM by bytes in flight,
+ * taking 4 loads of a kernel's average width for every kernel.)
  * The constants below are assumptions from the literature, to be replaced by a first measurement.
  */
 #include "model.h"
@@ -20,7 +22,7 @@
 #define EXPORT __attribute__((visibility("default")))
 enum { WAYS = 16, MAX_KERNELS = 512 };
 static const double overhead_us[] = {2.5, 1.3, 0.7}, ramp_us = 1.5;
-static const double dram_share = 0.88, l2_share = 1.0, latency_s = 650e-9, loads_in_flight = 4;
+static const double dram_share = 0.88, l2_share = 1.0, dram_latency_s = 650e-9, l2_latency_s = 250e-9;
 static const double pcie_gbs = 25, cublas_share = 0.78;
 
 /* ---- the L2: 128-byte lines of four sectors, 16 ways, least recently used ---- */
@@ -40,8 +42,8 @@ static void l2_start(const Gpu *g) {
     l2_of = l2 ? g : NULL;
 }
 
-void model_l2(uint64_t line, uint32_t mask, bool write) {
-    if (!l2) return;
+int model_l2(uint64_t line, uint32_t mask, bool write) {
+    if (!l2) return 0;
     Line *set = &l2[line % sets * WAYS], *at = set;
     for (int i = 0; i < WAYS; i++) {
         if (set[i].valid && set[i].line == line) { at = &set[i]; break; }
@@ -53,11 +55,13 @@ void model_l2(uint64_t line, uint32_t mask, bool write) {
     }
     uint32_t miss = write ? 0 : mask & ~at->valid;
     traffic.hits += (uint64_t)__builtin_popcount(mask & at->valid);
-    traffic.misses += (uint64_t)__builtin_popcount(mask & ~(uint32_t)at->valid);
+    int missed = __builtin_popcount(mask & ~(uint32_t)at->valid);
+    traffic.misses += (uint64_t)missed;
     traffic.bytes += 32u * (uint64_t)__builtin_popcount(miss);
     at->valid |= (uint8_t)mask;
     if (write) at->dirty |= (uint8_t)mask;
     at->used = ++now;
+    return missed;
 }
 
 void model_begin(void) {
@@ -135,18 +139,43 @@ static void add_op(gpusim_kernel *k, const Op *op, const OpCount *n) {
     if (op->cls == C_MMA) k->mma_flops += n->exec * 2 * 16 * 8 * (uint64_t)op->imm;
 }
 
+/* Seconds that a load takes to come back, by how often the L2 had its sectors. */
+static double latency(uint64_t missed, uint64_t sectors) {
+    double share = sectors ? (double)missed / (double)sectors : 0;
+    return l2_latency_s + share * (dram_latency_s - l2_latency_s);
+}
+
+/* Seconds that an average warp waits for memory, and how often. A wait for cp.async that leaves n
+ * groups under way has had n turns of the loop to come. */
+static double waiting(const Launch *l, double warps, double *trips) {
+    double all = 0, times = 0;
+    uint64_t missed = 0, sectors = 0;
+    for (int i = 0; l->count && i < l->f->ncode; i++)
+        if (l->f->code[i].fn == exec_cp_async) missed += l->count[i].missed, sectors += l->count[i].sectors;
+    for (int i = 0; l->count && i < l->f->ncode; i++) {
+        const Op *op = &l->f->code[i];
+        const OpCount *from = op->waits ? &l->count[op->waits - 1] : NULL;
+        double n = (double)l->count[i].exec, share = 1;
+        if (op->fn == exec_cp_wait) share = 1 / (double)(op->imm + 1);
+        else if (!from) continue;
+        times += n * share;
+        all += n * share * (from ? latency(from->missed, from->sectors) : latency(missed, sectors));
+    }
+    *trips = times / warps;
+    return all / warps;
+}
+
 typedef struct { const char *name; double seconds; bool per_sm; } Resource;
 
 /* Longest resource time of one launch, in seconds; names it. */
-static double busiest(const gpusim_kernel *k, const Launch *l, const char **name) {
+static double busiest(gpusim_kernel *k, const Launch *l, const char **name) {
     const Gpu *g = gpu_now();
     double hz = g->mhz * 1e6, sm = g->sms * hz, blocks = l->nctas;
     int per_sm = k->blocks_per_sm ? (int)k->blocks_per_sm : 1;
-    double resident = fmin(blocks, (double)g->sms * per_sm) * ((k->threads + 31) / 32);
-    double request = k->load_requests ? (double)k->load_bytes / (double)k->load_requests : 512;
-    double little = resident * loads_in_flight * request / (latency_s * g->gbs * 1e9);
+    double rounds = fmax(1, blocks / ((double)g->sms * per_sm));
     const Resource r[] = {
-        {"DRAM", (double)k->dram_bytes / (g->gbs * 1e9 * dram_share * fmin(1, little)), false},
+        {"DRAM", (double)k->dram_bytes / (g->gbs * 1e9 * dram_share), false},
+        {"latency", rounds * waiting(l, blocks * ((k->threads + 31) / 32), &k->trips), false},
         {"L2", 32.0 * (double)(k->load_sectors + k->store_sectors) / (g->l2_gbs * 1e9 * l2_share),
          false},
         {"shared/LSU", (double)(k->shared_wavefronts + k->load_requests + k->store_requests) / sm,
@@ -191,6 +220,7 @@ static void accumulate(gpusim_kernel *to, const gpusim_kernel *x) {
     to->dram_bytes += x->dram_bytes;
     to->mma_flops += x->mma_flops;
     to->divergent_branches += x->divergent_branches;
+    to->trips = x->trips;
     to->registers = x->registers;
     to->stack_bytes = x->stack_bytes;
     to->shared_bytes = x->shared_bytes;
@@ -249,13 +279,13 @@ EXPORT const char *gpusim_assumptions(void) {
     static char text[700];
     snprintf(text, sizeof text,
              "A launch costs %.1f us from a stream, %.1f us from a graph, %.1f us behind a programmatic "
-             "dependent one, then at least %.1f us. DRAM delivers %.0f %% of the data sheet's rate, "
-             "less when fewer bytes are in flight than %.0f ns of it (%.0f loads a thread). mma.sync "
+             "dependent one, then at least %.1f us. DRAM delivers %.0f %% of the data sheet's rate; "
+             "a warp waits %.0f ns for it and %.0f ns for the L2, once for all loads it has under way. mma.sync "
              "reaches the share of the tensor peak that the table gives. A kernel takes as long as its "
              "busiest resource; its last wave of blocks counts as full. PCIe: %.0f GB/s. Every "
              "constant is from data sheets or the literature; no GPU has been compared.",
              overhead_us[FROM_STREAM], overhead_us[FROM_GRAPH], overhead_us[FROM_PDL], ramp_us,
-             100 * dram_share, latency_s * 1e9, loads_in_flight, pcie_gbs);
+             100 * dram_share, dram_latency_s * 1e9, l2_latency_s * 1e9, pcie_gbs);
     return text;
 }
 

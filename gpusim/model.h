@@ -1,11 +1,11 @@
-/* model.h: the L2 model, totals per kernel, and the prediction of times (gpusim model v1). */
+/* model.h: the L2 model, totals per kernel, and the prediction of times (gpusim model v2). */
 #ifndef MODEL_H
 #define MODEL_H
 #include "gpusim.h"
 #include "gpusim_api.h"
 
-/* Sectors (bits of mask) of one 128-byte line pass the L2. */
-void model_l2(uint64_t line, uint32_t mask, bool write);
+/* Sectors (bits of mask) of one 128-byte line pass the L2; returns how many it did not have. */
+int model_l2(uint64_t line, uint32_t mask, bool write);
 /* Before a launch: the L2 counters of the launch start at 0 (its content stays). */
 void model_begin(void);
 /* What a finished launch did and its predicted time, without the overhead of launching. */

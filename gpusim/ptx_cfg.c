@@ -320,6 +320,7 @@ void ptx_layout(Build *b) {
     order_blocks(&c);
     emit_blocks(&c, f);
     assign(b, f);
+    if (!ptx_trips(f)) build_fail(b, "out of memory");
     f->npred = (int)b->npred;
     f->nconst_bytes = b->nconst;
     f->consts = need(b, b->nconst + 1);

@@ -1,5 +1,5 @@
 /* kernels_info.h: what `vitreous kernels` prints: every leaf kernel of the CPU backend, why its slot
- * resolved to it or not, and how fast it is. */
+ * resolved to it or not, and how fast it is; and VL_KERNEL, which every backend reads. */
 #ifndef VL_KERNELS_INFO_H
 #define VL_KERNELS_INFO_H
 
@@ -31,5 +31,7 @@ typedef struct vl_kernel_peaks { double fma_gflops, bf16_gflops, int8_gops, read
 typedef void vl_kernel_rate_fn(void *user, const vl_kernel_rate *r, const vl_kernel_peaks *p);
 /* Times every kernel that this CPU can run and whose name holds `part`, in the order of ukernels.def. */
 int vl_kernels_bench(const char *part, vl_kernel_rate_fn *row, void *user, vl_err *err);
+/* The value of `slot` in VL_KERNEL (slot=value[,slot=value]), as start and length; NULL: not forced. */
+const char *vl_kernel_forced(const char *slot, size_t *len);
 
 #endif

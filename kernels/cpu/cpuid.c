@@ -102,8 +102,7 @@ static int tier_cap(void) {
     return -1;
 }
 
-/* The value of `slot` in VL_KERNEL, as length and start; NULL: not forced. */
-static const char *forced(const char *slot, size_t *len) {
+const char *vl_kernel_forced(const char *slot, size_t *len) {
     const char *p = getenv("VL_KERNEL");
     size_t n = strlen(slot);
     while (p && *p) {
@@ -121,7 +120,7 @@ static const char *forced(const char *slot, size_t *len) {
  * have refused VL_KERNEL. */
 static const char *judge(const vl_candidate *c, int cap, int *choice) {
     size_t len = 0;
-    const char *want = forced(vl_slot_names[c->slot], &len);
+    const char *want = vl_kernel_forced(vl_slot_names[c->slot], &len);
     *choice = -1;
     for (int i = 0; i < vl_candidate_count; i++) {
         const vl_candidate *d = &vl_candidates[i];

@@ -4,6 +4,7 @@
  *   device.c     device, module, memory                  upload.c   weights -> fragment order
  *   ops_cuda.c   the op table                            fuse.c     ops of a decode step -> one launch
  *   program.c    launches, kept until something waits, so that a repeated row of them is one graph
+ *   blas.c       cuBLAS in the place of vl_linear_many, when VL_KERNEL=gemm=cublas asks for it
  *   *.cuh        the kernels (kernels.cu is their translation unit), args.h their argument blocks
  *
  * One stream, so ops run in the order they were called. A mutex makes each op whole: two sessions
@@ -20,14 +21,15 @@
 #define CUDA_KERNELS(X)                                                                            \
     X(arch) X(embed) X(pos_embed) X(layernorm) X(rmsnorm) X(qk_norm_rope) X(rope_vision) X(swiglu) \
     X(move_rows) X(argmax) X(pack_weight) X(pack_rows) X(linear_few) X(linear_few_odd)             \
-    X(linear_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128)        \
-    X(attend_plain) X(segment_blocks)
+    X(linear_many) X(linear_some) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128)        \
+    X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows)
 
 typedef enum cuda_kernel {
 #define X(name) K_##name,
     CUDA_KERNELS(X)
 #undef X
-    CUDA_KERNEL_COUNT
+    CUDA_KERNEL_COUNT,
+    CUDA_GEMM = CUDA_KERNEL_COUNT /* no kernel of ours: a product by cuBLAS, cuda_gemm */
 } cuda_kernel;
 
 /* Device memory that grows on demand, never inside a steady decode. */
@@ -36,6 +38,7 @@ typedef struct cuda_buffer { void *p; size_t bytes; } cuda_buffer;
 typedef struct cuda_weight {
     struct cuda_weight *next;
     void *tiles;               /* fragment order, [ceil(N / 16)][k_tiles(K)][512 bytes]  */
+    void *plain;               /* for cuBLAS: [N][k_tiles(K) * 16] bf16, or NULL          */
 } cuda_weight;
 
 /* Host memory on its way to the device. */
@@ -88,6 +91,28 @@ typedef struct cuda_op {
         struct { float *out; const float *gate, *up; int T, F; } swiglu;
     };
 } cuda_op;
+/* out [T, N] = x W^T + beta out; x and W bf16 with K columns each (padded with zeros), out f32. */
+typedef struct cuda_gemm {
+    float *out;
+    const void *x, *w;
+    int T, N, K, ldo;
+    float beta, unused;        /* no padding: programs compare their bytes */
+} cuda_gemm;
+
+/* cuBLAS, found at run time. library NULL: not asked for. */
+typedef struct cuda_blas {
+    void *library, *handle;
+    CUdeviceptr workspace;     /* given to cuBLAS, so that it allocates nothing while a graph is captured */
+    int (*Create)(void **handle);
+    int (*Destroy)(void *handle);
+    int (*SetStream)(void *handle, CUstream s);
+    int (*SetWorkspace)(void *handle, void *workspace, size_t bytes);
+    int (*SetMathMode)(void *handle, int mode);
+    int (*GemmEx)(void *handle, int trans_a, int trans_b, int m, int n, int k, const void *alpha,
+                  const void *a, int type_a, int lda, const void *b, int type_b, int ldb,
+                  const void *beta, void *c, int type_c, int ldc, int compute, int algorithm);
+} cuda_blas;
+
 enum { CUDA_PENDING = 4 };     /* a norm and up to three products of what it left          */
 
 typedef struct cuda_backend {
@@ -106,18 +131,22 @@ typedef struct cuda_backend {
     int next_stage;
     cuda_weight *weights;      /* every prepared matrix, for close()                     */
     cuda_buffer scratch;       /* of one attention op                                    */
-    cuda_buffer packed;        /* the last input of linear in fragment order, and whose: */
+    cuda_buffer packed;        /* the last input of linear as its kernel wants it, and whose: */
     const float *packed_x;     /* NULL: nobody's                                         */
     int packed_ld, packed_T, packed_K;
+    bool packed_plain;         /* rows for cuBLAS; else fragment order                   */
     uint32_t *arrived;         /* device [CUDA_COUNTERS] zeros, between launches         */
     cuda_op pending[CUDA_PENDING];
     int n_pending;
     cuda_program program;      /* launches that wait to be run                           */
     cuda_graph graph[CUDA_GRAPHS];
     uint64_t runs;             /* of programs, for last_use                              */
+    cuda_blas blas;
     bool use_graphs, use_pdl, use_fused;
 } cuda_backend;
 
+/* Dynamic shared memory of vl_linear_some (small_tile of linear.cuh). */
+enum { CUDA_SOME_SHARED = 8 * (8 * 64 + 8 * 32) * 16 };
 enum { CUDA_COUNTERS = 1 << 16, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800 };
 
 static inline cuda_backend *cuda_of(vl_backend *b) { return (cuda_backend *)(void *)b; }
@@ -142,6 +171,13 @@ void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int 
                  const cuda_arg *args);
 /* Hands everything to the driver, in order. */
 void cuda_flush(cuda_backend *b);
+
+/* blas.c */
+/* Does what VL_KERNEL asks for (gemm=own, the default, or gemm=cublas). Needs stream and arch. */
+int cuda_blas_open(cuda_backend *b, vl_err *err);
+void cuda_blas_close(cuda_backend *b);
+/* On the stream, in order, also while it is captured. */
+bool cuda_blas_run(cuda_backend *b, const cuda_gemm *g);
 
 /* fuse.c */
 void cuda_submit(cuda_backend *b, const cuda_op *op); /* now, or with those that follow */

@@ -99,7 +99,9 @@ static int ask_arch(cuda_backend *b, vl_err *err) {
         return -1;
     b->arch = *arch;
     b->use_pdl = b->arch >= PDL && b->d.LaunchEx;
-    return 0;
+    if (b->arch < CUDA_BF16_UNITS) return 0;
+    return cuda_check(&b->d, b->d.FuncSetAttribute(b->kernel[K_linear_some], CU_FUNC_DYNAMIC_SHARED,
+                                                   CUDA_SOME_SHARED), "shared memory", err);
 }
 
 static int open_counters(cuda_backend *b, vl_err *err) {
@@ -113,7 +115,7 @@ int cuda_device_open(cuda_backend *b, vl_err *err) {
         return vl_fail(err, VL_E_BACKEND, "this build has no GPU kernels: nvcc was not there; install "
                        "the CUDA toolkit (12.8 or later), put nvcc on the PATH and run make again");
     if (cuda_driver_open(&b->d, err) || open_context(b, err) || cuda_program_open(b, err) ||
-        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err))
+        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err))
         return -1;
     return 0;
 }
@@ -133,6 +135,7 @@ void cuda_device_close(cuda_backend *b) {
         if (b->arrived) d->MemFree((uintptr_t)b->arrived);
         cuda_weights_free(b);
         cuda_program_close(b);
+        cuda_blas_close(b);
         if (b->stream) d->StreamDestroy(b->stream);
         d->PrimaryCtxRelease(b->device);
     }

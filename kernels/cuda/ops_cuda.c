@@ -91,7 +91,8 @@ static void cuda_tap(vl_backend *b, const char *name, int layer, const float *x,
 
 /* ---- row-wise ops ----------------------------------------------------------------------------- */
 
-enum { THREADS = 256, ATTEND_THREADS = 128, ARGMAX_SHARE = 2048, ARGMAX_BLOCKS = 64 };
+/* WIDE_BLOCKS: from so many tiles of 128 x 128 on, half of them would cost more L2 than they gain SMs. */
+enum { THREADS = 256, ATTEND_THREADS = 128, SOME_THREADS = 128, WIDE_BLOCKS = 90, ARGMAX_SHARE = 2048, ARGMAX_BLOCKS = 64 };
 
 static void cuda_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
     void *tiles = cuda_tiles(table);
@@ -167,15 +168,23 @@ static void cuda_argmax(vl_backend *base, int32_t *ids, const float *logits, int
 
 /* ---- linear ----------------------------------------------------------------------------------- */
 
-/* x in fragment order, unless it still is there from the linear before. */
-static bool pack_rows(cuda_backend *b, const float *x, int ldx, int T, int K) {
-    if (b->packed_x == x && b->packed_ld == ldx && b->packed_T == T && b->packed_K == K) return true;
+/* x as bf16, in fragment order or (plain) in rows of k_tiles * 16, unless it still is there from the
+ * linear before. */
+static bool pack_rows(cuda_backend *b, const float *x, int ldx, int T, int K, bool plain) {
+    if (b->packed_x == x && b->packed_ld == ldx && b->packed_T == T && b->packed_K == K &&
+        b->packed_plain == plain)
+        return true;
     size_t total = (size_t)cuda_up(T, 8) * (size_t)cuda_k_tiles(K) * 32;
     b->packed_x = NULL;
     if (!cuda_reserve(b, &b->packed, total * 8)) return false;
-    int even = K % 32 == 0 && ldx % 2 == 0 && (uintptr_t)x % 8 == 0;
-    cuda_launch(b, K_pack_rows, (total + THREADS - 1) / THREADS, 1, 1, THREADS,
-                CUDA_ARGS(CUDA_ARG(b->packed.p), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T), CUDA_ARG(K), CUDA_ARG(even), CUDA_ARG(total)));
+    int even = K % 32 == 0 && ldx % 2 == 0 && (uintptr_t)x % 8 == 0, dtype = (int)VL_F32;
+    if (plain)
+        cuda_launch(b, K_plain_rows, (size_t)T, 1, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(b->packed.p), CUDA_ARG(x), CUDA_ARG(dtype), CUDA_ARG(ldx), CUDA_ARG(K)));
+    else
+        cuda_launch(b, K_pack_rows, (total + THREADS - 1) / THREADS, 1, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(b->packed.p), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T), CUDA_ARG(K), CUDA_ARG(even), CUDA_ARG(total)));
+    b->packed_plain = plain;
     b->packed_x = x, b->packed_ld = ldx, b->packed_T = T, b->packed_K = K;
     return true;
 }
@@ -186,6 +195,21 @@ static bool overlaps(const float *a, int lda, const float *b, int ldb, int T) {
     return a < b + t * (size_t)ldb && b < a + t * (size_t)lda;
 }
 
+/* The product by cuBLAS, and what it has no epilogue for by a kernel of ours. */
+static void blas_linear(cuda_backend *b, const cuda_op *op, const void *w) {
+    int N = op->linear.w->rows, K = op->linear.w->cols, T = op->linear.T, ldo = op->linear.ldo;
+    int epi = (int)(op->linear.epi == VL_EPI_ADD ? VL_EPI_NONE : op->linear.epi);
+    float *out = op->linear.out;
+    const float *bias = op->linear.bias;
+    if (!pack_rows(b, op->linear.x, op->linear.ldx, T, K, true)) return;
+    cuda_gemm g = {.out = out, .x = b->packed.p, .w = w, .T = T, .N = N, .K = cuda_k_tiles(K) * 16,
+                   .ldo = ldo, .beta = op->linear.epi == VL_EPI_ADD ? 1.0f : 0.0f};
+    cuda_launch(b, CUDA_GEMM, 1, 1, 1, 1, CUDA_ARGS(CUDA_ARG(g)));
+    if (bias || epi != (int)VL_EPI_NONE)
+        cuda_launch(b, K_finish_rows, (size_t)cuda_up(N, THREADS), T, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(N), CUDA_ARG(bias), CUDA_ARG(epi)));
+}
+
 static void emit_linear(cuda_backend *b, const cuda_op *op) {
     float *out = op->linear.out;
     const float *x = op->linear.x, *bias = op->linear.bias;
@@ -193,9 +217,14 @@ static void emit_linear(cuda_backend *b, const cuda_op *op) {
     void *tiles = cuda_tiles(w);
     int N = w->rows, K = w->cols, T = op->linear.T, ldo = op->linear.ldo, ldx = op->linear.ldx;
     int epi = (int)op->linear.epi;
-    if (b->arch >= CUDA_BF16_UNITS && T > CUDA_FEW_ROWS) {
-        if (pack_rows(b, x, ldx, T, K))
-            cuda_launch(b, K_linear_many, (size_t)cuda_up(N, 128), cuda_up(T, 128), 1, THREADS,
+    void *plain = ((cuda_weight *)w->impl)->plain;
+    if (plain && T > CUDA_FEW_ROWS) {
+        blas_linear(b, op, plain);
+    } else if (b->arch >= CUDA_BF16_UNITS && T > CUDA_FEW_ROWS) {
+        bool wide = cuda_up(N, 128) * cuda_up(T, 128) >= WIDE_BLOCKS;
+        if (pack_rows(b, x, ldx, T, K, false))
+            cuda_launch(b, wide ? K_linear_many : K_linear_some, (size_t)cuda_up(N, 128),
+                        cuda_up(T, wide ? 128 : 64), 1, wide ? THREADS : SOME_THREADS,
                         CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(b->packed.p), CUDA_ARG(T),
                                   CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias),
                                   CUDA_ARG(epi)));
@@ -245,7 +274,7 @@ void cuda_emit(cuda_backend *b, const cuda_op *op) {
 
 /* ---- attention -------------------------------------------------------------------------------- */
 
-enum { TILE_ROWS = 64, SPLIT_BLOCKS = 4, PLAIN_MAX = 256, PART_BYTES = 64 << 20 };
+enum { TILE_ROWS = 64, SPLIT_BLOCKS = 1, PLAIN_MAX = 256, PART_BYTES = 64 << 20 };
 
 /* KV blocks that a decode launch of rows of up to max_len keys provides for: powers of two, so that
  * one graph serves a bucket of lengths. 0: keys are not split (few, or too many to keep the parts). */

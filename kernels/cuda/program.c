@@ -15,10 +15,11 @@
 
 enum { GRAPH_MIN = 4 };        /* launches below which a graph saves nothing */
 
-static const char *const KERNEL_NAME[CUDA_KERNEL_COUNT] = {
+static const char *const KERNEL_NAME[] = {
 #define X(name) "vl_" #name,
     CUDA_KERNELS(X)
 #undef X
+    [CUDA_GEMM] = "cublasGemmEx",
 };
 
 /* ---- opening ---------------------------------------------------------------------------------- */
@@ -84,22 +85,28 @@ static void arguments(void **to, const cuda_program *p, const cuda_call *c) {
     for (unsigned i = 0; i < c->args; i++) to[i] = p->values + c->at + c->arg[i];
 }
 
-static bool run_call(cuda_backend *b, const cuda_program *p, const cuda_call *c) {
+/* A launch is early only behind a kernel of ours: what cuBLAS puts into a stream is its own affair. */
+static unsigned shared_of(const cuda_call *c) { return c->kernel == K_linear_some ? CUDA_SOME_SHARED : 0; }
+
+static bool run_call(cuda_backend *b, const cuda_program *p, size_t i) {
     const cuda_driver *d = &b->d;
+    const cuda_call *c = &p->call[i];
+    if (c->kernel == CUDA_GEMM) return cuda_blas_run(b, (const void *)(p->values + c->at));
+    bool early_launch = b->use_pdl && !(i && p->call[i - 1].kernel == CUDA_GEMM);
     void *args[CUDA_ARGS_MAX];
     arguments(args, p, c);
     cuda_launch_attribute early = {.id = CU_PROGRAMMATIC_SERIALIZATION, .value.flag = 1};
-    cuda_launch_config config = {{c->grid[0], c->grid[1], c->grid[2]}, {c->threads, 1, 1}, 0, b->stream,
+    cuda_launch_config config = {{c->grid[0], c->grid[1], c->grid[2]}, {c->threads, 1, 1}, shared_of(c), b->stream,
                                  &early, 1};
-    CUresult e = b->use_pdl ? d->LaunchEx(&config, b->kernel[c->kernel], args, NULL)
-                            : d->Launch(b->kernel[c->kernel], c->grid[0], c->grid[1], c->grid[2],
-                                        c->threads, 1, 1, 0, b->stream, args, NULL);
+    CUresult e = early_launch ? d->LaunchEx(&config, b->kernel[c->kernel], args, NULL)
+                              : d->Launch(b->kernel[c->kernel], c->grid[0], c->grid[1], c->grid[2],
+                                          c->threads, 1, 1, shared_of(c), b->stream, args, NULL);
     return cuda_ok(b, e, KERNEL_NAME[c->kernel]);
 }
 
 static void run_calls(cuda_backend *b, const cuda_program *p) {
     for (size_t i = 0; i < p->calls; i++)
-        if (!run_call(b, p, &p->call[i])) return;
+        if (!run_call(b, p, i)) return;
 }
 
 /* ---- graphs ----------------------------------------------------------------------------------- */
@@ -146,7 +153,7 @@ static bool capture(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
         CUgraph of;
         const CUgraphNode *last = NULL;
         size_t n = 0;
-        ok = run_call(b, p, &p->call[i]) &&
+        ok = run_call(b, p, i) &&
              cuda_ok(b, d->CaptureInfo(b->stream, &status, &id, &of, &last, &n), "asking a capture");
         if (ok) g->node[i] = n == 1 ? last[0] : NULL;
     }
@@ -158,16 +165,22 @@ static bool capture(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
     return ok;
 }
 
-/* Gives the nodes whose arguments changed their new ones. */
+/* Gives the nodes whose arguments changed their new ones. The nodes of cuBLAS take none: then the
+ * program is captured anew. */
 static bool update(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
     for (size_t i = 0; i < p->calls; i++) {
         const cuda_call *c = &p->call[i];
         uint8_t *old = g->program.values + c->at;
         if (!memcmp(old, p->values + c->at, c->bytes)) continue;
+        if (c->kernel == CUDA_GEMM) {
+            b->d.GraphExecDestroy(g->exec);
+            g->exec = NULL;
+            return capture(b, g, p);
+        }
         void *args[CUDA_ARGS_MAX];
         arguments(args, p, c);
         cuda_node_params n = {.function = b->kernel[c->kernel], .block = {c->threads, 1, 1}, .args = args,
-                              .grid = {c->grid[0], c->grid[1], c->grid[2]}};
+                              .grid = {c->grid[0], c->grid[1], c->grid[2]}, .shared = shared_of(c)};
         if (!cuda_ok(b, b->d.GraphSetParams(g->exec, g->node[i], &n), "updating a graph")) return false;
         memcpy(old, p->values + c->at, c->bytes);
     }

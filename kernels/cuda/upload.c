@@ -1,12 +1,12 @@
 /* upload.c: weights from the checkpoint to the device: host mapping -> pinned buffer -> staging
- * buffer -> fragment order (vl_pack_weight). Two of each, so that the host copies the next rows
+ * buffer -> fragment order (vl_pack_weight), and rows of bf16 where cuBLAS is to read them. Two of each, so that the host copies the next rows
  * while the device packs the last. F32 and F16 are rounded to bf16 on the device. */
 #include "kernels/cuda/backend.h"
 
 #include <stdlib.h>
 
 /* Rows [row, row + n) of w, n <= what a stage holds. */
-static int upload_rows(cuda_backend *b, const vl_matrix *w, uint8_t *tiles, int row, int n,
+static int upload_rows(cuda_backend *b, const vl_matrix *w, const cuda_weight *to, int row, int n,
                        vl_err *err) {
     const cuda_driver *d = &b->d;
     cuda_stage *s = &b->stage[b->next_stage];
@@ -17,19 +17,24 @@ static int upload_rows(cuda_backend *b, const vl_matrix *w, uint8_t *tiles, int 
     memcpy(s->pinned, (const uint8_t *)w->data + (size_t)row * each, bytes);
     if (cuda_check(d, d->CopyToDevice((uintptr_t)s->device, s->pinned, bytes, b->stream), w->name, err))
         return -1;
-    void *dst = tiles + (size_t)(row / 16) * tile_row, *src = s->device;
+    void *dst = (uint8_t *)to->tiles + (size_t)(row / 16) * tile_row, *src = s->device;
     int dtype = (int)w->dtype, K = w->cols;
     cuda_launch(b, K_pack_weight, (size_t)cuda_up(K, 256), cuda_up(n, 16), 1, 256,
                 CUDA_ARGS(CUDA_ARG(dst), CUDA_ARG(src), CUDA_ARG(dtype), CUDA_ARG(n), CUDA_ARG(K)));
+    if (to->plain) {
+        void *rows = (uint8_t *)to->plain + (size_t)row * (tile_row / 16);
+        cuda_launch(b, K_plain_rows, (size_t)n, 1, 1, 256,
+                    CUDA_ARGS(CUDA_ARG(rows), CUDA_ARG(src), CUDA_ARG(dtype), CUDA_ARG(K), CUDA_ARG(K)));
+    }
     cuda_flush(b);
     return cuda_check(d, d->EventRecord(s->done, b->stream), w->name, err);
 }
 
-/* Every matrix has one form on the device, for linear and for gather. */
+/* Every matrix has one form on the device, for linear and for gather; with cuBLAS a second, which
+ * doubles their memory. Not the head, which sees few rows. */
 int cuda_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     cuda_backend *b = cuda_of(base);
     vl_err why = {0};
-    (void)use;
     vl_assert(w->rows > 0 && w->cols > 0 && w->dtype <= VL_BF16, "%s: [%d, %d] of type %d", w->name,
               w->rows, w->cols, (int)w->dtype);
     size_t each = (size_t)w->cols * vl_dtype_size(w->dtype);
@@ -44,7 +49,9 @@ int cuda_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
         return vl_fail(err, b->fault.code, "%s", b->fault.msg);
     }
     p->tiles = cuda_memory(b, bytes, &why);
-    if (!p->tiles) {
+    if (p->tiles && b->blas.library && use & VL_USE_LINEAR && !(use & VL_USE_HEAD)) p->plain = cuda_memory(b, bytes, &why);
+    if (why.code) {
+        if (p->tiles) b->d.MemFree((uintptr_t)p->tiles);
         cuda_leave(b);
         free(p);
         return vl_fail(err, why.code, "%s: %s", w->name, why.msg);
@@ -54,7 +61,7 @@ int cuda_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     w->impl = p;
     int rc = 0;
     for (int row = 0; row < w->rows && !rc; row += most)
-        rc = upload_rows(b, w, p->tiles, row, w->rows - row < most ? w->rows - row : most, err);
+        rc = upload_rows(b, w, p, row, w->rows - row < most ? w->rows - row : most, err);
     cuda_leave(b);
     return rc;
 }
@@ -64,6 +71,7 @@ void cuda_weights_free(cuda_backend *b) {
         cuda_weight *p = b->weights;
         b->weights = p->next;
         b->d.MemFree((uintptr_t)p->tiles);
+        if (p->plain) b->d.MemFree((uintptr_t)p->plain);
         free(p);
     }
 }

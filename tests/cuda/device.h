@@ -8,6 +8,8 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#define GPUSIM_TYPES_ONLY
+#include "gpusim/gpusim_api.h"
 #include "kernels/ops.h"
 #include "tests/test.h"
 
@@ -44,6 +46,20 @@ static int findings(void) {
     int n = count ? count() : -1;
     if (library) dlclose(library);
     return n;
+}
+
+/* Launches of a kernel so far, or -1 on a real driver. */
+static inline long launches(const char *kernel) {
+    void *library = dlopen(getenv("VL_CUDA_DRIVER"), RTLD_NOW | RTLD_NOLOAD);
+    int (*count)(void) = NULL;
+    const gpusim_kernel *(*at)(int) = NULL;
+    long n = 0;
+    if (library) *(void **)&count = dlsym(library, "gpusim_kernel_count");
+    if (library) *(void **)&at = dlsym(library, "gpusim_kernel_at");
+    for (int i = 0; count && at && i < count(); i++)
+        if (!strcmp(at(i)->kernel, kernel)) n += (long)at(i)->launches;
+    if (library) dlclose(library);
+    return count ? n : -1;
 }
 
 static void close_gpu(const char *what) {

@@ -25,6 +25,19 @@ export VL_CUDA_DRIVER=$PWD/$sim GPUSIM_EXIT=9
 run "$VITREOUS" "${question[@]}" --backend cuda --dtype exact
 rc 3 "exact on the GPU"
 errs "bf16 only" "computes in bf16"
+export VL_CUBLAS=$PWD/build/gpusim/libcublas.so.13
+run env VL_KERNEL=gemm=cublas VL_CUBLAS=/nowhere/libcublas.so "$VITREOUS" "${question[@]}" --backend cuda
+rc 3 "no cuBLAS"
+errs "says what is missing and what to do" "/nowhere/libcublas.so.*leave gemm=cublas out"
+run env VL_KERNEL=gemm=cublas VL_CUBLAS=$VL_CUDA_DRIVER "$VITREOUS" "${question[@]}" --backend cuda
+rc 3 "another library"
+errs "names the function" "has no cublasCreate_v2"
+run env VL_KERNEL=gemm=mine "$VITREOUS" "${question[@]}" --backend cuda
+rc 2 "unknown product"
+errs "names the two" "gemm=own and gemm=cublas"
+run env VL_KERNEL=gemm=cublas GPUSIM_DEVICE=T4 "$VITREOUS" "${question[@]}" --backend cuda
+rc 3 "cuBLAS without bf16 units"
+errs "says so" "no bf16 units"
 run env GPUSIM_PTX=60 GPUSIM_EXIT=0 "$VITREOUS" "${question[@]}" --backend cuda
 rc 3 "no code for the device"
 errs "names the step" "loading the kernels"
@@ -44,6 +57,14 @@ golden "PTX 80" std-image-pil,odd-image-pil,deep-pair,shards-pair GPUSIM_PTX=80
 golden "PTX 90" std-pair,odd-tall,shards-text-zh GPUSIM_PTX=90
 golden "PTX 100" std-line,odd-speck,deep-speck,shards-tiny GPUSIM_PTX=100
 golden "PTX 90, perturbed" std-text-en,odd-three GPUSIM_PTX=90 GPUSIM_PERTURB=1 GPUSIM_MMA=block
+
+# ---- cuBLAS --------------------------------------------------------------------------------------
+blas() { # the same gates, with products of many rows by cuBLAS (gpusim's)
+    golden "$@" VL_KERNEL=gemm=cublas GPUSIM_REPORT="$tmp/blas.json"
+    check "$1: cuBLAS was called" grep -q '"cublasGemmEx"' "$tmp/blas.json"
+}
+blas "cuBLAS, PTX 80" std-image-pil,odd-image-pil,deep-pair GPUSIM_PTX=80
+blas "cuBLAS, PTX 90, without graphs" std-pair GPUSIM_PTX=90 VL_CUDA_GRAPH=0
 
 # ---- the same bits ---------------------------------------------------------------------------------
 golden "PTX 80 forward" std-tiny,odd-three GPUSIM_PTX=80

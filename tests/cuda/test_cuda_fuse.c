@@ -1,8 +1,6 @@
 /* test_cuda_fuse.c: ops that the CUDA backend joins into one launch leave the same bits in every buffer
  * as the ops one by one (a sync() after each keeps them apart), at shapes that fuse and at shapes that
  * do not; and repeated steps, which become CUDA graphs, compute what the stream would. */
-#define GPUSIM_TYPES_ONLY
-#include "gpusim/gpusim_api.h"
 #include "tests/cuda/device.h"
 
 typedef struct step {          /* one decoder layer's two halves, and the buffers they write */
@@ -98,20 +96,6 @@ static uint8_t *snapshot(const step *s, size_t *n) {
         *n += part[i].bytes;
     }
     return all;
-}
-
-/* Launches of a kernel so far, or -1 on a real driver. */
-static long launches(const char *kernel) {
-    void *library = dlopen(getenv("VL_CUDA_DRIVER"), RTLD_NOW | RTLD_NOLOAD);
-    int (*count)(void) = NULL;
-    const gpusim_kernel *(*at)(int) = NULL;
-    long n = 0;
-    if (library) *(void **)&count = dlsym(library, "gpusim_kernel_count");
-    if (library) *(void **)&at = dlsym(library, "gpusim_kernel_at");
-    for (int i = 0; count && at && i < count(); i++)
-        if (!strcmp(at(i)->kernel, kernel)) n += (long)at(i)->launches;
-    if (library) dlclose(library);
-    return count ? n : -1;
 }
 
 static void step_case(int T, int D, int H, int G, int E, int F, bool qkv) {

@@ -76,6 +76,42 @@ static void test_linear(void) {
     linear_case(20, 16, 1536, VL_BF16, VL_EPI_NONE, true, NULL);   /* 2B: patch embedding          */
 }
 
+/* VL_KERNEL=gemm=cublas: passes of 17 rows and more are products of cuBLAS, in every form of linear;
+ * fewer rows keep the bits of our kernels; a captured row of them follows its arguments. */
+static void test_blas(void) {
+    linear_case(16, 24, 48, VL_BF16, VL_EPI_ADD, true, (const int[]){8, 0});
+    CHECK(launches("cublasGemmEx") <= 0, "16 rows are not for cuBLAS");
+    linear_case(17, 33, 65, VL_F16, VL_EPI_NONE, false, NULL);
+    linear_case(66, 20, 300, VL_F32, VL_EPI_NONE, true, NULL);
+    linear_case(70, 40, 64, VL_BF16, VL_EPI_ADD, false, NULL);
+    linear_case(70, 40, 32, VL_BF16, VL_EPI_ADD, true, NULL);
+    linear_case(140, 300, 17, VL_BF16, VL_EPI_GELU_TANH, true, NULL);
+    linear_case(128, 16, 2048, VL_BF16, VL_EPI_GELU_ERF, false, NULL);
+    CHECK(launches("cublasGemmEx") == 6, "%ld products of cuBLAS", launches("cublasGemmEx"));
+
+    enum { T = 70, D = 32 };
+    float *wide, *x = random_floats(T * D), want[2][T * D], got[T * D], *out[2];
+    vl_matrix w = random_matrix(D, D, VL_BF16, &wide);
+    float *dx = to_gpu(x, sizeof got);
+    for (int i = 0; i < 2; i++) {
+        out[i] = to_gpu(x, sizeof got);
+        gpu->ops->linear(gpu, out[i], D, i ? out[0] : dx, D, T, &w, NULL, VL_EPI_NONE);
+        from_gpu(want[i], out[i], sizeof got);
+    }
+    for (int i = 0; i < 6; i++) { /* W x, then W W x; by turns into either buffer */
+        int a = i % 3 != 2, b = !a;
+        gpu->ops->linear(gpu, out[a], D, dx, D, T, &w, NULL, VL_EPI_NONE);
+        gpu->ops->linear(gpu, out[b], D, out[a], D, T, &w, NULL, VL_EPI_NONE);
+        from_gpu(got, out[a], sizeof got);
+        same_bits(want[0], got, T * D, "cuBLAS in a graph: first product");
+        from_gpu(got, out[b], sizeof got);
+        same_bits(want[1], got, T * D, "cuBLAS in a graph: second product");
+    }
+    drop(dx), drop(out[0]), drop(out[1]);
+    free((void *)(uintptr_t)w.data);
+    free(wide), free(x);
+}
+
 /* Two linears on one input, one on its own output's buffer, an input that changed in between. */
 static void test_stale_input(void) {
     enum { T = 20, D = 32 };
@@ -440,6 +476,17 @@ int main(int argc, char **argv) {
         setenv("GPUSIM_PERTURB", RUNS[i].perturb, 1);
         repeatable = RUNS[i].perturb[0] == '0';
         run_all(RUNS[i].ptx);
+    }
+    setenv("VL_KERNEL", "rope=rope_scalar,gemm=cublas", 1);
+    setenv("VL_CUBLAS", "build/gpusim/libcublas.so.13", 1);
+    setenv("GPUSIM_PERTURB", "0", 1);
+    for (arch = 80; arch <= 90; arch += 10) {
+        setenv("GPUSIM_PTX", arch == 80 ? "80" : "90", 1);
+        repeatable = true;
+        vl_rng_seed(&rng, 7);
+        open_gpu();
+        test_blas();
+        close_gpu("cuBLAS");
     }
     return test_end();
 }

@@ -260,7 +260,7 @@ static void print_tables(void) {
     for (int p = 0; p < PROBLEMS; p++) {
         const int *s = problems[p].big;
         printf("%s**%s** (%d%s%.0d%s%.0d), %s:\n\n", p ? "\n" : "", problems[p].name, s[0],
-               s[1] ? " x " : "", s[1], s[2] ? " x " : "", s[2], "predicted (gpusim model v1)");
+               s[1] ? " x " : "", s[1], s[2] ? " x " : "", s[2], "predicted (gpusim model v2)");
         printf("| rung | sectors loaded, MB | used %% | bank conflicts | 1000 warp instructions | DRAM MB "
                "| warps %% | A100 us | limit | H100 us | limit |\n"
                "|---|---:|---:|---:|---:|---:|---:|---:|---|---:|---|\n");

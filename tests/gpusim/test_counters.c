@@ -103,7 +103,10 @@ static void test_prediction(void) {
     double small = run("stride1", 4, 256, 1 << 12, 0)->predicted_us;
     double a100 = run("stride1", 8192, 256, 1 << 21, 0)->predicted_us;
     const gpusim_kernel *k = counters("stride1");
-    CHECK(!strcmp(k->limiter, "DRAM") && k->roof_us > 0 && k->roof_us < k->predicted_us, "limiter %s",
+    CHECK(!strcmp(k->limiter, "latency") && k->trips == 1, "one wait for 4 bytes a thread: limiter %s, %g waits",
+          k->limiter, k->trips);
+    k = run("vec4", 8192, 256, 1 << 23, 0);
+    CHECK(!strcmp(k->limiter, "DRAM") && k->trips == 1 && k->roof_us > 0 && k->roof_us < k->predicted_us, "limiter %s",
           k->limiter);
     gpusim_set("device", "T4");
     double t4 = run("stride1", 8192, 256, 1 << 21, 0)->predicted_us;

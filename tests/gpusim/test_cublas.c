@@ -2,7 +2,7 @@
  * capture in a graph, findings about its operands. */
 #include "harness.h"
 
-enum { R_32F = 0, R_16F = 2, R_16BF = 14, COMPUTE_32F = 68, INVALID = 7, NOT_SUPPORTED = 15 };
+enum { R_32F = 0, R_16F = 2, R_16BF = 14, COMPUTE_32F = 68, INVALID = 7, FAILED = 13, NOT_SUPPORTED = 15 };
 typedef int (*GemmEx)(void *, int, int, int, int, int, const void *, CUdeviceptr, int, int,
                       CUdeviceptr, int, int, const void *, CUdeviceptr, int, int, int, int);
 typedef int (*BatchedEx)(void *, int, int, int, int, int, const void *, CUdeviceptr, int, int,
@@ -110,8 +110,16 @@ static void test_graph(void *lib) {
     CUgraph g;
     CUgraphExec x;
     MUST(cuStreamCreate(&s, 1));
+    int (*set_workspace)(void *, CUdeviceptr, size_t);
+    *(void **)&set_workspace = lookup(lib, "cublasSetWorkspace_v2");
+    CUdeviceptr workspace = device(4096);
+    CHECK(set_workspace(handle, workspace + 16, 4000) == INVALID, "a workspace at 16 bytes");
+    MUST(set_workspace(handle, workspace, 4096));
     MUST(((int (*)(void *, void *))lookup(lib, "cublasSetStream_v2"))(handle, s));
     MUST(cuStreamBeginCapture_v2(s, 1));
+    CHECK(gemm(handle, 0, 0, 8, 8, 8, &one, da, R_32F, 8, da, R_32F, 8, &one, dc, R_32F, 8, COMPUTE_32F, -1)
+          == FAILED, "captured without a workspace: SetStream has forgotten it");
+    MUST(set_workspace(handle, workspace, 4096));
     MUST(gemm(handle, 0, 0, 8, 8, 8, &one, da, R_32F, 8, da, R_32F, 8, &one, dc, R_32F, 8, COMPUTE_32F, -1));
     MUST(cuStreamEndCapture(s, &g));
     MUST(cuGraphInstantiateWithFlags(&x, g, 0));

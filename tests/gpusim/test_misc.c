@@ -131,7 +131,7 @@ static void test_children(const char *self) {
     FILE *f = fopen(path, "r");
     size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
     text[n] = 0;
-    CHECK(strstr(text, "predicted (gpusim model v1)") && strstr(text, "\"kernel\": \"store\"") &&
+    CHECK(strstr(text, "predicted (gpusim model v2)") && strstr(text, "\"kernel\": \"store\"") &&
           strstr(text, "\"findings\": [\n  ]"), "report: %s", text);
     if (f) fclose(f);
     remove(path);
