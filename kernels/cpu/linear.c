@@ -106,7 +106,8 @@ typedef struct linear_job {
     vl_epilogue epi;
     bool pairs;                    /* bf16 mode: x rounded to bf16 pairs, vdpbf16ps          */
     bool amx;                      /* the same by gemm_tiles                                 */
-    float *tiles;                  /* packed rows of x: [k block][tile][k or pair][mr], amx: [k block][row][pair] */
+    float *tiles;                  /* packed rows of x: [k block][tile][k or pair][mr]       */
+                                   /* (amx: [k block][row][pair])                            */
     float *sums;                   /* [thread][group][sum_rows][32]                          */
     int sum_rows, kc;              /* rows in a pass; terms of a k block                     */
 } linear_job;

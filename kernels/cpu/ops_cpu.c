@@ -347,7 +347,8 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         return vl_fail(err, VL_E_UNSUPPORTED, "bf16 on the CPU needs AVX512_BF16, which this CPU lacks "
                        "or VL_CPU masks; use exact");
     }
-    b->tiles = b->bf16 && b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx;
+    b->tiles = b->bf16 && b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx &&
+               b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx;
     pthread_mutex_init(&b->lock, NULL);
     b->base = (vl_backend){&CPU_OPS, p->threads, mode_of(b)};
     *out = &b->base;

@@ -181,12 +181,14 @@ double vl_peak_fma_gflops(int threads) {
     return best_rate(threads, loop ? loop : fma_scalar);
 }
 
+#if defined(__x86_64__)
 /* The tier VL_CPU leaves to a slot: without tiles the roof is that of vdpbf16ps. */
 static vl_tier tier_in_use(vl_slot slot) {
     vl_ukernels k;
     vl_err err;
     return vl_ukernels_resolve(&k, &err) ? VL_TIER_scalar : k.tier[slot];
 }
+#endif
 
 double vl_peak_bf16_gflops(int threads) {
     loop_fn *loop = NULL;

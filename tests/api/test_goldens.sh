@@ -71,6 +71,11 @@ if grep -q avx512_bf16 /proc/cpuinfo; then
             --threads 2 --chunk $chunk
         check "bf16, chunk $chunk: the same bits" [ "$(digests "$tmp/run.json")" = "$(digests "$tmp/ref.json")" ]
     done
+    if grep -q amx_bf16 /proc/cpuinfo; then # the tier below has sums of its own
+        verify "bf16 without tiles" "$tmp/run.json" VL_CPU=avx512bf16 "$v" verify --golden $cases --only $full --dtype bf16
+    else
+        skip "bf16 on tiles: this processor has no AMX"
+    fi
 else
     skip "bf16: this processor has no vdpbf16ps"
 fi

@@ -446,16 +446,21 @@ int main(void) {
         one->ops->close(one);
         two->ops->close(two);
     }
-    if (!cap && vl_tier_present(VL_TIER_avx512bf16)) {
-        unsetenv("VL_CPU");
-        tier = mode = "bf16";
+    int bf16_tiers = 0;
+    for (int t = VL_TIER_avx512bf16; t <= VL_TIER_amx; t++) {
+        if (!vl_tier_present((vl_tier)t) || (cap && strcmp(cap, vl_tier_names[t]))) continue;
+        bf16_tiers++;
+        setenv("VL_CPU", vl_tier_names[t], 1);
+        tier = t == VL_TIER_amx ? "bf16, amx" : "bf16";
+        mode = "bf16";
         vl_backend *one = open_cpu(1), *two = open_cpu(2);
         test_linear(one, two);
         test_attention(one, two);
         one->ops->close(one);
         two->ops->close(two);
         mode = "exact";
-    } else test_skip("bf16 mode: no AVX512_BF16, or VL_CPU asks for another tier");
+    }
+    if (!bf16_tiers) test_skip("bf16 mode: no AVX512_BF16, or VL_CPU asks for another tier");
     unsetenv("VL_CPU");
     test_decorators();
     test_open();
