@@ -76,7 +76,9 @@ void bench_show_stages(const json_t *root, const char *name, doc *d) {
                     "%.4f");
         doc_num(d, num(o, "gflops"), "%.1f");
         doc_num(d, num(o, "gbs"), "%.2f");
-        if (json_object_get(o, "roof")) doc_cell(d, "%.1f %s", num(o, "roof_percent"), str(o, "roof"));
+        if (json_object_get(o, "roof") && json_object_get(o, "read_gbs"))
+            doc_cell(d, "%.1f %s, %.1f GB/s between the tokens", num(o, "roof_percent"), str(o, "roof"), num(o, "read_gbs"));
+        else if (json_object_get(o, "roof")) doc_cell(d, "%.1f %s", num(o, "roof_percent"), str(o, "roof"));
         else doc_num(d, NAN, "%f");
         doc_num(d, num(o, "cpu_percent"), "%.0f");
         doc_num(d, num(o, "joules"), "%.1f");
