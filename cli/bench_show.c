@@ -50,7 +50,8 @@ void bench_show_stages(const json_t *root, const char *name, doc *d) {
     doc_text(
         d,
         "Seconds; interval: 95 %% bootstrap of the median; decode: one token. Share of the roof: "
-        "of the best arithmetic or read rate of this run, whichever is nearer.");
+        "of the best arithmetic or read rate of this run, whichever is nearer; for decode the read rate is the "
+        "median of passes between its tokens.");
     doc_table(d, name,
               "stage|case|mode|threads|size|batch|n|median s|low s|high s|P90 s|P95 s|P99 s|"
               "GFLOP/s|GB/s|% of roof|CPU %|J");

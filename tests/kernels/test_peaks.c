@@ -1,5 +1,6 @@
 /* test_peaks.c: the measured ceilings are plausible: positive, ordered, and above what an op reaches. */
 #include <math.h>
+#include <stdint.h>
 
 #include "kernels/peaks.h"
 #include "tests/test.h"
