@@ -12,6 +12,8 @@
  *    "rates": [...], "predictor": [{"stage", "case", "mode", "size", "measured_s", "predicted_s",
  *                                   "error_percent"}], "pieces": [...]}   the last: merged runs
  *
+ * A decode row has "read_gbs" as well: the median of read passes between its tokens, its roof. Memory that is
+ * shared with other machines doubles and halves within seconds, so a peak of another minute says nothing.
  * size: pixels (preprocess), patches (encode), rows (prefill, decode: of context), bytes (open).
  */
 #ifndef VL_BENCH_H
@@ -37,6 +39,7 @@ typedef struct bench_case {
 /* What one case measured. preprocess .. total have one sample a round, step one a token. */
 typedef struct bench_result {
     bench_samples decode_image, resize, preprocess, encode, prefill, step, first_token, total;
+    bench_samples beside;             /* read rates between two tokens, GB/s                   */
     double patches, rows, image_tokens;
     double drafted, accepted, passes; /* tokens looked ahead; right; decode passes             */
     uint8_t digest[32];               /* of the picture: decoded size, pixels, parameters      */

@@ -58,6 +58,12 @@ void bench_add_row(bench *b, const char *stage, const char *name, double size, i
     json_array_append_new(b->stages, o);
 }
 
+static double median_of(const bench_samples *s) {
+    static double v[BENCH_SAMPLES];
+    memcpy(v, s->v, s->n * sizeof *v);
+    return stats_of(v, s->n).p50;
+}
+
 static void set_last(bench *b, const char *key, double v) {
     json_object_set_new(json_array_get(b->stages, json_array_size(b->stages) - 1), key, real(v));
 }
@@ -101,6 +107,7 @@ void bench_add_case(bench *b, const bench_case *c, const char *suffix) {
     bench_add_row(b, "decode", name, r->rows, 1, rows * work_flop(&g), reads * (pass + kv),
                   &r->step);
     set_last(b, "steps", c->tokens);
+    if (r->beside.n) set_last(b, "read_gbs", median_of(&r->beside));
     if (b->speculate && r->passes > 0) {
         set_last(b, "draft_tokens", r->drafted);
         set_last(b, "accepted_tokens", r->accepted);
@@ -152,12 +159,6 @@ static double best_of(const bench_samples *s) {
     return best;
 }
 
-static double median_of(const bench_samples *s) {
-    static double v[BENCH_SAMPLES];
-    memcpy(v, s->v, s->n * sizeof *v);
-    return stats_of(v, s->n).p50;
-}
-
 /* Each row beside the nearer of its roofs: the arithmetic that its mode uses, or the read rate. */
 void bench_shares(json_t *root) {
     static const char *const keys[PEAKS] = {"fp32_gflops", "bf16_gflops", "fp16_gflops",
@@ -171,8 +172,9 @@ void bench_shares(json_t *root) {
         double flops = json_number_value(json_object_get(peaks, m ? keys[m->arithmetic] : ""));
         double gflops = json_number_value(json_object_get(o, "gflops"));
         double gbs = json_number_value(json_object_get(o, "gbs"));
+        double beside = json_number_value(json_object_get(o, "read_gbs"));
         if (!(gflops > 0) || !(gbs > 0) || !(flops > 0) || !(read > 0)) continue;
-        double a = 100 * gflops / flops, r = 100 * gbs / read;
+        double a = 100 * gflops / flops, r = 100 * gbs / (beside > 0 ? beside : read);
         json_object_set_new(o, "roof_percent", json_real(a > r ? a : r));
         json_object_set_new(o, "roof", json_string(a > r ? "arithmetic" : "read"));
     }

@@ -16,9 +16,11 @@ void bench_add(bench_samples *s, double v) {
     if (s->n < BENCH_SAMPLES) s->v[s->n++] = v;
 }
 
+static bool on_cpu(const bench *b) { return !strcmp(vl_model_get_info(b->m)->backend, "cpu"); }
+
 void bench_peaks(bench *b) {
     int threads = vl_model_get_info(b->m)->threads;
-    if (strcmp(vl_model_get_info(b->m)->backend, "cpu")) return; /* these are the processor's */
+    if (!on_cpu(b)) return; /* these are the processor's */
     bench_add(&b->read, vl_peak_read_gbs(threads));
     bench_add(&b->fp32, vl_peak_fma_gflops(threads));
     bench_add(&b->bf16, vl_peak_bf16_gflops(threads));
@@ -90,12 +92,17 @@ int bench_inputs(const bench *b, const bench_case *c, vl_picture **picture, vl_p
 /* ---- one request ----------------------------------------------------------------------------- */
 
 typedef struct watch {
-    bench_samples *step;
+    bench_samples *step, *beside;
+    vl_reader *reader;                /* NULL: no read passes between the tokens               */
+    int tokens;
     double started, first, last;
+    double reading;                   /* seconds of these passes                               */
     vl_timings timings;
     char error[256];
     bool done;
 } watch;
+
+enum { READ_EVERY = 4 };              /* tokens                                                */
 
 static int on_event(void *user, const vl_event *ev) {
     watch *w = user;
@@ -104,6 +111,11 @@ static int on_event(void *user, const vl_event *ev) {
         if (w->first <= 0) w->first = now;
         else if (w->step) bench_add(w->step, now - w->last);
         w->last = now;
+        if (w->reader && w->tokens++ % READ_EVERY == 0) {
+            bench_add(w->beside, vl_reader_pass(w->reader));
+            w->reading += vl_now() - now;
+            w->last = vl_now();
+        }
     } else if (ev->kind == VL_EV_DONE) {
         w->timings = ev->timings;
         w->done = true;
@@ -127,6 +139,10 @@ static int round_of(bench *b, const bench_case *c, vl_session *s, bool keep, vl_
     watch w = {.step = keep && !b->speculate ? &r->step : NULL};
     vl_sampling sampling = full_length(c->tokens);
     int rc = bench_inputs(b, c, &picture, &prompt, err);
+    if (w.step && on_cpu(b)) {
+        w.beside = &r->beside;
+        w.reader = vl_reader_open(vl_model_get_info(b->m)->threads, NULL, 0);
+    }
     w.started = vl_now();
     if (!rc) rc = vl_generate(s, prompt, &sampling, on_event, &w, err);
     if (!rc && w.error[0]) rc = vl_fail(err, VL_E_BACKEND, "%s", w.error);
@@ -150,8 +166,9 @@ static int round_of(bench *b, const bench_case *c, vl_session *s, bool keep, vl_
         r->accepted += w.timings.accepted_tokens;
         r->passes += w.timings.decoded_tokens - w.timings.accepted_tokens;
         bench_add(&r->first_token, pre + w.first - w.started);
-        bench_add(&r->total, pre + w.last - w.started);
+        bench_add(&r->total, pre + w.last - w.started - w.reading);
     }
+    vl_reader_close(w.reader);
     vl_prompt_free(prompt);
     vl_picture_free(picture);
     return rc;

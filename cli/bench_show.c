@@ -50,7 +50,8 @@ void bench_show_stages(const json_t *root, const char *name, doc *d) {
     doc_text(
         d,
         "Seconds; interval: 95 %% bootstrap of the median; decode: one token. Share of the roof: "
-        "of the best arithmetic or read rate of this run, whichever is nearer.");
+        "of the best arithmetic or read rate of this run, whichever is nearer; for decode the read rate is the "
+        "median of passes between its tokens.");
     doc_table(d, name,
               "stage|case|mode|threads|size|batch|n|median s|low s|high s|P90 s|P95 s|P99 s|"
               "GFLOP/s|GB/s|% of roof|CPU %|J");
@@ -76,7 +77,9 @@ void bench_show_stages(const json_t *root, const char *name, doc *d) {
                     "%.4f");
         doc_num(d, num(o, "gflops"), "%.1f");
         doc_num(d, num(o, "gbs"), "%.2f");
-        if (json_object_get(o, "roof")) doc_cell(d, "%.1f %s", num(o, "roof_percent"), str(o, "roof"));
+        if (json_object_get(o, "roof") && json_object_get(o, "read_gbs"))
+            doc_cell(d, "%.1f %s, %.1f GB/s between the tokens", num(o, "roof_percent"), str(o, "roof"), num(o, "read_gbs"));
+        else if (json_object_get(o, "roof")) doc_cell(d, "%.1f %s", num(o, "roof_percent"), str(o, "roof"));
         else doc_num(d, NAN, "%f");
         doc_num(d, num(o, "cpu_percent"), "%.0f");
         doc_num(d, num(o, "joules"), "%.1f");

@@ -1,4 +1,7 @@
 /* test_peaks.c: the measured ceilings are plausible: positive, ordered, and above what an op reaches. */
+#include <math.h>
+#include <stdint.h>
+
 #include "kernels/peaks.h"
 #include "tests/test.h"
 
@@ -14,5 +17,16 @@ int main(void) {
     double scalar = vl_peak_fma_gflops(1);
     CHECK(scalar > 0.01 && scalar < fma, "VL_CPU=scalar: %g GFLOP/s, %g with all", scalar, fma);
     unsetenv("VL_CPU");
+    static _Alignas(64) uint8_t memory[3 << 20]; /* smaller than a pass, and no multiple of one */
+    for (int threads = 1; threads <= 3; threads++)
+        for (int own = 0; own < 2; own++) {
+            vl_reader *r = vl_reader_open(threads, own ? NULL : memory, own ? 0 : sizeof memory);
+            CHECK(r != NULL, "%d threads: no reader", threads);
+            for (int i = 0; r && i < 6; i++) {
+                double rate = vl_reader_pass(r);
+                CHECK(rate > 0 && isfinite(rate), "%d threads, pass %d: %g GB/s", threads, i, rate);
+            }
+            vl_reader_close(r);
+        }
     return test_end();
 }
