@@ -17,7 +17,7 @@ LIB_PKG   += libjpeg
 JPEG      := -DVL_HAVE_LIBJPEG
 endif
 SERVE_PKG := libmicrohttpd sqlite3 libseccomp
-# Only its headers: `vitreous load` opens libcurl at run time.
+# Only its headers: `load` and `serve --allow-image-urls` open libcurl at run time.
 HEADER_PKG := libcurl
 PKG       := $(LIB_PKG) $(SERVE_PKG) $(HEADER_PKG)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKG) 2>/dev/null)

@@ -127,7 +127,7 @@ void vl_kv_drop(vl_kv *kv, int i) {
         b->next = -1;
         *(kv->tail >= 0 ? &kv->v[kv->tail].next : &kv->head) = i;
         kv->tail = i;
-        if (++kv->cached > kv->max_cached) forget_oldest(kv);
+        for (kv->cached++; kv->cached > kv->max_cached;) forget_oldest(kv);
     } else {
         b->prev = -1;
         b->next = kv->head;

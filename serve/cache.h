@@ -1,6 +1,6 @@
 /* cache.h: whole answers of deterministic requests (temperature 0 or a seed), bounded in bytes,
- * least recently used out first; behind it, if there is a folder for it, disk_cache.h. The key covers model, numeric mode, tenant, every field and the
- * bytes of every picture. */
+ * least recently used out first; behind it, if there is a folder for it, disk_cache.h. The key
+ * covers model, numeric mode, tenant, every field and the bytes of every picture. */
 #ifndef SERVE_CACHE_H
 #define SERVE_CACHE_H
 

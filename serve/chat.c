@@ -132,8 +132,8 @@ static int read_scalars(chat *c, api_error *e) {
         read_stream_options(c, e) || read_breakers(c, e)) return -1;
     if (f->max_completion_tokens > 0) f->max_tokens = f->max_completion_tokens;
     if (f->max_tokens > 0 && f->min_tokens > f->max_tokens)
-        return api_fail(e, 400, "invalid_value", "min_tokens", "min_tokens is above the most tokens "
-                        "to generate, %lld", (long long)f->max_tokens);
+        return api_fail(e, 400, "invalid_value", "min_tokens", "min_tokens is above the most "
+                        "tokens to generate, %lld", (long long)f->max_tokens);
     if (f->top_logprobs >= 0 && !f->logprobs)
         return api_fail(e, 400, "invalid_value", "top_logprobs",
                         "top_logprobs needs logprobs: true");
@@ -305,7 +305,7 @@ static int clean_message(chat *c, size_t i, const json_t *m, source *sources, ap
     return 0;
 }
 
-/* Items of `input` other than messages (calls, reasoning, references) need what is not kept here. */
+/* Items of `input` other than messages (calls, reasoning, references) need what is not kept. */
 static int check_items(const json_t *list, api_error *e) {
     size_t i;
     json_t *item;
@@ -355,112 +355,6 @@ static int read_prompt_images(chat *c, source *sources, api_error *e) {
         snprintf(where, sizeof where, "images[%zu]", i);
         if (add_source(c, v, where, sources, e)) return -1;
     }
-    return 0;
-}
-
-/* ---- output control ----------------------------------------------------------------------- */
-
-int tools_check(const json_t *tools, api_error *e) {
-    size_t i;
-    json_t *t;
-    if (!json_is_array(tools) || json_array_size(tools) > 64)
-        return api_fail(e, 400, "invalid_type", "tools", "tools must be an array of at most 64");
-    json_array_foreach((json_t *)(uintptr_t)tools, i, t) {
-        const json_t *f = json_object_get(t, "function"), *p = json_object_get(f, "parameters");
-        const char *name = json_string_value(json_object_get(f, "name"));
-        const char *type = json_string_value(json_object_get(t, "type"));
-        if (!type || strcmp(type, "function"))
-            return api_fail(e, 400, "invalid_value", "tools",
-                            "tools[%zu].type must be \"function\"", i);
-        size_t n =
-            name ? strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-                 : 0;
-        if (!n || n > 64 || name[n])
-            return api_fail(e, 400, "invalid_value", "tools",
-                            "tools[%zu].function.name must be 1 to 64 letters, digits, _ or -", i);
-        if (p && !json_is_object(p))
-            return api_fail(e, 400, "invalid_type", "tools",
-                            "tools[%zu].function.parameters must be an object", i);
-    }
-    return 0;
-}
-
-static int read_tools(chat *c, const char **only, bool *demanded, api_error *e) {
-    json_t *tools = json_object_get(c->body, "tools"), *t;
-    json_t *how = json_object_get(c->body, "tool_choice");
-    size_t i;
-    *only = NULL;
-    *demanded = false;
-    if (!tools || json_is_null(tools) || (json_is_array(tools) && !json_array_size(tools))) {
-        if (how && !json_is_null(how) &&
-            (!json_is_string(how) ||
-             (strcmp(json_string_value(how), "none") && strcmp(json_string_value(how), "auto"))))
-            return api_fail(e, 400, "invalid_value", "tool_choice", "tool_choice needs tools");
-        return 0;
-    }
-    if (tools_check(tools, e)) return -1;
-    const char *word = json_string_value(how);
-    if (word && !strcmp(word, "none")) return 0;
-    c->tools = tools;
-    c->tool_calls = true;
-    if (!how || json_is_null(how) || (word && !strcmp(word, "auto"))) return 0;
-    *demanded = true;
-    if (word && !strcmp(word, "required")) return 0;
-    const char *name = json_string_value(json_object_get(json_object_get(how, "function"), "name"));
-    json_array_foreach(tools, i, t)
-        if (name && !strcmp(name, json_string_value(json_object_get(json_object_get(t, "function"),
-                                                                    "name")))) *only = name;
-    return *only ? 0 : api_fail(e, 400, "invalid_value", "tool_choice",
-                                "tool_choice must be none, auto, required or a function of tools");
-}
-
-/* response_format, or text.format of the responses route, whose schema lies one level higher. */
-static int response_format(chat *c, const json_t **schema, bool *json, api_error *e) {
-    bool responses = c->route == FOR_RESPONSES;
-    const json_t *text = json_object_get(c->body, "text");
-    const json_t *o = responses ? json_object_get(text, "format")
-                                : json_object_get(c->body, "response_format");
-    if (responses && text && !json_is_object(text) && !json_is_null(text))
-        return api_fail(e, 400, "invalid_type", "text", "text must be an object");
-    if (!o || json_is_null(o)) return 0;
-    const char *type = json_string_value(json_object_get(o, "type"));
-    if (type && !strcmp(type, "text")) return 0;
-    if (type && !strcmp(type, "json_object")) {
-        *json = true;
-        return 0;
-    }
-    const json_t *js = responses ? o : json_object_get(o, "json_schema");
-    const json_t *s = json_object_get(js, "schema");
-    if (!type || strcmp(type, "json_schema") || !json_is_object(s))
-        return api_fail(e, 400, "invalid_value", responses ? "text" : "response_format",
-                        "type must be text, json_object or json_schema with %sschema",
-                        responses ? "" : "json_schema.");
-    *json = true;
-    *schema = s;
-    return 0;
-}
-
-static int make_constraint(chat *c, constraint **out, api_error *e) {
-    const json_t *schema = NULL, *guided = json_object_get(c->body, "guided_json");
-    const json_t *options = json_object_get(c->body, "guided_choice");
-    bool json = false, demanded;
-    const char *only;
-    vocabulary *v = c->srv->vocabulary;
-    if (read_tools(c, &only, &demanded, e) || response_format(c, &schema, &json, e)) return -1;
-    bool has_guided = guided && !json_is_null(guided),
-         has_options = options && !json_is_null(options);
-    if (demanded + json + has_guided + has_options + (c->f.guided_regex != NULL) > 1)
-        return api_fail(e, 400, "invalid_value", "response_format",
-                        "only one of response_format, guided_* and a demanded tool call");
-    if (c->f.min_tokens > 0 && (demanded || json || has_guided || has_options || c->f.guided_regex))
-        return api_fail(e, 400, "invalid_value", "min_tokens", "min_tokens does not go with output "
-                        "of a given form, which says itself when it is complete");
-    if (demanded) return constraint_tools(out, v, c->tools, only, e);
-    if (has_options) return constraint_choice(out, v, options, "guided_choice", e);
-    if (c->f.guided_regex) return constraint_regex(out, v, c->f.guided_regex, "guided_regex", e);
-    if (has_guided) return constraint_schema(out, v, guided, "guided_json", e);
-    if (json) return constraint_schema(out, v, schema, c->route == FOR_RESPONSES ? "text"
-                                                                    : "response_format", e);
     return 0;
 }
 
@@ -567,7 +461,7 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     if (read_scalars(c, e)) return -1;
     int rc =
         c->route == FOR_TEXT ? read_prompt_images(c, sources, e) : read_messages(c, sources, e);
-    if (rc || make_constraint(c, first, e) || fetch_urls(c, sources, e)) return -1;
+    if (rc || chat_constraint(c, first, e) || fetch_urls(c, sources, e)) return -1;
     c->n = c->left = (int)c->f.n;
     c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
                    (c->srv->config.result_cache_bytes > 0 || c->srv->config.result_cache_dir);
@@ -589,7 +483,8 @@ int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *a
               int tenant, priority prio, double arrived, api_error *e) {
     *c = (chat){.srv = srv, .route = route, .body = body, .attachments = attachments,
                 .tenant = tenant, .priority = prio, .arrived = arrived};
-    new_id(c->id, sizeof c->id, route == FOR_CHAT ? "chatcmpl-" : route == FOR_TEXT ? "cmpl-" : "resp_");
+    new_id(c->id, sizeof c->id,
+           route == FOR_CHAT ? "chatcmpl-" : route == FOR_TEXT ? "cmpl-" : "resp_");
     c->created = (int64_t)time(NULL);
     c->messages = json_array();
     c->warnings = json_array();
@@ -601,6 +496,6 @@ int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *a
     int rc = build(c, sources, &c->choices[0].constraint, e);
     free_sources(sources, MAX_PICTURES);
     for (int i = 1; i < c->n && c->choices[0].constraint && rc == 0; i++)
-        rc = make_constraint(c, &c->choices[i].constraint, e);
+        rc = chat_constraint(c, &c->choices[i].constraint, e);
     return rc;
 }

@@ -82,8 +82,11 @@ int chat_settle(chat *c, api_error *e);
 json_t *chat_result(chat *c, api_error *e);
 void chat_free(chat *c);
 
+/* ---- chat_output.c ---- */
 /* Are these functions in OpenAI form? */
 int tools_check(const json_t *tools, api_error *e);
+/* The constraint that the request asks for, or NULL in *out; also sets tools and tool_calls. */
+int chat_constraint(chat *c, constraint **out, api_error *e);
 
 /* ---- answer.c ---- */
 /* Everything in the choice that may be shown now: text before a possible tool call. */

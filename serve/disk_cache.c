@@ -1,8 +1,9 @@
 /* disk_cache.c: see disk_cache.h. What a record is charged for covers what SQLite takes on disk for
- * it (whole pages and its row), so the bound holds for the file; max_page_count is the second lock. */
+ * it (whole pages and its row), so the bound holds for the file; max_page_count is a second one. */
 #include "serve/disk_cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +77,8 @@ static int64_t number(sqlite3 *db, const char *sql) {
 
 static int open_file(disk_cache *d, const char *path) {
     char sql[160];
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* whatever the folder's mode is */
+    if (fd >= 0) close(fd);
     int rc = sqlite3_open(path, &d->db);
     /* EXCLUSIVE first: WAL then needs no shared memory, and a second server is told. */
     if (!rc)

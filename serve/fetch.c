@@ -26,8 +26,9 @@ enum { FETCHES = 8, REDIRECTS = 3, MAX_URL = 2048 };
 static const struct { uint8_t at[4]; int bits; } closed4[] = {
     {{0, 0, 0, 0}, 8},      {{10, 0, 0, 0}, 8},      {{100, 64, 0, 0}, 10},   {{127, 0, 0, 0}, 8},
     {{169, 254, 0, 0}, 16}, {{172, 16, 0, 0}, 12},   {{192, 0, 0, 0}, 24},    {{192, 0, 2, 0}, 24},
-    {{192, 88, 99, 0}, 24}, {{192, 168, 0, 0}, 16},  {{198, 18, 0, 0}, 15},   {{198, 51, 100, 0}, 24},
-    {{203, 0, 113, 0}, 24}, {{224, 0, 0, 0}, 4},     {{240, 0, 0, 0}, 4},     {{168, 63, 129, 16}, 32},
+    {{192, 88, 99, 0}, 24}, {{192, 168, 0, 0}, 16},  {{198, 18, 0, 0}, 15},
+    {{198, 51, 100, 0}, 24}, {{203, 0, 113, 0}, 24}, {{224, 0, 0, 0}, 4},     {{240, 0, 0, 0}, 4},
+    {{168, 63, 129, 16}, 32},
 };
 
 /* IPv6: global unicast is 2000::/3 and nothing else (mapped, NAT64, unique local, link-local and
@@ -41,7 +42,8 @@ static const struct { uint8_t at[4]; int bits; } closed6[] = {
 
 static bool has_prefix(const uint8_t *a, const uint8_t *prefix, int bits) {
     int whole = bits / 8, rest = bits % 8;
-    return !memcmp(a, prefix, (size_t)whole) && (!rest || (a[whole] ^ prefix[whole]) >> (8 - rest) == 0);
+    return !memcmp(a, prefix, (size_t)whole) &&
+           (!rest || (a[whole] ^ prefix[whole]) >> (8 - rest) == 0);
 }
 
 static bool public4(const uint8_t *a) {
@@ -224,8 +226,8 @@ static int explain(const transfer *t, CURLcode code, api_error *e, const char *p
                         "the images by URL were not there within %g s; send the bytes instead",
                         t->srv->config.fetch_s);
     if (code != CURLE_OK)
-        return api_fail(e, 400, "remote_url_failed", param, "the image URL could not be fetched: %s",
-                        curl->easy_strerror(code));
+        return api_fail(e, 400, "remote_url_failed", param,
+                        "the image URL could not be fetched: %s", curl->easy_strerror(code));
     if (t->status != 200)
         return api_fail(e, 400, "remote_url_failed", param, "the image URL answered with HTTP %ld",
                         t->status);
@@ -243,7 +245,8 @@ static int hop(transfer *t, CURLU *url, api_error *e, const char *param) {
     t->out->len = 0;                  /* the body of a redirect is nothing */
     CURLcode code = curl->easy_perform(h);
     curl->easy_getinfo(h, CURLINFO_RESPONSE_CODE, &t->status);
-    if (code == CURLE_OK && t->status / 100 == 3) curl->easy_getinfo(h, CURLINFO_REDIRECT_URL, &next);
+    if (code == CURLE_OK && t->status / 100 == 3)
+        curl->easy_getinfo(h, CURLINFO_REDIRECT_URL, &next);
     if (next && !t->blocked) t->next = strdup(next);
     curl->easy_cleanup(h);
     return t->next ? 0 : explain(t, code, e, param);
@@ -268,7 +271,8 @@ static CURLU *check_url(const serve_config *c, const char *text, api_error *e, c
                     : !https ? "only https: URLs are fetched"
                     : part[3] ? "a URL with a user name is not fetched"
                     : !host_listed(c, part[1], part[2])
-                        ? "this host (and port) is not on the server's list (--allow-image-urls)" : NULL;
+                        ? "this host (and port) is not on the server's list (--allow-image-urls)"
+                        : NULL;
     for (int i = 0; i < 4; i++) curl->free(part[i]);
     if (!why) return u;
     if (u) curl->url_cleanup(u);
@@ -284,6 +288,8 @@ static int follow(transfer *t, const char *url, api_error *e, const char *param)
         free(at);
         if (hops > REDIRECTS)
             rc = api_fail(e, 400, "remote_url_failed", param, "more than %d redirects", REDIRECTS);
+        else if (u && vl_now() >= t->deadline) /* curl takes no time left for no limit */
+            rc = explain(t, CURLE_OPERATION_TIMEDOUT, e, param);
         else rc = u ? hop(t, u, e, param) : -1;
         if (u) curl->url_cleanup(u);
         at = t->next;

@@ -15,7 +15,7 @@
 /* "stop" is a complete answer; anything else says why it is not. */
 static const char *incomplete_reason(const choice *k) {
     if (!k->done || !strcmp(k->finish, "stop")) return NULL;
-    return strcmp(k->finish, "length") ? k->finish : "max_output_tokens";
+    return k->timed_out ? "max_time" : strcmp(k->finish, "length") ? k->finish : "max_output_tokens";
 }
 
 static const char *status_of(const choice *k) {
@@ -61,7 +61,7 @@ static json_t *echoed(const chat *c, const char *name, json_t *otherwise) {
     return json_incref(v);
 }
 
-/* The response object with a message of the first `n` bytes; no message before the end. */
+/* The response object; its message comes with the end (`whole`). */
 static json_t *response_object(const chat *c, const char *status, bool whole) {
     const choice *k = &c->choices[0];
     const char *reason = whole ? incomplete_reason(k) : NULL;

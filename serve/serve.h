@@ -11,7 +11,8 @@
  *   scheduler: bounded queue -> one engine thread     scheduler.c -> vl_session (continuous batch)
  *        ^
  *   jobs: SQLite queue, lower priority                jobs.c
- *   beside: metrics.c, cache.c, disk_cache.c (whole answers), constrain.c + schema.c (output control)
+ *   beside: metrics.c, cache.c, disk_cache.c (whole answers), constrain.c + schema.c (output
+ *   control)
  */
 #ifndef SERVE_H
 #define SERVE_H
@@ -24,8 +25,8 @@
 #include "common/common.h"
 #include "serve/metrics.h"
 
-enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16, MAX_BIAS = 1024, MAX_BREAKERS = 16,
-       MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64 };
+enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16,
+       MAX_BIAS = 1024, MAX_BREAKERS = 16, MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64 };
 
 /* Every limit of the service in one place; the defaults are in server.c. */
 typedef struct serve_config {

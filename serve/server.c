@@ -139,7 +139,7 @@ static const struct opt {
     {"api-key-file", O_KEYFILE, 0, 0, 0, "one key per line"},
     {"allow-host", O_HOST, 0, 0, 0, "further name accepted in the Host header; may be repeated"},
     {"allow-image-urls", O_URLS, 0, 0, 0,
-     "HOST[:PORT][,...] (also *.DOMAIN) that pictures may be fetched from over https; default: none"},
+     "HOST[:PORT][,...] (also *.DOMAIN): pictures may be fetched from there by https; default: none"},
     {"image-url-timeout", O_NUM, AT(fetch_s), 0.1, 600,
      "seconds for all pictures by URL of a request; default 10"},
     {"state", O_STR, AT(state_dir), 0, 0, "folder for jobs that must survive a restart"},
@@ -183,7 +183,8 @@ serve_config server_defaults(void) {
         .result_cache_disk_bytes = 256 << 20,
         .picture_cache_bytes = 256 << 20, .connections = 256, .queue = 32, .batch = 8,
         .kv_tokens = 32768, .images = 8, .default_tokens = 512, .header_s = 10, .body_s = 30,
-        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .sandbox = true, .log_requests = true};
+        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .sandbox = true,
+        .log_requests = true};
 }
 
 static int usage(const char *why, const char *what) {
@@ -270,7 +271,8 @@ static void hash_file(vl_sha256 *h, int dir, const char *name, bool whole) {
     struct stat st;
     int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-        int64_t state[] = {st.st_size, whole ? 0 : st.st_mtim.tv_sec, whole ? 0 : st.st_mtim.tv_nsec};
+        int64_t state[] = {st.st_size, whole ? 0 : st.st_mtim.tv_sec,
+                           whole ? 0 : st.st_mtim.tv_nsec};
         vl_sha256_add(h, name, strlen(name) + 1);
         vl_sha256_add(h, state, sizeof state);
         for (int64_t at = 0; at < st.st_size;) {

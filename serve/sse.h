@@ -1,5 +1,5 @@
-/* sse.h: one answer on its way to a client, whole or as server-sent events (chat_http.c), in the form
- * of the route that asked. */
+/* sse.h: one answer on its way to a client, whole or as server-sent events (chat_http.c), in the
+ * form of the route that asked. */
 #ifndef SERVE_SSE_H
 #define SERVE_SSE_H
 

@@ -31,6 +31,7 @@ def restart(folder):
         equal(s.metric("result_cache_disk_hits"), 0, "memory comes first")
         check(s.metric("result_cache_disk_bytes") > 0, "bytes on disk")
     equal(oct(os.stat(folder).st_mode & 0o777), "0o700", "for this user only")
+    equal(oct(os.stat(file_in(folder)).st_mode & 0o777), "0o600", "the file too")
     with Server("--result-cache-dir", folder) as s:
         encodes = s.metric("encodes_total")
         equal(ask(s, question), ("hit", first[1]), "the same bytes after a restart")
