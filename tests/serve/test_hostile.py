@@ -248,9 +248,9 @@ def deadlines():
 
 
 def drain():
-    with Server("--shutdown-timeout", str(30 * SLOW)) as s:
+    with Server("--shutdown-timeout", str(120 * SLOW)) as s:
         out = []
-        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": int(3000 / SLOW)}, timeout=60)))
+        t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": int(3000 / SLOW)}, timeout=120)))
         t.start()
         busy(s)
         s.process.send_signal(signal.SIGTERM)
@@ -264,7 +264,7 @@ def drain():
         start = time.monotonic()
         s.process.send_signal(signal.SIGTERM)
         equal(s.process.wait(30), 0, "the deadline of a shutdown")
-        check(time.monotonic() - start < 10, "... holds")
+        check(time.monotonic() - start < 20 * SLOW, "... holds")
         t.join()
         check(len(out) == 2 and out[1][0] in (200, 503), f"its client is told: {out[1:]}")
     with Server() as s:

@@ -99,7 +99,8 @@ def main():
                 ask(s, QUESTIONS[i % len(QUESTIONS)], 2)
         growth = (s.metric("rss_bytes") - before) / 2 ** 20
         print(f"memory after {REQUESTS} more requests: {before / 2 ** 20:.0f} MiB {growth:+.1f} MiB")
-        check(growth < 8, f"memory is flat: {growth:+.1f} MiB")
+        # AddressSanitizer keeps what was freed for a while.
+        check(growth < (8 if SLOW == 1 else 100), f"memory is flat: {growth:+.1f} MiB")
         equal(s.metric("inflight") + s.metric("queue_depth"), 0, "nothing is left behind")
     finish()
 
