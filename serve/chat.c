@@ -489,7 +489,7 @@ int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *a
     c->messages = json_array();
     c->warnings = json_array();
     c->reports = json_array();
-    mailbox_init(&c->box);
+    mailbox_init(&c->box, false);
     source *sources = vl_calloc(MAX_PICTURES, sizeof *sources);
     if (!sources) return api_fail(e, 500, "out_of_memory", NULL, "out of memory");
     set_defaults(c);

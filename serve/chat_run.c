@@ -19,7 +19,6 @@ int chat_start(chat *c, api_error *e) {
     }
     task *tasks[MAX_CHOICES];
     c->box.progress = c->include_progress && c->f.stream;
-    c->box.each = c->f.stream;        /* a whole answer needs no waking for every token */
     for (int i = 0; i < c->n; i++) {
         const chat_fields *f = &c->f;
         choice *k = &c->choices[i];

@@ -44,8 +44,8 @@ static struct timespec in_seconds(double s) {
     return t;
 }
 
-void mailbox_init(mailbox *b) {
-    *b = (mailbox){0};
+void mailbox_init(mailbox *b, bool progress) {
+    *b = (mailbox){.progress = progress};
     b->tail = &b->head;
     pthread_mutex_init(&b->lock, NULL);
     cond_init(&b->more);
@@ -92,7 +92,7 @@ static void mailbox_put(mailbox *b, event *e) {
     pthread_mutex_lock(&b->lock);
     *b->tail = e;
     b->tail = &e->next;
-    if (b->each || e->ev.kind == VL_EV_DONE) pthread_cond_signal(&b->more);
+    pthread_cond_signal(&b->more);
     pthread_mutex_unlock(&b->lock);
 }
 

@@ -23,10 +23,8 @@ typedef struct mailbox {
     pthread_cond_t more;
     event *head, **tail;
     bool progress;                    /* also deliver ENCODE and PREFILL                   */
-    bool each;                        /* wake the reader for every event, not only for DONE */
 } mailbox;
-/* Set `progress` and `each` before the first task is submitted. */
-void mailbox_init(mailbox *b);
+void mailbox_init(mailbox *b, bool progress);
 void mailbox_clear(mailbox *b);
 /* Next event or NULL after `seconds`; free() it. */
 event *mailbox_next(mailbox *b, double seconds);

@@ -35,7 +35,10 @@ if [ -n "$short" ]; then
     # An exit code of its own tells a report from the 1 of a second SIGTERM. libgomp is not instrumented:
     # with a team every one of its barriers would look like a race.
     export ASAN_OPTIONS="${ASAN_OPTIONS:-exitcode=99}" TSAN_OPTIONS="${TSAN_OPTIONS:-exitcode=99}"
-    case $build in *tsan*) export OMP_NUM_THREADS=1 ;; esac
+    case $build in
+        *tsan*) export OMP_NUM_THREADS=1 VL_SLOW="${VL_SLOW:-20}" VL_TEST_TIMEOUT="${VL_TEST_TIMEOUT:-3600}" ;;
+        *)      export VL_SLOW="${VL_SLOW:-4}" ;;
+    esac
     export VL_MALFORMED="${VL_MALFORMED:-300}" VL_LOAD_SECONDS="${VL_LOAD_SECONDS:-2}"
     export VL_LOAD_CLIENTS="${VL_LOAD_CLIENTS:-8}" VL_LOAD_REQUESTS="${VL_LOAD_REQUESTS:-40}"
     for t in $short; do [ -e "tests/serve/test_$t.py" ] && tests+=("tests/serve/test_$t.py"); done

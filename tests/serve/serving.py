@@ -25,6 +25,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("VL_BUILD", "build/release")
 VITREOUS = os.environ.get("VITREOUS", os.path.join(ROOT, BUILD, "vitreous"))
 
+# How many times slower than a release build the server may be: every patience here is multiplied by it.
+SLOW = float(os.environ.get("VL_SLOW", "1"))
+
 passed = failed = skipped = 0
 
 
@@ -64,7 +67,7 @@ def model_dir():
 
 class Server:
     def __init__(self, *args, wait=60):
-        self.args, self.wait = args, wait
+        self.args, self.wait = args, wait * SLOW
         keys = [b for a, b in zip(args, args[1:]) if a == "--api-key"]
         self.headers = {"Authorization": "Bearer " + keys[0]} if keys else {}
 
@@ -87,7 +90,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(40)
+                self.process.wait(40 * SLOW)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 check(False, "the server stops after SIGTERM")
@@ -102,7 +105,7 @@ class Server:
         return self.log.read()
 
     def request(self, method, path, body=None, headers=None, timeout=60):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
         headers = dict(headers or {})
         if isinstance(body, (dict, list)):
             body = json.dumps(body).encode()

@@ -8,11 +8,12 @@ import os
 import threading
 import time
 
-from serving import Server, check, equal, finish, image, png, text
+from serving import SLOW, Server, check, equal, finish, image, png, text
 
 SECONDS = float(os.environ.get("VL_LOAD_SECONDS", "6"))
 CLIENTS = int(os.environ.get("VL_LOAD_CLIENTS", "64"))
 REQUESTS = int(os.environ.get("VL_LOAD_REQUESTS", "300"))
+LONG = int(200 / SLOW)                # tokens of a long answer
 STRICT = os.environ.get("VL_STRICT") == "1"
 
 QUESTIONS = [[image(png(64 + 32 * i, 64, (40 * i, 99, 7))), text(f"question {i}")] for i in range(4)] + [
@@ -79,10 +80,10 @@ def main():
         print(f"{CLIENTS} clients, {SECONDS:.0f} s: {statuses}, {rate:.0f} tokens/s; /health p99 {p99:.1f} ms of {len(times)}")
         check(set(statuses) <= {200, 429} and statuses.get(200, 0) > 0, f"only 200 and 429: {statuses}")
         equal(wrong[:1], [], "answers in a crowd are bit-identical to lone ones")
-        check(p99 < (50 if STRICT else 1000), f"/health p99 {p99:.1f} ms")
+        check(p99 < (50 if STRICT else 1000 * SLOW), f"/health p99 {p99:.1f} ms")
         # Long answers: what is measured is the engine's batching, not this client's Python.
-        long = [content(ask(s, q, 200)[1]) for q in QUESTIONS]
-        one, eight = (crowd(s, k, min(SECONDS, 10), long, 200)[2] for k in (1, 8))
+        long = [content(ask(s, q, LONG)[1]) for q in QUESTIONS]
+        one, eight = (crowd(s, k, min(SECONDS, 10), long, LONG)[2] for k in (1, 8))
         print(f"1 client {one:.1f} tokens/s, 8 clients {eight:.1f} tokens/s: x {eight / one:.2f}")
         if STRICT:
             check(eight >= 2.5 * one, "8 clients give 2.5 times the tokens of one")
@@ -98,7 +99,8 @@ def main():
                 ask(s, QUESTIONS[i % len(QUESTIONS)], 2)
         growth = (s.metric("rss_bytes") - before) / 2 ** 20
         print(f"memory after {REQUESTS} more requests: {before / 2 ** 20:.0f} MiB {growth:+.1f} MiB")
-        check(growth < 8, f"memory is flat: {growth:+.1f} MiB")
+        # AddressSanitizer keeps what was freed for a while.
+        check(growth < (8 if SLOW == 1 else 100), f"memory is flat: {growth:+.1f} MiB")
         equal(s.metric("inflight") + s.metric("queue_depth"), 0, "nothing is left behind")
     finish()
 
