@@ -75,7 +75,7 @@ struct Op {
     uint8_t undef;        /* 1 reads, 2 writes a register of Func.undef_off */
     uint8_t approx;       /* index of the documented error bound, 0 = exact */
     OpFn inner;           /* what the perturbing wrapper calls */
-    int32_t waits;        /* place + 1 of the load whose result this is the first to read (trips.c), or 0 */
+    int32_t waits, oldest; /* place + 1 of the load that this waits for, and of one under way longer; or 0 */
 };
 
 /* ---- functions and modules --------------------------------------------------------------- */

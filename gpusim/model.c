@@ -139,7 +139,7 @@ static void add_op(gpusim_kernel *k, const Op *op, const OpCount *n) {
     if (op->cls == C_MMA) k->mma_flops += n->exec * 2 * 16 * 8 * (uint64_t)op->imm;
 }
 
-/* Seconds that a load takes to come back, by how often the L2 had its sectors. */
+/* Seconds that a load takes to come back, by how often the L2 did not have its sectors. */
 static double latency(uint64_t missed, uint64_t sectors) {
     double share = sectors ? (double)missed / (double)sectors : 0;
     return l2_latency_s + share * (dram_latency_s - l2_latency_s);
@@ -159,7 +159,9 @@ static double waiting(const Launch *l, double warps, double *trips) {
         if (op->fn == exec_cp_wait) share = 1 / (double)(op->imm + 1);
         else if (!from) continue;
         times += n * share;
-        all += n * share * (from ? latency(from->missed, from->sectors) : latency(missed, sectors));
+        double s = from ? latency(from->missed, from->sectors) : latency(missed, sectors);
+        if (from) from = &l->count[op->oldest - 1], s = fmax(s, latency(from->missed, from->sectors));
+        all += n * share * s;
     }
     *trips = times / warps;
     return all / warps;

@@ -1,8 +1,8 @@
 /* trips.c: where a warp waits for global memory.
  *
- * A load does not stop a warp; the first operation that reads its result does. By then all loads that
- * were begun before it are taken to have come too, so a row of loads before the first use is one wait
- * (a "trip"), and a load that is used at once is one each time. Found once for each function, by
+ * A load does not stop a warp; the first operation that reads its result does. All loads that are under
+ * way by then are taken to come with it, so a row of loads before the first use is one wait (a "trip"),
+ * and a load that is used at once is one each time. Found once for each function, by
  * walking its blocks with the set of results that may still be under way; the counters of a launch
  * then say how often each wait happened. A move waits for nothing: ptxas removes it. In the order of the PTX: ptxas may begin loads earlier. */
 #include "exec.h"
@@ -27,9 +27,11 @@ static void step(const Trips *t, int i, int32_t *way) {
         if (op->o[k].base == BASE_REG && !op->o[k].dst && way[op->o[k].off / SLOT] > from)
             from = way[op->o[k].off / SLOT];
     bool move = op->cls == C_MOVE, load = op->cls == C_LDG || op->cls == C_ATOM;
-    op->waits = move ? 0 : from;
-    for (size_t s = 0; op->waits && s < t->slots; s++)
-        if (way[s] <= from) way[s] = 0;
+    op->waits = op->oldest = move ? 0 : from;
+    for (size_t s = 0; op->waits && s < t->slots; s++) {
+        if (way[s] && way[s] < op->oldest) op->oldest = way[s];
+        way[s] = 0;
+    }
     for (int k = 0; k < op->n; k++)
         if (op->o[k].base == BASE_REG && op->o[k].dst) way[op->o[k].off / SLOT] = load ? i + 1 : move ? from : 0;
 }

@@ -21,7 +21,7 @@
 #define CUDA_KERNELS(X)                                                                            \
     X(arch) X(embed) X(pos_embed) X(layernorm) X(rmsnorm) X(qk_norm_rope) X(rope_vision) X(swiglu) \
     X(move_rows) X(argmax) X(pack_weight) X(pack_rows) X(linear_few) X(linear_few_odd)             \
-    X(linear_many) X(linear_some) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128)        \
+    X(linear_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128)        \
     X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows)
 
 typedef enum cuda_kernel {
@@ -145,8 +145,6 @@ typedef struct cuda_backend {
     bool use_graphs, use_pdl, use_fused;
 } cuda_backend;
 
-/* Dynamic shared memory of vl_linear_some (small_tile of linear.cuh). */
-enum { CUDA_SOME_SHARED = 8 * (8 * 64 + 8 * 32) * 16 };
 enum { CUDA_COUNTERS = 1 << 16, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800 };
 
 static inline cuda_backend *cuda_of(vl_backend *b) { return (cuda_backend *)(void *)b; }

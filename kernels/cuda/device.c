@@ -99,9 +99,7 @@ static int ask_arch(cuda_backend *b, vl_err *err) {
         return -1;
     b->arch = *arch;
     b->use_pdl = b->arch >= PDL && b->d.LaunchEx;
-    if (b->arch < CUDA_BF16_UNITS) return 0;
-    return cuda_check(&b->d, b->d.FuncSetAttribute(b->kernel[K_linear_some], CU_FUNC_DYNAMIC_SHARED,
-                                                   CUDA_SOME_SHARED), "shared memory", err);
+    return 0;
 }
 
 static int open_counters(cuda_backend *b, vl_err *err) {

@@ -4,7 +4,6 @@
  *   vl_pack_rows     x -> bf16 in fragment order, for
  *   vl_plain_rows    rows of any type -> rows of bf16, for cuBLAS; vl_finish_rows: its epilogue
  *   vl_linear_many   128 outputs x 128 rows, three stages of cp.async
- *   vl_linear_some   128 outputs x 64 rows, eight stages: for products that would leave SMs idle
  *   few_totals       up to 8 rows of x: weights stream from memory once, 16 bytes for each lane;
  *   vl_linear_few    is that alone, fused.cuh puts RMSNorm before it and other ops behind it
  *
@@ -133,43 +132,23 @@ template <int MATS> struct weight_stream {
 };
 
 #if __CUDA_ARCH__ >= 800
-enum { INPUT_TILES = 4 };
-
-/* Up to 8 rows of x as fragments of the tiles t... t + INPUT_TILES - 1; zeros where there is no row and
- * at tiles from `end` on. Every lane loads, some of them what a neighbour does: with no branch in
- * between the loads are under way together. */
-template <bool VEC, class Inputs>
-DEVICE void few_inputs(uint32_t (*b)[2], const float *x, int ldx, int rows, int K, int t, int end,
-                       const Inputs &in) {
-    int lane = threadIdx.x % 32, row = min(lane / 4, rows - 1);
-    const float *p = x + (size_t)row * ldx;
-    float4 v[INPUT_TILES];
-#pragma unroll
-    for (int i = 0; i < INPUT_TILES; i++)
-        v[i] = in.template get<VEC>(p, row, min(t + i, end - 1) * 16 + lane % 4 * 2, K);
-#pragma unroll
-    for (int i = 0; i < INPUT_TILES; i++) {
-        bool ok = lane / 4 < rows && t + i < end;
-        b[i][0] = ok ? pair_bf16(v[i].x, v[i].y) : 0;
-        b[i][1] = ok ? pair_bf16(v[i].z, v[i].w) : 0;
-    }
-}
-
 /* acc += the tiles [t, end) in the stream x up to 8 rows of x, as an mma accumulator. */
 template <bool VEC, int MATS, class Inputs>
 DEVICE void few_step(float (*acc)[4], const weight_stream<MATS> &s, const float *x, int ldx, int rows,
                      int K, int t, int end, const Inputs &in) {
-    uint32_t b[s.STEP][2];
-#pragma unroll
-    for (int i = 0; i < s.STEP; i += INPUT_TILES) few_inputs<VEC>(b + i, x, ldx, rows, K, t + i, end, in);
+    int lane = threadIdx.x % 32, row = lane / 4;
+    const float *p = x + (size_t)row * ldx;
 #pragma unroll
     for (int i = 0; i < s.STEP; i++) {
         if (t + i >= end) continue;
+        float4 v = make_float4(0, 0, 0, 0);
+        if (row < rows) v = in.template get<VEC>(p, row, (t + i) * 16 + lane % 4 * 2, K);
+        uint32_t b[2] = {pair_bf16(v.x, v.y), pair_bf16(v.z, v.w)};
 #pragma unroll
         for (int m = 0; m < MATS; m++) {
             uint4 w = s.v[m][i];
             uint32_t a[4] = {w.x, w.y, w.z, w.w};
-            mma(acc[m], a, b[i]);
+            mma(acc[m], a, b);
         }
     }
 }
@@ -295,113 +274,82 @@ KERNEL_FEW vl_linear_few_odd(float *out, int ldo, const float *x, int ldx, int T
 
 /* ---- many rows -------------------------------------------------------------------------------- */
 
-/* A block's share: WT x 16 outputs x XT x 8 rows; each of its warps has WI x 16 by XI x 8 of them. A
- * stage of the pipeline is two k tiles. The tile changes no bit: the sum of an output is the same in
- * all of them. Wide tiles load less for each product, small ones leave no SM idle when there are few. */
-template <int WT_, int XT_, int WI_, int XI_, int STAGES_> struct many_tile {
-    static constexpr int WT = WT_, XT = XT_, WI = WI_, XI = XI_, STAGES = STAGES_;
-    static constexpr int WARPS = WT / WI * (XT / XI), THREADS = WARPS * 32;
-    static constexpr int STAGE_W = WT * 64, STAGE_X = XT * 32, STAGE = STAGE_W + STAGE_X; /* 16 bytes */
+enum {
+    STAGES = 3, W_TILES = 8, X_TILES = 16,      /* 128 outputs, 128 rows, two k tiles a stage */
+    STAGE_W = W_TILES * 64, STAGE_X = X_TILES * 32, STAGE = STAGE_W + STAGE_X /* in 16 bytes */
 };
-typedef many_tile<8, 16, 4, 4, 3> wide_tile;   /* 128 x 128, 8 warps, 48 KiB                 */
-typedef many_tile<8, 8, 4, 4, 8> small_tile;   /* 128 x 64, 4 warps, 96 KiB                  */
 
+/* Grid (ceil(N / 128), ceil(T / 128)); 8 warps of 64 outputs x 32 rows. */
+KERNEL(256) vl_linear_many(float *out, int ldo, const uint4 *x, int T, const uint4 *w, int N, int K,
+                           const float *bias, int epi) {
 #if __CUDA_ARCH__ >= 800
-/* Stage s: the k tiles 2 s and 2 s + 1 of the block's outputs and rows -> shared memory. */
-template <class Tile>
-DEVICE void many_load(uint4 *stage, const uint4 *x, const uint4 *w, int n_tiles, int t_tiles, int kt, int s) {
-    uint4 *to = stage + s % Tile::STAGES * Tile::STAGE;
-    int n0 = blockIdx.x * Tile::WT, t0 = blockIdx.y * Tile::XT; /* in tiles */
-#pragma unroll
-    for (int i = threadIdx.x; i < Tile::STAGE_W; i += Tile::THREADS) {
-        bool ok = n0 + i / 64 < n_tiles;
-        copy16(to + i, w + ((uint32_t)(ok ? n0 + i / 64 : 0) * kt + s * 2) * 32 + i % 64, ok);
-    }
-#pragma unroll
-    for (int i = threadIdx.x; i < Tile::STAGE_X; i += Tile::THREADS) {
-        bool ok = t0 + i / 32 < t_tiles;
-        copy16(to + Tile::STAGE_W + i, x + ((uint32_t)(ok ? t0 + i / 32 : 0) * kt + s * 2) * 16 + i % 32, ok);
-    }
-}
-
-/* acc += one stage; wn, wt: this warp's first tiles. */
-template <class Tile>
-DEVICE void many_step(float (*acc)[Tile::XI][4], const uint4 *sw, int wn, int wt) {
-    const uint2 *sx = (const uint2 *)(sw + Tile::STAGE_W);
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int kk = 0; kk < 2; kk++) {
-        uint32_t b[Tile::XI][2];
-#pragma unroll
-        for (int j = 0; j < Tile::XI; j++) {
-            uint2 u = sx[((wt + j) * 2 + kk) * 32 + lane];
-            b[j][0] = u.x, b[j][1] = u.y;
-        }
-#pragma unroll
-        for (int i = 0; i < Tile::WI; i++) {
-            uint4 v = sw[((wn + i) * 2 + kk) * 32 + lane];
-            uint32_t a[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-            for (int j = 0; j < Tile::XI; j++) mma(acc[i][j], a, b[j]);
-        }
-    }
-}
-
-/* Grid (ceil(N / 16 / WT), ceil(T / 8 / XT)). */
-template <class Tile>
-DEVICE void many(uint4 *stage, float *out, int ldo, const uint4 *x, int T, const uint4 *w, int N, int K,
-                 const float *bias, int epi) {
-    constexpr int WI = Tile::WI, XI = Tile::XI, STAGES = Tile::STAGES, SUMS = WI * XI * 4;
+    __shared__ uint4 stage[STAGES * STAGE];
     after_the_kernel_before();
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, kt = k_tiles(K), steps = kt / 2;
-    int n_tiles = (N + 15) / 16, t_tiles = (T + 7) / 8, across = Tile::XT / XI;
-    int wn = warp / across * WI, wt = warp % across * XI;
-    float acc[WI][XI][4] = {}, total[WI][XI][4];
+    int n_tiles = (N + 15) / 16, t_tiles = (T + 7) / 8;
+    int n0 = blockIdx.x * W_TILES, t0 = blockIdx.y * X_TILES; /* in tiles */
+    auto load = [&](int s) {
+        uint4 *to = stage + s % STAGES * STAGE;
 #pragma unroll
-    for (int i = 0; i < SUMS; i++) (&total[0][0][0])[i] = -0.0f;
+        for (int i = threadIdx.x; i < STAGE_W; i += 256) {
+            bool ok = n0 + i / 64 < n_tiles;
+            copy16(to + i, w + ((uint32_t)(ok ? n0 + i / 64 : 0) * kt + s * 2) * 32 + i % 64, ok);
+        }
+#pragma unroll
+        for (int i = threadIdx.x; i < STAGE_X; i += 256) {
+            bool ok = t0 + i / 32 < t_tiles;
+            copy16(to + STAGE_W + i, x + ((uint32_t)(ok ? t0 + i / 32 : 0) * kt + s * 2) * 16 + i % 32,
+                   ok);
+        }
+    };
+    int wn = warp / 4 * 4, wt = warp % 4 * 4; /* first tile of this warp */
+    float acc[4][4][4] = {}, total[4][4][4];
+#pragma unroll
+    for (int i = 0; i < 64; i++) (&total[0][0][0])[i] = -0.0f;
     for (int s = 0; s < STAGES - 1; s++) {
-        if (s < steps) many_load<Tile>(stage, x, w, n_tiles, t_tiles, kt, s);
+        if (s < steps) load(s);
         copies_commit();
     }
     for (int s = 0; s < steps; s++) {
         copies_wait<STAGES - 2>();
         __syncthreads();
-        if (s + STAGES - 1 < steps) many_load<Tile>(stage, x, w, n_tiles, t_tiles, kt, s + STAGES - 1);
+        if (s + STAGES - 1 < steps) load(s + STAGES - 1);
         copies_commit();
-        many_step<Tile>(acc, stage + s % STAGES * Tile::STAGE, wn, wt);
+        const uint4 *sw = stage + s % STAGES * STAGE;
+        const uint2 *sx = (const uint2 *)(sw + STAGE_W);
+#pragma unroll
+        for (int kk = 0; kk < 2; kk++) {
+            uint32_t b[4][2];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                uint2 u = sx[((wt + j) * 2 + kk) * 32 + lane];
+                b[j][0] = u.x, b[j][1] = u.y;
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                uint4 v = sw[((wn + i) * 2 + kk) * 32 + lane];
+                uint32_t a[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+                for (int j = 0; j < 4; j++) mma(acc[i][j], a, b[j]);
+            }
+        }
         if ((s + 1) % (CHUNK_TILES / 2) && s + 1 < steps) continue;
 #pragma unroll
-        for (int i = 0; i < SUMS; i++) { /* the first chunk is added to -0, which changes no bit */
+        for (int i = 0; i < 64; i++) { /* the first chunk is added to -0, which changes no bit */
             (&total[0][0][0])[i] += (&acc[0][0][0])[i];
             (&acc[0][0][0])[i] = 0;
         }
     }
 #pragma unroll
-    for (int i = 0; i < WI; i++)
+    for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < XI; j++)
+        for (int j = 0; j < 4; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                int n = (blockIdx.x * Tile::WT + wn + i) * 16 + lane / 4 + e / 2 * 8;
-                int t = (blockIdx.y * Tile::XT + wt + j) * 8 + lane % 4 * 2 + e % 2;
+                int n = (n0 + wn + i) * 16 + lane / 4 + e / 2 * 8;
+                int t = (t0 + wt + j) * 8 + lane % 4 * 2 + e % 2;
                 if (n < N && t < T) finish(out + (size_t)t * ldo + n, total[i][j][e], bias, n, epi);
             }
-}
-#endif
-
-KERNEL(256) vl_linear_many(float *out, int ldo, const uint4 *x, int T, const uint4 *w, int N, int K,
-                           const float *bias, int epi) {
-#if __CUDA_ARCH__ >= 800
-    __shared__ uint4 stage[wide_tile::STAGES * wide_tile::STAGE];
-    many<wide_tile>(stage, out, ldo, x, T, w, N, K, bias, epi);
-#endif
-}
-/* Its shared memory is given at the launch: more than a kernel may declare. */
-KERNEL(128) vl_linear_some(float *out, int ldo, const uint4 *x, int T, const uint4 *w, int N, int K,
-                           const float *bias, int epi) {
-#if __CUDA_ARCH__ >= 800
-    extern __shared__ uint4 some_stage[];
-    many<small_tile>(some_stage, out, ldo, x, T, w, N, K, bias, epi);
 #endif
 }
 #endif

@@ -91,8 +91,7 @@ static void cuda_tap(vl_backend *b, const char *name, int layer, const float *x,
 
 /* ---- row-wise ops ----------------------------------------------------------------------------- */
 
-/* WIDE_BLOCKS: from so many tiles of 128 x 128 on, half of them would cost more L2 than they gain SMs. */
-enum { THREADS = 256, ATTEND_THREADS = 128, SOME_THREADS = 128, WIDE_BLOCKS = 90, ARGMAX_SHARE = 2048, ARGMAX_BLOCKS = 64 };
+enum { THREADS = 256, ATTEND_THREADS = 128, ARGMAX_SHARE = 2048, ARGMAX_BLOCKS = 64 };
 
 static void cuda_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
     void *tiles = cuda_tiles(table);
@@ -221,10 +220,8 @@ static void emit_linear(cuda_backend *b, const cuda_op *op) {
     if (plain && T > CUDA_FEW_ROWS) {
         blas_linear(b, op, plain);
     } else if (b->arch >= CUDA_BF16_UNITS && T > CUDA_FEW_ROWS) {
-        bool wide = cuda_up(N, 128) * cuda_up(T, 128) >= WIDE_BLOCKS;
         if (pack_rows(b, x, ldx, T, K, false))
-            cuda_launch(b, wide ? K_linear_many : K_linear_some, (size_t)cuda_up(N, 128),
-                        cuda_up(T, wide ? 128 : 64), 1, wide ? THREADS : SOME_THREADS,
+            cuda_launch(b, K_linear_many, (size_t)cuda_up(N, 128), cuda_up(T, 128), 1, THREADS,
                         CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(b->packed.p), CUDA_ARG(T),
                                   CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias),
                                   CUDA_ARG(epi)));
@@ -274,7 +271,7 @@ void cuda_emit(cuda_backend *b, const cuda_op *op) {
 
 /* ---- attention -------------------------------------------------------------------------------- */
 
-enum { TILE_ROWS = 64, SPLIT_BLOCKS = 1, PLAIN_MAX = 256, PART_BYTES = 64 << 20 };
+enum { TILE_ROWS = 64, SPLIT_BLOCKS = 4, PLAIN_MAX = 256, PART_BYTES = 64 << 20 };
 
 /* KV blocks that a decode launch of rows of up to max_len keys provides for: powers of two, so that
  * one graph serves a bucket of lengths. 0: keys are not split (few, or too many to keep the parts). */

@@ -86,8 +86,6 @@ static void arguments(void **to, const cuda_program *p, const cuda_call *c) {
 }
 
 /* A launch is early only behind a kernel of ours: what cuBLAS puts into a stream is its own affair. */
-static unsigned shared_of(const cuda_call *c) { return c->kernel == K_linear_some ? CUDA_SOME_SHARED : 0; }
-
 static bool run_call(cuda_backend *b, const cuda_program *p, size_t i) {
     const cuda_driver *d = &b->d;
     const cuda_call *c = &p->call[i];
@@ -96,11 +94,11 @@ static bool run_call(cuda_backend *b, const cuda_program *p, size_t i) {
     void *args[CUDA_ARGS_MAX];
     arguments(args, p, c);
     cuda_launch_attribute early = {.id = CU_PROGRAMMATIC_SERIALIZATION, .value.flag = 1};
-    cuda_launch_config config = {{c->grid[0], c->grid[1], c->grid[2]}, {c->threads, 1, 1}, shared_of(c), b->stream,
+    cuda_launch_config config = {{c->grid[0], c->grid[1], c->grid[2]}, {c->threads, 1, 1}, 0, b->stream,
                                  &early, 1};
     CUresult e = early_launch ? d->LaunchEx(&config, b->kernel[c->kernel], args, NULL)
                               : d->Launch(b->kernel[c->kernel], c->grid[0], c->grid[1], c->grid[2],
-                                          c->threads, 1, 1, shared_of(c), b->stream, args, NULL);
+                                          c->threads, 1, 1, 0, b->stream, args, NULL);
     return cuda_ok(b, e, KERNEL_NAME[c->kernel]);
 }
 
@@ -180,7 +178,7 @@ static bool update(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
         void *args[CUDA_ARGS_MAX];
         arguments(args, p, c);
         cuda_node_params n = {.function = b->kernel[c->kernel], .block = {c->threads, 1, 1}, .args = args,
-                              .grid = {c->grid[0], c->grid[1], c->grid[2]}, .shared = shared_of(c)};
+                              .grid = {c->grid[0], c->grid[1], c->grid[2]}};
         if (!cuda_ok(b, b->d.GraphSetParams(g->exec, g->node[i], &n), "updating a graph")) return false;
         memcpy(old, p->values + c->at, c->bytes);
     }

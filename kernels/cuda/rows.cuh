@@ -46,29 +46,16 @@ KERNEL(256) vl_layernorm(float *out, const float *x, const float *w, const float
         out[(size_t)blockIdx.x * D + i] = fmaf((row[i] - mean) * scale, w[i], bias[i]);
 }
 
-enum { ROW_LOADS = 8 };
-DEVICE float add_squares(float4 v, float sum) {
-    return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
-}
-
 /* 1 / rms of a row by one warp, in one order whether it can be read 16 bytes at a time or not. */
 DEVICE float row_scale(const float *x, int D, float eps) {
     float sum = 0;
     bool vec = ((uintptr_t)x | D * sizeof *x) % 16 == 0;
-    int i = threadIdx.x % 32 * 4;
-    for (; vec && i + (ROW_LOADS - 1) * 128 < D; i += ROW_LOADS * 128) { /* loads under way together */
-        float4 v[ROW_LOADS];
-#pragma unroll
-        for (int k = 0; k < ROW_LOADS; k++) v[k] = *(const float4 *)(x + i + k * 128);
-#pragma unroll
-        for (int k = 0; k < ROW_LOADS; k++) sum = add_squares(v[k], sum);
-    }
-    for (; i < D; i += 128) {
+    for (int i = threadIdx.x % 32 * 4; i < D; i += 128) {
         float4 v;
         if (vec) v = *(const float4 *)(x + i);
         else v = make_float4(x[i], i + 1 < D ? x[i + 1] : 0, i + 2 < D ? x[i + 2] : 0,
                              i + 3 < D ? x[i + 3] : 0);
-        sum = add_squares(v, sum);
+        sum = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
     }
     return 1.0f / sqrtf(warp_sum(sum) / D + eps);
 }
@@ -79,16 +66,7 @@ KERNEL(256) vl_rmsnorm(float *out, const float *x, const float *w, int T, int D,
     size_t row = (size_t)blockIdx.x * 8 + threadIdx.x / 32;
     if (row >= T) return;
     float scale = row_scale(x + row * D, D, eps);
-    x += row * D, out += row * D;
-    int i = threadIdx.x % 32;
-    for (; i + (ROW_LOADS - 1) * 32 < D; i += ROW_LOADS * 32) {
-        float v[ROW_LOADS], by[ROW_LOADS];
-#pragma unroll
-        for (int k = 0; k < ROW_LOADS; k++) v[k] = x[i + k * 32], by[k] = w[i + k * 32];
-#pragma unroll
-        for (int k = 0; k < ROW_LOADS; k++) out[i + k * 32] = v[k] * scale * by[k];
-    }
-    for (; i < D; i += 32) out[i] = x[i] * scale * w[i];
+    for (int i = threadIdx.x % 32; i < D; i += 32) out[row * D + i] = x[row * D + i] * scale * w[i];
 }
 
 DEVICE float rms_scale(const float *x, int E, float eps) {
