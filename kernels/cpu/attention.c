@@ -61,7 +61,8 @@ static size_t group_floats(int E) {
 /* Carves thread `thread`'s group out of the scratch and empties its running state. */
 static group group_at(float *scratch, int thread, const cpu_backend *b, int E, int lanes) {
     size_t e = (size_t)E, panels = (size_t)(lanes + VL_NR - 1) / VL_NR;
-    group g = {.k = &b->k, .tiles = b->tiles, .few = lanes <= FEW && !b->tiles, .pairs = b->bf16, .E = E, .W = b->bf16 ? E / 2 : E, .lanes = lanes};
+    group g = {.k = &b->k, .tiles = b->tiles, .few = lanes <= FEW && !b->tiles, .pairs = b->bf16,
+               .E = E, .W = b->bf16 ? E / 2 : E, .lanes = lanes};
     g.gemm = g.pairs ? g.k->gemm_dpbf16 : g.k->gemm_f32;
     g.mr = g.k->tile[g.pairs ? VL_SLOT_gemm_dpbf16 : VL_SLOT_gemm_f32];
     g.q = scratch + (size_t)thread * group_floats(E);

@@ -3,7 +3,8 @@
  *   VL_CPU=scalar|avx2|avx512|...      caps the choice at that tier
  *   VL_KERNEL=slot=function[,...]      forces one line, for experiments and bisecting
  *
- * What does not exist, or what this CPU cannot run, is an error that names what there is.
+ * A name that does not exist, or a forced line that this CPU cannot run, is an error that names what there is.
+ * A tier above what this CPU has caps nothing.
  */
 #include <stdatomic.h>
 #include <stdio.h>

@@ -60,6 +60,35 @@ static void run_gemm(lab *l, const bench_case *s) {
     l->bytes = (double)s->K * (double)lane * VL_NR;
 }
 
+/* The tiles of a thread are given back as an op does it, by the line of the same tier. */
+static void end_tiles(vl_tier tier) {
+    for (int i = 0; i < vl_candidate_count; i++)
+        if (vl_candidates[i].slot == VL_SLOT_tiles_end && vl_candidates[i].tier == tier) vl_candidates[i].fn();
+}
+
+/* Rows of x as they are: many in blocks of VL_KC, a few over all of K at once. */
+static void run_gemm_tiles(lab *l, const bench_case *s) {
+    vl_uk_gemm *fn = (vl_uk_gemm *)l->c->fn;
+    size_t bytes = (size_t)s->K * 2 * VL_NR;
+    const uint8_t *panel = next_panel(l, bytes);
+    int block = s->rows > VL_GEMV_ROWS ? VL_KC : s->K;
+    for (int k = 0; k < s->K; k += block) {
+        int kc = least(s->K - k, block);
+        size_t words = (size_t)(kc + 1) / 2;
+        for (int t = 0; t < s->rows; t += l->c->tile)
+            fn(l->y + t * VL_NR, l->x + ((size_t)k * ROWS + (size_t)t * words), words, panel + (size_t)k * 2 * VL_NR, kc,
+               least(s->rows - t, l->c->tile), k > 0);
+    }
+    end_tiles(l->c->tier);
+    l->flops = 2.0 * s->rows * VL_NR * s->K;
+    l->bytes = (double)bytes;
+}
+
+static void run_tiles_end(lab *l, const bench_case *s) {
+    (void)s;
+    l->c->fn();
+}
+
 static void run_gemv(lab *l, const bench_case *s) {
     size_t lane = s->slot == VL_SLOT_gemv_f32 ? 4 : 2, bytes = (size_t)s->K * lane * VL_NR;
     ((vl_uk_gemv *)l->c->fn)(l->y, l->x, (size_t)s->K, next_panel(l, bytes), s->K, s->rows);
@@ -165,6 +194,8 @@ static void run_mix_pairs(lab *l, const bench_case *s) {
 static const bench_case CASES[] = {
     MANY(VL_SLOT_gemm_bf16, "fma", run_gemm), MANY(VL_SLOT_gemm_f32, "fma", run_gemm),
     MANY(VL_SLOT_gemm_dpbf16, "bf16", run_gemm), MANY(VL_SLOT_gemm_q8, "int8", run_gemm_q),
+    MANY(VL_SLOT_gemm_tiles, "bf16", run_gemm_tiles), FEW(VL_SLOT_gemm_tiles, run_gemm_tiles),
+    {VL_SLOT_tiles_end, 0, 0, "nothing to give back", NULL, run_tiles_end, 0},
     MANY(VL_SLOT_gemm_q4, "int8", run_gemm_q), FEW(VL_SLOT_gemm_q8, run_gemm_q), FEW(VL_SLOT_gemm_q4, run_gemm_q),
     FEW(VL_SLOT_gemv_bf16, run_gemv), FEW(VL_SLOT_gemv_f32, run_gemv), FEW(VL_SLOT_gemv_dpbf16, run_gemv),
     {VL_SLOT_pack_bf16, VL_NR, 2048, "32 x 2048", NULL, run_pack_bf16, 0},

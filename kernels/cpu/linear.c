@@ -1,7 +1,7 @@
 /* linear.c: out [T, N] = epilogue(x [T, K] W^T + bias), on packed panels of 32 rows of W.
  *
- *   T <= 5   gemv: each panel is streamed once from memory while T rows of x sit in cache
- *   T >  5   gemm: rows of x are cut into blocks of at most ROW_BLOCK and transposed into tiles
+ *   T <= 8   gemv: each panel is streamed once from memory while T rows of x sit in cache
+ *   T >  8   gemm: rows of x are cut into blocks of at most ROW_BLOCK and transposed into tiles
  *                  [mr rows]; a group of panels then meets all tiles, VL_KC terms at a time:
  *
  *            x block, packed              panels of the group       sums
@@ -25,6 +25,7 @@ enum {
     TILE_ROWS = 16,                /* AMX: rows of x are padded to a multiple of it          */
     TILE_ROW_BLOCK = 800,          /* AMX: more of them, and TILE_KC terms at a time         */
     TILE_KC = 256,
+    TILE_PAD = 16,                 /* AMX: words between rows of a k block, lest they share cache sets */
     GROUP = 8                      /* panels that share a k block of x while it is in L2     */
 };
 
@@ -118,6 +119,11 @@ static int round_up(int n, int step) { return (n + step - 1) / step * step; }
 /* 32-bit words of `k` values of one row of x, as packed. */
 static size_t words(const linear_job *j, int k) { return (size_t)(j->pairs ? (k + 1) / 2 : k); }
 
+/* The same in the packed blocks of a gemm: how far apart rows of x lie, all k blocks up to k together. */
+static size_t row_words(const linear_job *j, int k) {
+    return words(j, k) + (j->amx ? (size_t)((k + TILE_KC - 1) / TILE_KC * TILE_PAD) : 0);
+}
+
 /* Rows t < T of 32 columns: sums [T][32] -> out. */
 static void finish(const linear_job *j, int panel, const float *sums, float *out, int T) {
     int col = panel * VL_NR, n = j->w->rows - col < VL_NR ? j->w->rows - col : VL_NR;
@@ -179,10 +185,10 @@ static void pack_rows_item(void *arg, int item, int thread) {
     (void)thread;
     for (int k = 0; k < j->w->cols; k += j->kc) {
         int kc = least(j->w->cols - k, j->kc);
-        float *dst = j->tiles + words(j, k) * padded_rows(j) + (size_t)row * words(j, kc);
+        float *dst = j->tiles + row_words(j, k) * padded_rows(j) + (size_t)row * row_words(j, kc);
         const float *x = j->x + (size_t)row * (size_t)j->ldx + k;
         if (j->amx) /* rows of padding hold anything: no row sees another */
-            for (int r = 0; r < rows; r++, dst += words(j, kc), x += j->ldx)
+            for (int r = 0; r < rows; r++, dst += row_words(j, kc), x += j->ldx)
                 j->k->pack_pairs((uint32_t *)(void *)dst, x, 0, 1, kc, 1);
         else if (j->pairs)
             j->k->pack_pairs((uint32_t *)(void *)dst, x, (size_t)j->ldx, rows, kc, j->mr);
@@ -196,6 +202,12 @@ static void fetch_rows(const float *out, size_t ldo, int rows, int n) {
         __builtin_prefetch(out, 1);
         if (n > 16) __builtin_prefetch(out + 16, 1);
     }
+}
+
+/* Asks for a share of the weights that come next, so that they are in L2 when their turn comes. */
+static void fetch_share(const uint8_t *next, size_t bytes, int share, int shares) {
+    size_t from = (bytes * (size_t)share / (size_t)shares) & ~(size_t)63, to = bytes * (size_t)(share + 1) / (size_t)shares;
+    for (; from < to; from += 64) __builtin_prefetch(next + from, 0, 2);
 }
 
 static void gemm_item(void *arg, int item, int thread) {
@@ -213,15 +225,19 @@ static void gemm_item(void *arg, int item, int thread) {
     const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)first * j->p->panel_bytes;
     for (int k = 0; k < K; k += j->kc) {
         int kc = least(K - k, j->kc);
-        const float *block = j->tiles + words(j, k) * padded_rows(j);
-        size_t lda = j->amx ? words(j, kc) : (size_t)mr;
+        const float *block = j->tiles + row_words(j, k) * padded_rows(j);
+        size_t lda = j->amx ? row_words(j, kc) : (size_t)mr;
         for (int p = 0; p < panels; p++) {
             const uint8_t *w = panel + (size_t)p * j->p->panel_bytes + (size_t)k * lane * VL_NR;
+            bool last = p + 1 == panels; /* then the first panel's next k block comes, if there is one */
+            const uint8_t *next = last ? panel + (size_t)(k + kc) * lane * VL_NR : w + j->p->panel_bytes;
+            size_t ahead = (size_t)(last ? least(K - k - kc, j->kc) : kc) * lane * VL_NR;
             for (int t = 0; t < j->T; t += mr) {
+                if (j->amx) fetch_share(next, ahead, t / mr, (j->T + mr - 1) / mr);
                 float *s = sums + (size_t)p * stride + t * VL_NR, *out = j->out + (size_t)t * (size_t)j->ldo;
                 int rows = least(j->T - t, mr);
                 if (k + kc == K) fetch_rows(out + (first + p) * VL_NR, (size_t)j->ldo, rows, N - (first + p) * VL_NR);
-                gemm(s, block + (size_t)t * words(j, kc), lda, w, kc,
+                gemm(s, block + (size_t)t * row_words(j, kc), lda, w, kc,
                      j->amx ? round_up(rows, TILE_ROWS) : rows, k > 0);
                 if (k + kc == K) finish(j, first + p, s, out, rows);
             }
@@ -263,7 +279,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     j.kc = j.amx ? TILE_KC : VL_KC;
     int block = block_rows(&j);
     j.sum_rows = block;
-    size_t tiles = (size_t)block * (size_t)w->cols;
+    size_t tiles = (size_t)block * (j.amx ? row_words(&j, w->cols) : (size_t)w->cols);
     tiles = (tiles + 15) & ~(size_t)15;
     int threads = b->base.threads, panels = panel_count(w);
     j.group = least((panels + 4 * threads - 1) / (4 * threads), GROUP); /* some items for every thread */

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/kernels_info.h"
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
@@ -347,8 +348,10 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         return vl_fail(err, VL_E_UNSUPPORTED, "bf16 on the CPU needs AVX512_BF16, which this CPU lacks "
                        "or VL_CPU masks; use exact");
     }
+    size_t len; /* a forced vdpbf16ps line is one that shall run */
     b->tiles = b->bf16 && b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx &&
-               b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx;
+               b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx && !vl_kernel_forced("gemm_dpbf16", &len) &&
+               !vl_kernel_forced("gemv_dpbf16", &len);
     pthread_mutex_init(&b->lock, NULL);
     b->base = (vl_backend){&CPU_OPS, p->threads, mode_of(b)};
     *out = &b->base;

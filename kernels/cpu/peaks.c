@@ -177,7 +177,8 @@ double vl_peak_fma_gflops(int threads) {
 #endif
     };
     vl_ukernels k; /* the tier of the kernels whose roof this is */
-    loop_fn *loop = vl_ukernels_resolve(&k, NULL) ? NULL : LOOPS[k.tier[VL_SLOT_gemm_bf16]];
+    vl_err err;
+    loop_fn *loop = vl_ukernels_resolve(&k, &err) ? NULL : LOOPS[k.tier[VL_SLOT_gemm_bf16]];
     return best_rate(threads, loop ? loop : fma_scalar);
 }
 

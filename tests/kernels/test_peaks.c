@@ -13,10 +13,12 @@ int main(void) {
     CHECK(bf16 >= 0 && bf16 < 8000, "%g", bf16);
     CHECK(int8 >= 0 && int8 < 16000, "%g", int8);
     CHECK(vl_peak_fma_gflops(0) > 0, "0 threads counts as one");
-    setenv("VL_CPU", "scalar", 1);
-    double scalar = vl_peak_fma_gflops(1);
-    CHECK(scalar > 0.01 && scalar < fma, "VL_CPU=scalar: %g GFLOP/s, %g with all", scalar, fma);
-    unsetenv("VL_CPU");
+    if (!getenv("VL_CPU")) {
+        setenv("VL_CPU", "scalar", 1);
+        double scalar = vl_peak_fma_gflops(1);
+        CHECK(scalar > 0.01 && scalar < fma, "VL_CPU=scalar: %g GFLOP/s, %g with all", scalar, fma);
+        unsetenv("VL_CPU");
+    }
     static _Alignas(64) uint8_t memory[3 << 20]; /* smaller than a pass, and no multiple of one */
     for (int threads = 1; threads <= 3; threads++)
         for (int own = 0; own < 2; own++) {
