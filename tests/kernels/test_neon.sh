@@ -14,7 +14,7 @@ else
     src=$(ls common/*.c kernels/*.c kernels/cpu/*.c kernels/cuda/*.c | grep -v kernels/cpu/avx)
     for t in test_kernels test_ops; do
         rm -f $out/$t
-        check "$t compiles for aarch64" $cc -DVL_IMAGE_FILE="\"$out/no-image\"" -std=c17 -D_GNU_SOURCE -I. -O2 -ffp-contract=off -static \
+        check "$t compiles for aarch64" $cc -DVL_IMAGE_FILE="\"$out/no-image\"" -std=c17 -D_GNU_SOURCE -I. -O2 -fopenmp-simd -ffp-contract=off -static \
             -Wall -Wextra -Werror $src tests/kernels/$t.c -o $out/$t -lm -lpthread
         VL_CPU=neon qemu-aarch64 $out/$t >"$tmp/$t" 2>&1
         rc=$?
