@@ -180,8 +180,14 @@ void vl_packed_free(vl_packed *p) {
     free(p);
 }
 
+static int needs_cpu(vl_backend *b, vl_err *err) {
+    if (vl_backend_use_packed(b, &(vl_packed_store){0})) return 0;
+    return vl_fail(err, VL_E_UNSUPPORTED, "only the CPU backend has packed weights: --backend cpu");
+}
+
 int vl_packed_verify(const char *dir, const vl_checkpoint *c, vl_backend *b, char *path, size_t n, vl_err *err) {
     char note[sizeof err->msg];
+    if (needs_cpu(b, err)) return -1;
     vl_packed *p = vl_packed_open(dir, c, b, note, sizeof note);
     if (!p) return vl_fail(err, VL_E_MODEL, "%s", *note ? note : "there is no pack cache; `vitreous pack` writes one");
     vl_backend_use_packed(b, &(vl_packed_store){0});
@@ -269,8 +275,7 @@ static int write_at(const char *path, const vl_checkpoint *c, const writing *w, 
 int vl_packed_write(const char *dir, const vl_checkpoint *c, vl_backend *b, char *path, size_t n, vl_err *err) {
     char place[2][PATH_MAX];
     writing w = {0};
-    if (!vl_backend_use_packed(b, &(vl_packed_store){0}))
-        return vl_fail(err, VL_E_UNSUPPORTED, "only the CPU backend has packed weights: --backend cpu");
+    if (needs_cpu(b, err)) return -1;
     if (!places(place, dir, b, true))
         return vl_fail(err, VL_E_IO, "no place for the pack cache: set VL_PACK_CACHE to a folder");
     snprintf(path, n, "%s", place[0]);

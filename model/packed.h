@@ -4,6 +4,9 @@
  *   MODEL/vitreous-packed[-int8|-int4].cache            exact and bf16 share the first
  *   $VL_PACK_CACHE/ID[-int8|-int4].cache                where that is set; "off": neither read nor written
  *   $XDG_CACHE_HOME/vitreous/ID[-..].cache              for a model folder that cannot be written
+ *
+ * Stale means: a file of the checkpoint has another name, size, time of change or header. Data rewritten in
+ * place under the same size and time are not noticed: pack anew after such a thing.
  */
 #ifndef VL_PACKED_H
 #define VL_PACKED_H
