@@ -27,7 +27,7 @@ for d in exact int8 int4; do
     kind=-$d
     [ $d = exact ] && kind=
     before=$(answer $d)
-    check "$d: pack --check without a cache" sh -c "! $vitreous pack -m '$model' --dtype $d --check"
+    check "$d: pack --check without a cache" sh -c "! '$vitreous' pack -m '$model' --dtype $d --check"
     check "$d: pack" "$vitreous" pack -m "$model" --dtype $d
     check "$d: the file" test -s "$model/vitreous-packed$kind.cache"
     check "$d: pack --check" "$vitreous" pack -m "$model" --dtype $d --check
@@ -40,7 +40,7 @@ f.seek(-1000, 2)
 b = f.read(1)
 f.seek(-1000, 2)
 f.write(bytes([b[0] ^ 1]))"
-check "and found by --check" sh -c "$vitreous pack -m '$model' --check 2>&1 | grep -q damaged"
+check "and found by --check" sh -c "'$vitreous' pack -m '$model' --check 2>&1 | grep -q damaged"
 touch -d '2001-02-03' "$model/model.safetensors"
 before=$(VL_PACK_CACHE=off answer exact)
 check "off: no warning" sh -c "! grep -q 'pack cache' '$out/said'"
@@ -48,20 +48,20 @@ check "stale: the same answer" test "$before" = "$(answer exact)"
 answer exact >/dev/null
 check "stale: said" grep -q 'warning: pack cache .*has changed since.*vitreous pack' "$out/said"
 export VL_PACK_CACHE=$out/elsewhere
-check "no such folder" sh -c "! $vitreous pack -m '$model'"
+check "no such folder" sh -c "! '$vitreous' pack -m '$model'"
 mkdir "$VL_PACK_CACHE"
 check "elsewhere" "$vitreous" pack -m "$model"
 check "elsewhere: one file" test "$(ls "$VL_PACK_CACHE" | wc -l)" = 1
 check "elsewhere: used" "$vitreous" pack -m "$model" --check
-check "the GPU backend has none" sh -c "! $vitreous pack -m '$model' --backend cuda"
+check "the GPU backend has none" sh -c "! '$vitreous' pack -m '$model' --backend cuda"
 
 if command -v taskset >/dev/null; then
     first=$(taskset -cp $$ | sed 's/.*: //; s/[,-].*//')
-    check "one CPU: one thread" sh -c "taskset -c $first $vitreous kernels 2>&1 | grep -q 'cpu, 1 threads'"
+    check "one CPU: one thread" sh -c "taskset -c $first '$vitreous' kernels 2>&1 | grep -q 'cpu, 1 threads'"
 else
     echo "SKIP taskset is missing"
 fi
-check "VL_PIN: a mistake is said" sh -c "VL_PIN=yes $vitreous kernels 2>&1 | grep -q 'expected 0 or 1'"
+check "VL_PIN: a mistake is said" sh -c "VL_PIN=yes '$vitreous' kernels 2>&1 | grep -q 'expected 0 or 1'"
 VL_PACK_CACHE=off VL_PIN=1 answer exact >"$out/pinned"
 check "VL_PIN: the same answer" test "$before" = "$(cat "$out/pinned")"
 echo "$pass passed, $fail failed"
