@@ -35,7 +35,7 @@ for d in int8 int4; do
     a=$(hash_of --dtype $d) b=$(hash_of -m "$out/$d") c=$(hash_of -m "$out/$d" --threads 1)
     check "$d: written and at load: '$a' '$b'" test -n "$a" -a "$a" = "$b"
     check "$d: one thread: '$c'" test "$a" = "$c"
-    check "$d: a second time refused" sh -c "! $vitreous quantize --dtype $d $out/$d"
+    check "$d: a second time refused" sh -c "! '$vitreous' quantize --dtype $d $out/$d"
     check "$d: info" "$vitreous" info -m "$out/$d"
     "$vitreous" quantize --dtype $d --report --json 2>/dev/null >"$out/$d.json"
     check "$d: quality bars" "$python" - "$out/$d.json" "$d" <<'P'
@@ -49,8 +49,8 @@ P
 done
 refused "int4 weights in exact mode" "int4" -m "$out/int4" --dtype exact
 refused "int8 weights in int4 mode" "int8" -m "$out/int8" --dtype int4
-check "no dtype" sh -c "! $vitreous quantize $out/none"
-check "a quantised source" sh -c "! $vitreous quantize -m $out/int8 --dtype int4 $out/twice"
+check "no dtype" sh -c "! '$vitreous' quantize $out/none"
+check "a quantised source" sh -c "! '$vitreous' quantize -m $out/int8 --dtype int4 $out/twice"
 
 # Damaged copies, and an FP8 checkpoint beside the bf16 one it stands for.
 check "damaged checkpoints" "$python" - "$out" <<'P'

@@ -29,7 +29,7 @@ export VL_CUBLAS=$PWD/build/gpusim/libcublas.so.13
 run env VL_KERNEL=gemm=cublas VL_CUBLAS=/nowhere/libcublas.so "$VITREOUS" "${question[@]}" --backend cuda
 rc 3 "no cuBLAS"
 errs "says what is missing and what to do" "/nowhere/libcublas.so.*leave gemm=cublas out"
-run env VL_KERNEL=gemm=cublas VL_CUBLAS=$VL_CUDA_DRIVER "$VITREOUS" "${question[@]}" --backend cuda
+run env VL_KERNEL=gemm=cublas "VL_CUBLAS=$VL_CUDA_DRIVER" "$VITREOUS" "${question[@]}" --backend cuda
 rc 3 "another library"
 errs "names the function" "has no cublasCreate_v2"
 run env VL_KERNEL=gemm=mine "$VITREOUS" "${question[@]}" --backend cuda
