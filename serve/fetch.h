@@ -1,7 +1,7 @@
 /* fetch.h: pictures by https URL, for the hosts that --allow-image-urls names; off without it.
  *
  * The rules (acceptance F3): https only and verified; the host is on the list; the address that is
- * connected to is the one that was checked, and every address of the name must be a public one; a
+ * connected to is the one that was checked, and only public ones are connected to; a
  * redirect (3 at most) is a new URL under the same rules; bytes and time are bounded, the time over
  * all pictures of a request; no proxy, cookies, credentials or decompression. What came is a
  * picture only if the confined decoder says so, whatever its media type.

@@ -47,7 +47,8 @@ function table(lines, i, out) {
 // A cell that a spreadsheet would take for a formula is quoted as text: pictures are not to be trusted.
 export function csvOf(text) {
   const lines = text.trim().split('\n'), at = lines.findIndex((l, i) => l.includes('|') && isRule(lines[i + 1]));
-  const safe = (c) => (/^([=@\t\r]|[+-](?![\d.]))/.test(c) ? `'${c}` : c);
+  const safe = (c) => (/^[=@\t\r]/.test(c) || (/^[+-]/.test(c) && !/^[+-][\d.,]+%?$/.test(c)) ? `'${c}` : c);
+  const bare = (c) => (/^".*"$/.test(c) ? c.slice(1, -1).replaceAll('""', '"') : c);
   const quote = (c) => (/[",\n]/.test(c) ? `"${c.replaceAll('"', '""')}"` : c);
   if (at >= 0) {
     let end = at + 2;
@@ -57,7 +58,7 @@ export function csvOf(text) {
   const fence = /```(?:csv)?\s*\n([\s\S]*?)\n```/.exec(text), plain = (fence ? fence[1] : text.trim()).split('\n');
   const commas = plain.map((l) => l.replace(/"[^"]*"/g, '').split(',').length);
   return plain.length > 1 && commas[0] > 1 && commas.every((n) => n === commas[0])
-    ? plain.map((l) => l.split(/,(?=(?:[^"]*"[^"]*")*[^"]*$)/).map(safe).join(',')).join('\r\n') : '';
+    ? plain.map((l) => l.split(/,(?=(?:[^"]*"[^"]*")*[^"]*$)/).map((c) => quote(safe(bare(c)))).join(',')).join('\r\n') : '';
 }
 
 function list(lines, i, out) {
