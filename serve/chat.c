@@ -222,12 +222,16 @@ static int resolve(chat *c, const json_t *ref, source *s, api_error *e) {
     return data_url_decode(text, len, (size_t)c->srv->config.image_bytes, &s->data, e, s->param);
 }
 
+/* All pictures by URL together may have as many bytes as a body that carried them. */
 static int fetch_urls(const chat *c, source *sources, api_error *e) {
     double deadline = 0;
+    size_t total = 0, most = (size_t)c->srv->config.body_bytes;
     for (int i = 0; i < c->n_pictures; i++) {
         source *s = &sources[i];
         if (s->url && fetch_picture(c->srv, json_string_value(s->url), json_string_length(s->url),
                                     &deadline, &s->data, e, s->param)) return -1;
+        if (s->url && (total += s->data.len) > most)
+            return api_fail(e, 413, "images_too_large", s->param, "the images by URL have more than %zu bytes together", most);
     }
     return 0;
 }
