@@ -9,6 +9,7 @@ const root = document.documentElement;
 let props = null;                     // what /props says about model and limits
 let chat = fresh();
 let running = null;                   // AbortController of the answer in the making
+const dropped = new Set();            // conversations deleted while their answer was in the making
 
 function fresh() {
   return { id: crypto.randomUUID?.() ?? String(Math.random()), created: Date.now(), title: '', turns: [] };
@@ -180,7 +181,7 @@ async function answer(index) {
   render();
   main.scrollTop = main.scrollHeight;
   $('status').textContent = turn.error ?? t('answered');
-  await saveChat(mine).catch(() => {});
+  if (!dropped.has(mine.id)) await saveChat(mine).catch(() => {});
   renderHistory();
 }
 
@@ -260,7 +261,7 @@ async function renderHistory() {
   $('history-list').replaceChildren(...chats.map((c) => el('li', {},
     el('button', { type: 'button', onclick: () => open(c), 'aria-current': String(c.id === chat.id) }, c.title),
     el('button', { type: 'button', class: 'icon', 'aria-label': `${t('drop')}: ${c.title}`,
-      onclick: async () => { await deleteChat(c.id); renderHistory(); } }, '✕'))));
+      onclick: async () => { dropped.add(c.id); await deleteChat(c.id); renderHistory(); } }, '✕'))));
 }
 
 function open(c) {
@@ -359,7 +360,7 @@ on('language', 'click', () => applyLanguage(lang() === 'zh' ? 'en' : 'zh'));
 on('theme', 'click', () => applyTheme(root.dataset.theme === 'dark' ? 'light' : 'dark'));
 on('history-toggle', 'click', () => showHistory($('history').hidden));
 on('new-chat', 'click', () => open(fresh()));
-on('clear-history', 'click', async () => { await deleteAll(); open(fresh()); });
+on('clear-history', 'click', async () => { dropped.add(chat.id); await deleteAll(); open(fresh()); });
 on('sample', 'click', async () => take([new File([await samplePicture()], 'sample.png', { type: 'image/png' })]));
 for (const id of ['file', 'capture']) on(id, 'change', (e) => { take([...e.target.files]); e.target.value = ''; });
 document.addEventListener('paste', (e) => {
