@@ -50,16 +50,27 @@ serve() { # options of serve; sets $url
     done
     if [ -z "$url" ]; then tail -3 "$out/serve.log" >&2; exit 1; fi
     url=$url/v1/chat/completions
-    for _ in $(seq 100); do # it listens before the model is ready
-        if load -n 12 --requests 1 >/dev/null 2>&1; then break; fi
+    for _ in $(seq 30); do # it listens before the model is ready
+        if load 12 --requests 1 >/dev/null 2>"$out/first.log"; then return; fi
         sleep 0.3
     done
+    cat "$out/first.log" >&2
+    exit 1
 }
-load() { timeout 100 "$binary" load --url "$url" --timeout 60 --json -p "What is a map?" "$@"; }
+# Random weights like numbers of the vocabulary that stand for no text: the bias keeps them to letters.
+request() { # tokens of the answer
+    letters=$(seq -f '"%g": 100' -s ', ' 97 122)
+    echo '{"prompt": "What is a map?", "max_tokens": '"$1"', "ignore_eos": true, "temperature": 0, "logit_bias": {'"$letters"'}}'
+}
+load() { # tokens of an answer, options of load
+    request "$1" >"$out/request.jsonl"
+    shift
+    timeout 100 "$binary" load --url "$url" --timeout 60 --json --workload "$out/request.jsonl" "$@"
+}
 burst() { # raw file, batch: three requests at once, three times over
     serve --result-cache 0 --picture-cache 0 --batch "$2"
     for i in 1 2 3; do
-        load -n 16 --arrivals fixed --rate 1000 --requests 3 --raw "$out/burst.raw" >"$out/burst.tmp"
+        load 16 --arrivals fixed --rate 1000 --requests 3 --raw "$out/burst.raw" >"$out/burst.tmp"
         cat "$out/burst.raw" >>"$1.new"
     done
     stop
@@ -86,15 +97,15 @@ piece() {
         tip-*)     bench --size text --rounds 1 -n 24 --tip "${1#tip-}" ;;
         cache)     bench --size 448x448 --rounds 1 -n 4 --tip cache ;;
         load)      serve --result-cache 0 --picture-cache 0
-                   load -n 12 --rate 0.5 --rate 1 --rate 2 --requests 8 --raw "$out/load.jsonl" \
+                   load 12 --rate 0.5 --rate 1 --rate 2 --requests 8 --raw "$out/load.jsonl" \
                        --title "Rate sweep: short text questions, caches off"
                    stop ;;
         repeat)    serve --result-cache 0 --picture-cache 0
-                   load -n 12 --arrivals fixed --rate 0.5 --requests 10 --raw "$out/fresh.jsonl" \
+                   load 12 --arrivals fixed --rate 0.5 --requests 10 --raw "$out/fresh.jsonl" \
                        >"$out/fresh.tmp"
                    stop
                    serve
-                   load -n 12 --arrivals fixed --warm-up 1 --rate 4 --requests 20 --raw "$out/repeat.jsonl" \
+                   load 12 --arrivals fixed --warm-up 1 --rate 4 --requests 20 --raw "$out/repeat.jsonl" \
                        --title "The same question again, result cache on"
                    stop ;;
         queue)     burst "$out/alone.jsonl" 1

@@ -18,7 +18,7 @@ static int code_q4(const uint8_t *group, int step, int col, int i) {
     return VL_Q4_CODES[step % 2 ? both >> 4 : both & 15] + 128;
 }
 
-static void gemm_q(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows, bool add,
+static inline void gemm_q(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows, bool add,
                    size_t group_bytes, int (*code)(const uint8_t *, int, int, int)) {
     for (int r = 0; r < rows; r++)
         for (int col = 0; col < VL_NR; col++) {

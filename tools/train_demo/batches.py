@@ -187,14 +187,16 @@ def sheet_batch(seed, step, rank, hard, budget):
 EASY = [(96, 128), (128, 96), (128, 128), (160, 160)]
 
 
-def training_batch(seed, step, rank, level, coder, budget, easy=0.0):
+def training_batch(seed, step, rank, level, coder, budget, easy=0.0, crowds=0.0):
     """The batch of one process at one step; a pure function of its arguments. easy: share of the batches
-    with few shapes in a small picture and many questions, of which nearly all look something up."""
+    with few shapes in a small picture and many questions, of which nearly all look something up; crowds:
+    share of these with many of few kinds, to be counted."""
     r = random.Random(f"{seed}/{step}/{rank}")
     lookup = r.random() < easy
+    crowd = lookup and r.random() < crowds
     if lookup:
         size, kinds = r.choice(EASY), {"shapes": 1}
-        level = min(level, r.choice([.3, .3, .6, 1]))
+        level = level if crowd else min(level, r.choice([.3, .3, .6, 1]))
     else:
         size, strip = choose_size(r, level)
         kinds = choose_kinds(r, size, strip)
@@ -202,7 +204,7 @@ def training_batch(seed, step, rank, level, coder, budget, easy=0.0):
     b = max(4, min(48, int(budget / (p + 1.5 * (p / 4 + (60 if "word" in kinds else 130))))))
     pics, rows = [], []
     while len(pics) < b:
-        pic = P.make(r, choose_kind(r, kinds), size, .5 + .5 * level, seed, level=level)
+        pic = P.make(r, choose_kind(r, kinds), size, .5 + .5 * level, seed, level=level, crowd=crowd)
         if lookup and len(pic.objects) < 2:
             continue
         most = 6 if lookup else r.choice([4, 5, 6]) if pic.kind in ("shapes", "chart") else 3

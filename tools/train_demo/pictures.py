@@ -58,6 +58,7 @@ class Picture:
     kind: str  # shapes, word, number, zh, chart
     size: tuple  # height, width
     level: float = 1.0  # how much there may be in it: 0 one thing .. 1 everything
+    crowd: bool = False  # many of few kinds, to be counted
     image: Image.Image = None
     objects: list = dataclasses.field(default_factory=list)
     text: str = ""
@@ -223,13 +224,14 @@ def box_fields(box, size):
 def draw_shapes(r, pic, hard, seed):
     h, w = pic.size
     im = background(r, h, w, hard * 0.9, seed, calm=True)
-    many = r.random() < 0.35
-    n = r.randint(3, 9) if many else r.choice([1, 2, 2, 3, 3, 4, 4, 5])
+    many = pic.crowd or r.random() < 0.35
+    n = r.randint(2 if pic.crowd else 3, 9) if many else r.choice([1, 2, 2, 3, 3, 4, 4, 5])
     if min(h, w) < 96:
         n = min(n, 2)
     n = min(n, 1 + int(pic.level * 8))
     kinds = r.sample(V.SHAPE_NAMES, r.choice([1, 2, 3])) if many else V.SHAPE_NAMES
-    hues = r.sample(V.COLOUR_NAMES, r.choice([1, 2, 3, 5])) if r.random() < 0.4 else V.COLOUR_NAMES
+    few = pic.crowd or r.random() < 0.4
+    hues = r.sample(V.COLOUR_NAMES, r.choice([1, 2, 3, 5])) if few else V.COLOUR_NAMES
     low = 24 if min(h, w) > 100 else 18
     high = max(low + 4, min(h, w) * (0.62 if n < 3 else 0.42 if n < 6 else 0.3))
     outline = r.random() < 0.3
@@ -288,14 +290,15 @@ def draw_shapes(r, pic, hard, seed):
 
 def choose_text(r, kind, level, held):
     if kind == "number":
-        n = r.choice([1, 2, 3, 4, 5][:1 + int(level * 5)])
+        lengths = [1, 2, 3, 4, 5][:1 + int(level * 5)]
+        n = r.choice(lengths if held else lengths + lengths[-1:] * 2)  # the longest are the hardest
         return str(r.randint(10 ** (n - 1) if n > 1 else 0, 10 ** n - 1))
     if kind == "zh":
         return "".join(r.choice(V.ZH_CHARS) for _ in range(r.choice([1, 2, 2, 3, 4][:1 + int(level * 5)])))
     if held or r.random() < .5:
         word = r.choice(word_list(held))
     else:
-        word = "".join(r.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(r.randint(2, 7)))
+        word = "".join(r.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(r.randint(2, 9)))
     word = word[:1 + int(level * 9)]
     u = r.random()
     return word if u < .55 else word.upper() if u < .8 else word.capitalize()
@@ -522,14 +525,14 @@ def damage(r, pic, seed):
     pic.image = im
 
 
-def make(r, kind, size, hard=1.0, seed=0, held=False, level=1.0):
+def make(r, kind, size, hard=1.0, seed=0, held=False, level=1.0, crowd=False):
     """One picture. r: random.Random; size: (height, width) of the result; hard, level: 0 easy .. 1 full
     (how it looks, how much is in it)."""
     draw = size
     if not held and hard > .4 and r.random() < .45:  # drawn at another size, as pictures come to the processor
         s = r.uniform(.85, 1.3)
         draw = tuple(min(448, int(side * s * r.uniform(.9, 1.1))) for side in size)
-    pic = Picture(kind, draw, level)
+    pic = Picture(kind, draw, level, crowd)
     if kind == "shapes":
         draw_shapes(r, pic, hard, seed)
     elif kind == "sheet":

@@ -51,6 +51,14 @@ def sayable(o, objs):
     return sum(p.shape == o.shape and p.colour == o.colour for p in objs) == 1
 
 
+def count(objs, shape=None, colour=None):
+    """How many of this shape, or of this colour, or at all."""
+    plural, zh = (V.SHAPES[shape] if shape else (colour + " shapes", V.COLOURS[colour][1] + "的图形") if colour
+                  else ("shapes", "图形"))
+    n = sum(shape in (None, o.shape) and colour in (None, o.colour) for o in objs)
+    return "count", {"ss": plural, "s": zh}, str(n)
+
+
 def about_shapes(r, pic, lang):
     """Every (task, fields, answer) that has one clear answer for this picture."""
     objs, size = pic.objects, pic.size
@@ -78,16 +86,14 @@ def about_shapes(r, pic, lang):
         out.append(("shape", {"c": V.COLOURS[o.colour][1] if zh else o.colour},
                     V.SHAPES[o.shape][1] if zh else o.shape))
     u = r.random()
-    if u < .55:
-        s = r.choice(shapes)
-        out.append(("count", {"ss": V.SHAPES[s][0], "s": V.SHAPES[s][1]},
-                    str(sum(o.shape == s for o in objs))))
+    if pic.crowd:
+        out += [count(objs, s) for s in shapes] + [count(objs, colour=c) for c in colours] + [count(objs)]
+    elif u < .55:
+        out.append(count(objs, r.choice(shapes)))
     elif u < .75:
-        c = r.choice(colours)
-        out.append(("count", {"ss": c + " shapes", "s": V.COLOURS[c][1] + "的图形"},
-                    str(sum(o.colour == c for o in objs))))
+        out.append(count(objs, colour=r.choice(colours)))
     else:
-        out.append(("count", {"ss": "shapes", "s": "图形"}, str(len(objs))))
+        out.append(count(objs))
     if r.random() < .5:
         o = r.choice(objs)
         out.append(("exist", {"a": name(o, lang)}, "有" if zh else "yes"))

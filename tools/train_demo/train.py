@@ -33,7 +33,8 @@ class Stage:
     """A part of the run. share: of all steps; rate: learning rates at its start and end, as shares of the
     two above; tower: the vision tower's share of them (0: frozen); sheets: share of the batches that are
     sheets of characters for the tower; easy: share that are small pictures of few shapes, all lookups;
-    ramp: the share of the stage in which the difficulty rises, and the power it rises with."""
+    ramp: the share of the stage in which the difficulty rises, and the power it rises with; crowds: share
+    of the easy batches that are many shapes to be counted."""
     name: str
     share: float
     rate: tuple
@@ -41,13 +42,14 @@ class Stage:
     sheets: float
     easy: float
     ramp: tuple = (0, 1)
+    crowds: float = 0.0
 
 
 STAGES = (Stage("characters", .10, (1.0, 1.0), 1.0, 1.0, 0.0, (.87, 1.3)),  # the tower alone
           Stage("everything", .45, (.3, .15), 1.0, .12, .2, (.5, 1)),
           Stage("look up", .15, (.6, .6), 0.0, 0.0, 1.0),  # the decoder alone
           Stage("together", .30, (.5, 0.0), .3, .08, .45))
-GO_ON = (Stage("go on", 1.0, (.4, 0.0), 1.0, .08, .12),)  # from weights that know it all a little
+GO_ON = (Stage("go on", 1.0, (.4, 0.0), 1.0, .08, .3, crowds=.6),)  # from weights that know it all a little
 
 
 def stage_at(step, total):
@@ -164,7 +166,8 @@ def worker(rank, world, args, flat, grads, params, shared, barrier):
             merged, _, taps = M.vision(w, batch["pixels"], *batch["grid"])
             taps, loss, right = taps + [merged], torch.zeros(()), []
         else:
-            batch = B.training_batch(args.seed, step, rank, hard, coder, args.budget, stage.easy)
+            batch = B.training_batch(args.seed, step, rank, hard, coder, args.budget, stage.easy,
+                                     stage.crowds)
             hidden, taps = M.forward(w, batch)
             loss, right = answer_loss(w, hidden, batch, hard)
         aux, char_acc = M.aux_loss(w, taps, batch["marks"]) if stage.tower else (torch.zeros(()), [])
