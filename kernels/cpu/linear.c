@@ -233,7 +233,7 @@ static void gemm_item(void *arg, int item, int thread) {
             const uint8_t *next = last ? panel + (size_t)(k + kc) * lane * VL_NR : w + j->p->panel_bytes;
             size_t ahead = (size_t)(last ? least(K - k - kc, j->kc) : kc) * lane * VL_NR;
             for (int t = 0; t < j->T; t += mr) {
-                if (j->amx) fetch_share(next, ahead, t / mr, (j->T + mr - 1) / mr);
+                fetch_share(next, ahead, t / mr, (j->T + mr - 1) / mr);
                 float *s = sums + (size_t)p * stride + t * VL_NR, *out = j->out + (size_t)t * (size_t)j->ldo;
                 int rows = least(j->T - t, mr);
                 if (k + kc == K) fetch_rows(out + (first + p) * VL_NR, (size_t)j->ldo, rows, N - (first + p) * VL_NR);
