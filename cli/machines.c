@@ -49,18 +49,21 @@ static int read_figure(const json_t *o, const char *what, const char *key, doubl
     return 0;
 }
 
-/* Those of the machine, else those of its kind, else a mistake. */
-static int read_efficiency(const json_t *own, const json_t *kind, const char *what, efficiency *e,
-                           vl_err *err) {
+/* The first of these objects that has the key says it: the machine's own for this mode, its own, its
+ * kind's for this mode, its kind's. mode NULL: whatever the mode. */
+static int read_efficiency(const json_t *own, const json_t *kind, const char *mode, const char *what,
+                           efficiency *e, vl_err *err) {
     const struct { const char *key; figure *to; double hi; } rows[] = {
         {"encode", &e->encode, 1}, {"attention", &e->attention, 1}, {"prefill", &e->prefill, 1},
         {"decode", &e->decode, 1}, {"token_overhead_s", &e->token_overhead_s, 10},
         {"preprocess_s_per_mp", &e->preprocess_s_per_mp, 100}};
+    const json_t *from[] = {mode ? json_object_get(own, mode) : NULL, own,
+                            mode ? json_object_get(kind, mode) : NULL, kind};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         double lo = rows[i].hi > 1 ? 0 : 1e-4;
-        if (read_figure(own, what, rows[i].key, lo, rows[i].hi, rows[i].to, err)) return -1;
-        if (isnan(rows[i].to->v) &&
-            read_figure(kind, what, rows[i].key, lo, rows[i].hi, rows[i].to, err)) return -1;
+        rows[i].to->v = NAN;
+        for (int k = 0; k < 4 && isnan(rows[i].to->v); k++)
+            if (read_figure(from[k], what, rows[i].key, lo, rows[i].hi, rows[i].to, err)) return -1;
         if (isnan(rows[i].to->v))
             return vl_fail(err, VL_E_INPUT, "%s: no efficiency \"%s\", neither its own nor its "
                            "kind's", what, rows[i].key);
@@ -68,7 +71,23 @@ static int read_efficiency(const json_t *own, const json_t *kind, const char *wh
     return 0;
 }
 
-static int read_machine(const json_t *o, const json_t *kinds, machine *m, vl_err *err) {
+/* "efficiency" of a machine: figures, or the name of a set that several machines share. */
+static int read_efficiencies(const json_t *o, const json_t *sets, machine *m, vl_err *err) {
+    const json_t *own = json_object_get(o, "efficiency"), *kind = json_object_get(sets, m->kind);
+    if (json_is_string(own)) {
+        const char *name = json_string_value(own);
+        own = json_object_get(sets, name);
+        if (!own) return vl_fail(err, VL_E_INPUT, "%s: \"efficiency\" names \"%s\", which is not there", m->id, name);
+    }
+    for (int i = 0; i < m->n_modes; i++) {
+        const char *mode = m->modes[i];
+        if (json_object_get(own, mode) || json_object_get(kind, mode)) m->by_mode = true;
+        if (read_efficiency(own, kind, mode, m->id, &m->mode_e[i], err)) return -1;
+    }
+    return read_efficiency(own, kind, NULL, m->id, &m->e, err);
+}
+
+static int read_machine(const json_t *o, const json_t *sets, machine *m, vl_err *err) {
     const json_t *price = json_object_get(o, "price"), *peak = json_object_get(o, "peak");
     const json_t *modes = json_object_get(o, "modes");
     size_t i;
@@ -93,8 +112,7 @@ static int read_machine(const json_t *o, const json_t *kinds, machine *m, vl_err
         if (json_is_string(mode) && m->n_modes < MACHINE_MODES)
             m->modes[m->n_modes++] = json_string_value(mode);
     if (!m->n_modes) return vl_fail(err, VL_E_INPUT, "%s: \"modes\" lists no mode", m->id);
-    return read_efficiency(json_object_get(o, "efficiency"), json_object_get(kinds, m->kind), m->id,
-                           &m->e, err);
+    return read_efficiencies(o, sets, m, err);
 }
 
 int machines_load(machine_set *s, const char *path, vl_err *err) {

@@ -22,7 +22,7 @@ typedef struct machine {
     int n_modes;
     figure memory_gib, price[PRICE_PLANS], peak[PEAKS], read_gbs;
     efficiency e;
-    efficiency mode_e[MACHINE_MODES];  /* where measured mode by mode: instead of e            */
+    efficiency mode_e[MACHINE_MODES];  /* where known mode by mode: instead of e               */
     bool by_mode;
 } machine;
 typedef struct machine_set {

@@ -5,10 +5,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/stats.h"
 #include "kernels/ops.h"
+#include "kernels/peaks.h"
 
 enum { N = 2048, HEADS = 16, GROUPS = 8, HEAD = 128, VISION_HEAD = 64, CALLS = 9, PATCH_D = 1024 };
 enum { POOL_MOST = 512 };           /* matrices of a width                                         */
@@ -49,19 +49,8 @@ static double median_call(lab *l, const timed *t) { return time_calls(l, t).p50;
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* Bytes of weights that are taken in turn: more than the last cache holds, so that each comes from memory
- * as in a pass over a whole model. */
-static size_t pool_bytes(void) {
-    size_t least = (size_t)160 << 20, most = (size_t)1 << 30;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    if (l3 > 0 && (size_t)l3 > least / 3 * 2) least = (size_t)l3 / 2 * 3;
-#endif
-    return least < most ? least : most;
-}
-
 static int fill_pool(lab *l, int width, vl_err *err) {
-    size_t each = (size_t)N * (size_t)width * (size_t)l->mode->bits / 8, most = pool_bytes();
+    size_t each = (size_t)N * (size_t)width * (size_t)l->mode->bits / 8, most = vl_uncached_bytes();
     l->pooled = l->next = 0;
     while (l->pooled < POOL_MOST && (size_t)l->pooled * each < most) {
         vl_matrix *w = &l->pool[l->pooled];

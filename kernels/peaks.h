@@ -6,7 +6,9 @@
 
 #include <stddef.h>
 
-/* Bytes per second / 1e9 of a pure read loop over a buffer far larger than the caches. */
+/* Bytes that cannot stay in the last cache: half again its size, 256 MiB at least, 1 GiB at most. */
+size_t vl_uncached_bytes(void);
+/* Bytes per second / 1e9 of a pure read loop over that many. */
 double vl_peak_read_gbs(int threads);
 /* 1e9 float32 operations per second from registers, a fused multiply-add counted as two, with the
  * instructions of the tier that VL_CPU leaves to the float32 kernels. */

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
 #if defined(__x86_64__)
@@ -16,7 +17,7 @@
 #endif
 
 enum { CHAINS = 16, ITEMS = 128, WINDOWS = 12, STEPS = 20000 };
-static const size_t READ_BYTES = (size_t)256 << 20, PASS_BYTES = (size_t)64 << 20;
+static const size_t PASS_BYTES = (size_t)64 << 20;
 
 typedef double loop_fn(void); /* operations of one call; the work must not be optimised away */
 static volatile float sink;
@@ -210,6 +211,15 @@ double vl_peak_int8_gops(int threads) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+size_t vl_uncached_bytes(void) {
+    size_t least = (size_t)256 << 20, most = (size_t)1 << 30;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (l3 > 0 && (size_t)l3 / 2 * 3 > least) least = (size_t)l3 / 2 * 3 & ~(size_t)4095;
+#endif
+    return least < most ? least : most;
+}
+
 struct vl_reader {
     cpu_team *team;
     read_fn *loop[2];
@@ -233,9 +243,9 @@ vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes) {
     if (avx512 || avx2) r->loop[0] = avx512 ? read_avx512 : read_avx2;
     if (avx512 || avx2) r->loop[1] = avx512 ? read_avx512_ahead : read_avx2_ahead;
 #endif
-    r->bytes = memory ? bytes : READ_BYTES;
-    if (!memory && (r->own = cpu_pages(READ_BYTES)))
-        memset(r->own, 1, READ_BYTES); /* before, all pages are the one zero page */
+    r->bytes = memory ? bytes : vl_uncached_bytes();
+    if (!memory && (r->own = cpu_pages(r->bytes)))
+        memset(r->own, 1, r->bytes); /* before, all pages are the one zero page */
     r->data = memory ? memory : r->own;
     if (!r->data) {
         vl_reader_close(r);
@@ -247,7 +257,7 @@ vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes) {
 void vl_reader_close(vl_reader *r) {
     if (!r) return;
     cpu_team_close(r->team);
-    if (r->own) cpu_pages_free(r->own, READ_BYTES);
+    if (r->own) cpu_pages_free(r->own, r->bytes);
     free(r);
 }
 

@@ -54,30 +54,36 @@ machines_file = json.load(open(os.path.join(ROOT, "tools/cost/machines.json")))
 MACHINES = {m["id"]: m for m in machines_file["machines"]}
 
 
-def eff(m, key):
+def eff(m, mode, key):
+    sets = machines_file["efficiency"]
     own = m.get("efficiency", {})
-    return (own.get(key) or machines_file["efficiency"][m["kind"]][key])[0]
+    if isinstance(own, str):
+        own = sets[own]
+    kind = sets[m["kind"]]
+    for one in (own.get(mode, {}), own, kind.get(mode, {}), kind):
+        if key in one:
+            return one[key][0]
 
 
 def seconds(m, mode, n, rows, out, batch=1):
     """preprocess, encode, prefill, decode of the reference workload."""
     body, head, vision, peak, kv = MODES[mode]
-    flops, read = m["peak"][peak][0] * 1e9, m["read_gbs"][0] * 1e9 * eff(m, "decode")
+    flops, read = m["peak"][peak][0] * 1e9, m["read_gbs"][0] * 1e9 * eff(m, mode, "decode")
     lin = 2 * n * VIT + 2 * (n / 4) * MERGE
     att = 24 * 4 * n * n * 1024
-    encode = max(lin / (flops * eff(m, "encode")) + att / (flops * eff(m, "attention")),
+    encode = max(lin / (flops * eff(m, mode, "encode")) + att / (flops * eff(m, mode, "attention")),
                  (VIT + MERGE) * vision / 8 / read)
     stream = (DECODER * body + HEAD * head) / 8
-    prefill = max((2 * rows * DECODER + 2 * HEAD) / (flops * eff(m, "prefill"))
-                  + 28 * 4 * rows * rows / 2 * 2048 / (flops * eff(m, "attention")), stream / read)
+    prefill = max((2 * rows * DECODER + 2 * HEAD) / (flops * eff(m, mode, "prefill"))
+                  + 28 * 4 * rows * rows / 2 * 2048 / (flops * eff(m, mode, "attention")), stream / read)
     decode = 0.0
     for i in range(1, out):
         ctx = rows + i
-        compute = (2 * batch * (DECODER + HEAD) / (flops * eff(m, "prefill"))
-                   + 28 * 4 * batch * ctx * 2048 / (flops * eff(m, "attention")))
+        compute = (2 * batch * (DECODER + HEAD) / (flops * eff(m, mode, "prefill"))
+                   + 28 * 4 * batch * ctx * 2048 / (flops * eff(m, mode, "attention")))
         decode += max(compute, (stream + batch * ctx * 2 * 28 * 1024 * kv) / read)
-        decode += eff(m, "token_overhead_s")
-    return 448 * 448 / 1e6 * eff(m, "preprocess_s_per_mp"), encode, prefill, decode
+        decode += eff(m, mode, "token_overhead_s")
+    return 448 * 448 / 1e6 * eff(m, mode, "preprocess_s_per_mp"), encode, prefill, decode
 
 
 r = report("--concurrency", "8", "--planned")
@@ -288,7 +294,7 @@ with tempfile.TemporaryDirectory() as d:
                    lambda m: m.update(memory_gib=[-1, "specified", "x", "y"]),
                    lambda m: m.update(memory_gib=[4, "guessed", "x", "y"]),
                    lambda m: m.update(modes=[]), lambda m: m["price"].update(currency="EUR"),
-                   lambda m: m.update(id="t4")):
+                   lambda m: m.update(id="t4"), lambda m: m.update(efficiency="nowhere")):
         copy = json.loads(json.dumps(machines_file))
         change(copy["machines"][0])
         open(w, "w").write(json.dumps(copy))
