@@ -30,7 +30,7 @@
     K(exact_panels, 8, 1, 64, "panels of 32 weight rows that share a block of x (exact and bf16)")         \
     K(int_rows, 240, 6, 4800, "rows of x packed at a time (int8, int4)")                                   \
     K(int_panels, 8, 1, 64, "panels that share a block of x (int8, int4)")                                 \
-    K(int_tiles, 12, 0, 100000, "rows from which int8 and int4 use the tile unit (AMX); 0: never")         \
+    K(int_tiles, 128, 0, 100000, "rows from which int8 and int4 use the tile unit (AMX); 0: never")         \
     K(int_tile_rows, 800, 16, 4800, "rows of x packed at a time for it")
 
 /* Slots of the leaf kernels whose lines all give the same bits, so that the file may choose one. */

@@ -23,7 +23,7 @@ static const work EXACT_MANY = {"exact", 1, {{2, 784}, {0, 236}, {1, 236}}};
 static const work EXACT_FEW = {"exact", 1, {{0, 2}, {0, 3}, {0, 4}, {0, 5}, {0, 6}, {0, 7}, {0, 8}}};
 static const work SMALL = {"exact", 200, {{3, 1}, {3, 1}, {3, 1}, {3, 1}}};
 static const work INT8_MANY = {"int8", 1, {{2, 784}, {0, 236}, {1, 236}}};
-static const work INT8_SOME = {"int8", 1, {{0, 8}, {0, 12}, {0, 16}, {0, 24}, {0, 32}, {0, 64}}};
+static const work INT8_SOME = {"int8", 1, {{0, 48}, {0, 64}, {0, 96}, {0, 128}, {0, 192}, {0, 236}}};
 static const work INT8_ONE = {"int8", 4, {{0, 1}, {1, 1}}};
 static const work INT4_ONE = {"int4", 4, {{0, 1}, {1, 1}}};
 
@@ -38,7 +38,7 @@ static const choice CHOICES[] = {
     {"exact_rows", &EXACT_MANY, {"120", "240", "396", "792"}},
     {"exact_panels", &EXACT_MANY, {"2", "4", "8", "16"}},
     {"pack_rows", &EXACT_MANY, {NULL}},
-    {"int_tiles", &INT8_SOME, {"0", "7", "12", "16", "33"}},
+    {"int_tiles", &INT8_SOME, {"0", "48", "96", "128", "192"}},
     {"int_tile_rows", &INT8_MANY, {"240", "400", "800"}},
     {"int_rows", &INT8_MANY, {"120", "240", "396", "792"}},
     {"int_panels", &INT8_MANY, {"2", "4", "8", "16"}},
