@@ -134,11 +134,19 @@ static void pack_tile(void *arg, int item, int thread) {
                                             least(j->T - row, j->mr), j->w->cols);
 }
 
+/* Rows of a wide output lie far apart: each is asked for some rows before it is written. */
 static void finish(const narrow_job *j, int panel, const float *sums) {
+    enum { AHEAD = 8 };
     int col = panel * VL_NR, n = least(j->w->rows - col, VL_NR);
-    for (int t = 0; t < j->T; t++)
-        j->k->epilogue(j->out + (size_t)t * (size_t)j->ldo + col, sums + t * VL_NR,
-                       j->bias ? j->bias + col : NULL, n, j->epi);
+    float *out = j->out + col;
+    for (int t = 0; t < j->T; t++, out += j->ldo) {
+        if (t + AHEAD < j->T) {
+            const float *later = out + (size_t)AHEAD * (size_t)j->ldo;
+            __builtin_prefetch(later, 1);
+            if (n > 16) __builtin_prefetch(later + 16, 1);
+        }
+        j->k->epilogue(out, sums + t * VL_NR, j->bias ? j->bias + col : NULL, n, j->epi);
+    }
 }
 
 static const uint8_t *block_of(const cpu_narrow *p, int panel, int g) {
@@ -200,8 +208,8 @@ static void choose(const cpu_backend *b, narrow_job *j) {
     j->mr = j->amx ? CPU_QT_ROWS : CPU_QMR;
     j->tile_group = j->amx ? CPU_QT_GROUP : CPU_QX_GROUP;
     j->sum_rows = block_rows(j->T, v[j->amx ? VL_TUNE_int_tile_rows : VL_TUNE_int_rows], j->mr);
-    j->group = j->T <= CPU_QMR ? threads /* else: enough items for every thread */
-                               : least(j->p->w.n_panels / (4 * threads) + 1, v[VL_TUNE_int_panels]);
+    j->group = j->T <= CPU_QMR ? threads /* else: some items for every thread, 32 panels in 8, not in 7 */
+                               : least((j->p->w.n_panels + 4 * threads - 1) / (4 * threads), v[VL_TUNE_int_panels]);
 }
 
 void cpu_narrow_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T,
