@@ -30,7 +30,7 @@
     K(exact_panels, 8, 1, 64, "panels of 32 weight rows that share a block of x (exact and bf16)")         \
     K(int_rows, 240, 6, 4800, "rows of x packed at a time (int8, int4)")                                   \
     K(int_panels, 8, 1, 64, "panels that share a block of x (int8, int4)")                                 \
-    K(int_tiles, 128, 0, 100000, "rows from which int8 and int4 use the tile unit (AMX); 0: never")         \
+    K(int_tiles, 48, 0, 100000, "rows from which int8 and int4 use the tile unit (AMX); 0: never")         \
     K(int_tile_rows, 800, 16, 4800, "rows of x packed at a time for it")
 
 /* Slots of the leaf kernels whose lines all give the same bits, so that the file may choose one. */
@@ -74,7 +74,8 @@ const vl_tuning *vl_backend_tuning(const vl_backend *b);
 /* Other choices from the next op on (threads stay as they are). False: not a CPU backend. */
 bool vl_backend_retune(vl_backend *b, const vl_tuning *t);
 
-/* One choice as measured: seconds of the same work with the default and with what was chosen. */
+/* One choice as measured: seconds of the same work with the default, and what it would be at the measured ratio with
+ * what was chosen. */
 typedef struct vl_tune_row { const char *key; char from[40], to[40]; double seconds_from, seconds_to; } vl_tune_row;
 typedef void vl_tune_row_fn(void *user, const vl_tune_row *row);
 /* Measures every choice on matrices of Qwen3-VL-2B's shapes, and keeps one only where it takes 2 % less time than
