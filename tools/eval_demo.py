@@ -179,7 +179,7 @@ def compare_modes(jobs, engines):
         lost, bar = share["exact"] - share[e], MODE_BARS.get(e)
         same = sum(j[e] == j["exact"] for j in jobs)
         missed += bar is not None and lost > bar
-        print(f"{e:8} right {share[e]:6.2f} % of {len(jobs)}, {-lost:+.2f} points"
+        print(f"{e:8} right {share[e]:6.2f} % of {len(jobs)}, {0 - lost:+.2f} points"
               + (f" (bar -{bar})" if bar else "") + f", {same} answers equal those of exact")
     return missed
 

@@ -2,8 +2,8 @@
  *
  * A group of 32 k has scales of its own, so a sum leaves the tile after 32 k: half of what the instruction could
  * take. Its 16 x 16 integers are stored, read back as vectors, converted, scaled and added to float sums that
- * stay in registers: three operations for 16 results beside the eight that vpdpbusd needs for their products, which
- * is why this wins although the tile unit waits most of the time (SPEED.md).
+ * stay in registers: three operations for 16 results, where vpdpbusd needs eight more for their products. That is why
+ * this wins although the tile unit waits most of the time.
  *
  *   panel block, 512 k   --unpack-->   codes s8 [group][half][8 steps][16 columns][4 k], scales f32 (L1)
  *   tile of x, a group   A 16 rows x 32 k      codes   B 8 x (16 columns x 4 k)      C 16 x 16 integers
@@ -11,8 +11,9 @@
  * Codes are made signed while they are unpacked, once for all rows, so comp of quant.h is not needed; the integers
  * are exact either way, and what follows is its arithmetic: the same bits as the other tiers.
  *
- * The products of a group run while the integers of the one before are scaled. Each call configures the tiles and
- * gives them back (0.1 of some 10 microseconds). */
+ * The products of a group come before the integers of the one before are scaled. They overlap little: while tile
+ * instructions are about, one of the two 512-bit multipliers stands still (measured, SPEED.md). Each call configures
+ * the tiles and gives them back, 0.1 of some 10 microseconds. */
 #include <immintrin.h>
 
 #include "kernels/cpu/quant.h"
@@ -95,8 +96,8 @@ INLINE void add_group(__m512 *acc, const int32_t *t, const float *scales, const 
     }
 }
 
-/* 16 rows x 16 columns. */
-static void square(float *c, const uint32_t *x, const block *b, int half, int groups, bool add) {
+/* 16 rows x 16 columns. A function by itself, so that tests/kernels/test_spills.sh finds its loop. */
+static __attribute__((noinline)) void square(float *c, const uint32_t *x, const block *b, int half, int groups, bool add) {
     _Alignas(64) int32_t t[2][CPU_QT_ROWS * 16];
     __m512 acc[CPU_QT_ROWS];
 #pragma GCC unroll 16
