@@ -152,7 +152,13 @@ $(BUILD)/kernels/cpu/avx2.o $(BUILD)/kernels/cpu/avx2_%.o: ISA := -mavx2 -mfma -
 $(BUILD)/kernels/cpu/avx512.o $(BUILD)/kernels/cpu/avx512_%.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 $(BUILD)/kernels/cpu/avx512bf16.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx2 -mfma
 $(BUILD)/kernels/cpu/avx512amx.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mamx-tile -mamx-bf16
+$(BUILD)/kernels/cpu/avx512amx_int8.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mamx-tile -mamx-int8
 $(BUILD)/kernels/cpu/avx512vnni.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma
+
+# The tuning file names the kernels it was measured with: a sum of their sources.
+KERNEL_SRC := $(sort $(wildcard kernels/cpu/*.c kernels/cpu/*.h kernels/cpu/*.def kernels/cpu/*.inc kernels/tuning.h))
+$(BUILD)/kernels/cpu/tuning.o: ISA = -DVL_KERNELS_ID='"$(CONFIG)-$(shell cat $(KERNEL_SRC) | sha256sum | cut -c1-16)"'
+$(BUILD)/kernels/cpu/tuning.o: $(KERNEL_SRC)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

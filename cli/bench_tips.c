@@ -51,6 +51,10 @@ static int fewer_threads(bench *b, const bench_case *base) {
 
 static int pinned(bench *b, const bench_case *base) {
     bench_case c = decode_case(base);
+    if (b->common.pin) {
+        bench_no_tip(b->tips, "pinned threads", "--pin: there is no run without to compare with");
+        return 0;
+    }
     int rc = bench_run_case(b, &c, NULL);
     bench_result *a = keep(b);
     host_pin_threads(true);

@@ -50,13 +50,14 @@ int cli_choice(const char *word, const char *const *names);
 typedef struct cli_common {
     const char *model, *backend, *dtype, *preset, *alpha, *resize;
     int64_t threads, min_pixels, max_pixels;
-    bool truncated;
+    bool truncated, pin;
 } cli_common;
 #define CLI_MODEL_OPTIONS(c)                                                                       \
     {"model", 'm', CLI_STR, &(c)->model, "DIR", "checkpoint folder (default: the demo model)", 0, 0}, \
     {"backend", 0, CLI_STR, &(c)->backend, "NAME", "auto, cpu or cuda", 0, 0},                     \
     {"dtype", 0, CLI_STR, &(c)->dtype, "NAME", "exact, bf16, int8 or int4", 0, 0},                 \
-    {"threads", 0, CLI_INT, &(c)->threads, "N", "0: every core this process may use", 0, 4096}
+    {"threads", 0, CLI_INT, &(c)->threads, "N", "0: every core this process may use", 0, 4096}, \
+    {"pin", 0, CLI_FLAG, &(c)->pin, NULL, "worker threads stay on their CPUs (as VL_PIN=1)", 0, 0}
 #define CLI_PICTURE_OPTIONS(c)                                                                     \
     {"preset", 0, CLI_STR, &(c)->preset, "NAME", "fast (448x448), balanced, ocr or ground", 0, 0}, \
     {"min-pixels", 0, CLI_INT, &(c)->min_pixels, "N", "0: the checkpoint's own", 0, 1e9},          \
@@ -168,5 +169,6 @@ int cmd_info(int argc, char **argv);
 int cmd_make_random(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 int cmd_pack(int argc, char **argv);
+int cmd_tune(int argc, char **argv);
 
 #endif

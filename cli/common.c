@@ -21,6 +21,7 @@ int cli_open_model(const cli_common *c, vl_model **out) {
         return cli_usage("--backend: expected auto, cpu or cuda, got \"%s\"", c->backend);
     if (c->dtype && cli_choice(c->dtype, dtypes) < 0)
         return cli_usage("--dtype: expected exact, bf16, int8 or int4, got \"%s\"", c->dtype);
+    if (c->pin) setenv("VL_PIN", "1", 1); /* also for the threads that measure peaks */
     if (vl_model_open(out, c->model, &params, &err)) return cli_fail(&err);
     const vl_model_info *info = vl_model_get_info(*out);
     if (info->warning[0]) fprintf(stderr, "warning: %s\n", info->warning);

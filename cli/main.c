@@ -29,6 +29,7 @@ static const command commands[] = {
     {"info", cmd_info, "what a checkpoint holds"},
     {"quantize", cmd_quantize, "write an int8 or int4 checkpoint, and what it loses"},
     {"pack", cmd_pack, "write a checkpoint's packed weights beside it: a faster start"},
+    {"tune", cmd_tune, "measure this machine once, so that later starts run its fastest choices"},
     {"make-random", cmd_make_random, "a checkpoint of any shape with random weights"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

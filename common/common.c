@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 
 int vl_fail(vl_err *err, int code, const char *fmt, ...) {
@@ -32,6 +33,26 @@ void vl_assert_fail(const char *file, int line, const char *expr, const char *fm
 void *vl_calloc(size_t n, size_t size) {
     size_t bytes;
     return vl_mul_ok(n, size, &bytes) ? calloc(1, bytes ? bytes : 1) : NULL;
+}
+
+bool vl_user_cache(char *path, size_t n, bool make) {
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    bool has_xdg = xdg && *xdg == '/';
+    if (!has_xdg && !(home && *home == '/')) return false;
+    int len = snprintf(path, n, "%s%s/vitreous", has_xdg ? xdg : home, has_xdg ? "" : "/.cache");
+    if (len < 0 || (size_t)len >= n) return false;
+    if (make) { /* the folder above may be missing as well; what is there stays as it is */
+        char *last = path + len - strlen("/vitreous");
+        *last = 0;
+        mkdir(path, 0700);
+        *last = '/';
+        mkdir(path, 0700);
+    }
+    return true;
+}
+
+void vl_hex(char *out, const uint8_t *bytes, size_t n) {
+    for (size_t i = 0; i < n; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
 }
 
 void vl_huge_pages(void *p, size_t bytes) {

@@ -94,6 +94,13 @@ typedef void vl_item_fn(void *arg, int item, int thread);
 void vl_items(int n, int threads, vl_item_fn *fn, void *arg);
 int vl_items_threads(int threads); /* 1 to 16 */
 
+/* ---- places and names ------------------------------------------------------------------------ */
+
+/* "$XDG_CACHE_HOME/vitreous", or "$HOME/.cache/vitreous", made (private) where `make` asks for it; false:
+ * neither variable is an absolute path, or it does not fit into n bytes. */
+bool vl_user_cache(char *path, size_t n, bool make);
+void vl_hex(char *out, const uint8_t *bytes, size_t n); /* 2 n digits and a NUL */
+
 /* ---- clock, rng, sha256 --------------------------------------------------------------------- */
 
 double vl_now(void); /* seconds, monotonic */

@@ -153,6 +153,7 @@ struct vl_backend {
     const vl_ops *ops;
     int threads;           /* host threads that compute; 0: none of its own (a device)     */
     const char *dtype;     /* what it computes in: "exact", "bf16", ...                     */
+    const char *note;      /* what its user should hear, or NULL                            */
 };
 
 /* Who receives taps; host NULL: there was no memory for a copy. Kept beside the backend by the decorator that model/session puts on top. */

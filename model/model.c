@@ -30,7 +30,9 @@ static void describe(vl_model *m) {
         at += (size_t)snprintf(m->warning + at, sizeof m->warning - at, "%stensor %s holds NaN or infinity",
                                at ? "; " : "", m->weights.not_finite);
     if (m->pack_note[0] && at < sizeof m->warning)
-        snprintf(m->warning + at, sizeof m->warning - at, "%s%s", at ? "; " : "", m->pack_note);
+        at += (size_t)snprintf(m->warning + at, sizeof m->warning - at, "%s%s", at ? "; " : "", m->pack_note);
+    if (m->plain->note && at < sizeof m->warning)
+        snprintf(m->warning + at, sizeof m->warning - at, "%s%s", at ? "; " : "", m->plain->note);
     m->info = (vl_model_info){
         .dir = m->dir, .name = m->name, .backend = m->backend->ops->name, .dtype = m->dtype,
         .threads = vl_backend_threads(m->backend), .vocab = c->text.V, .hidden = c->text.D,

@@ -36,17 +36,13 @@ struct vl_packed {
     int found, missed;             /* matrices that prepare() asked for                       */
 };
 
-static void to_hex(hex out, const uint8_t sum[32]) {
-    for (int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", sum[i]);
-}
-
 static void hash_bytes(hex out, const void *data, size_t n) {
     vl_sha256 h;
     uint8_t sum[32];
     vl_sha256_init(&h);
     vl_sha256_add(&h, data, n);
     vl_sha256_end(&h, sum);
-    to_hex(out, sum);
+    vl_hex(out, sum, 32);
 }
 
 /* ---- where it is ----------------------------------------------------------------------------- */
@@ -60,19 +56,6 @@ static bool place_in(char path[PATH_MAX], const char *cache, const char *dir, co
     return snprintf(path, PATH_MAX, "%s/%.16s%s.cache", cache, id, kind) < PATH_MAX;
 }
 
-/* The user's cache folder, made where `make` asks for it. */
-static bool user_cache(char path[PATH_MAX], bool make) {
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    bool has_xdg = xdg && *xdg == '/';
-    if (!has_xdg && !(home && *home == '/')) return false;
-    if (snprintf(path, PATH_MAX, "%s%s", has_xdg ? xdg : home, has_xdg ? "" : "/.cache") >= PATH_MAX - 16)
-        return false;
-    if (make) mkdir(path, 0700);
-    memcpy(path + strlen(path), "/vitreous", sizeof "/vitreous");
-    if (make) mkdir(path, 0700);
-    return true;
-}
-
 /* The places to look at, or (write) the one to write to; how many. */
 static int places(char path[2][PATH_MAX], const char *dir, const vl_backend *b, bool write) {
     const char *set = getenv("VL_PACK_CACHE");
@@ -83,7 +66,7 @@ static int places(char path[2][PATH_MAX], const char *dir, const vl_backend *b, 
     if (set && *set) return place_in(path[0], set, dir, kind);
     if (!write || access(dir, W_OK) == 0)
         n += snprintf(path[0], PATH_MAX, "%s/vitreous-packed%s.cache", dir, kind) < PATH_MAX;
-    if ((write && n) || !user_cache(cache, write)) return n;
+    if ((write && n) || !vl_user_cache(cache, sizeof cache, write)) return n;
     return n + place_in(path[n], cache, dir, kind);
 }
 
@@ -110,7 +93,7 @@ static bool summarise(summary *s, const char *source, const vl_tensor *t, size_t
         add_text(s, digest);
     }
     vl_sha256_end(&s->h, sum);
-    to_hex(s->out, sum);
+    vl_hex(s->out, sum, 32);
     return true;
 }
 
@@ -158,7 +141,7 @@ vl_packed *vl_packed_open(const char *dir, const vl_checkpoint *c, vl_backend *b
     for (int i = 0, count = places(path, dir, b, false); i < count && !p; i++) {
         if (!vl_file_exists(path[i])) continue;
         if (!*source && vl_checkpoint_identity(c, id, NULL)) return NULL;
-        to_hex(source, id);
+        vl_hex(source, id, 32);
         p = open_at(path[i], source, note, n);
     }
     if (!p) return NULL;
@@ -258,7 +241,7 @@ static int write_at(const char *path, const vl_checkpoint *c, const writing *w, 
     if (!meta) return vl_fail(err, VL_E_NOMEM, "no memory for %zu names", w->n);
     int rc = vl_checkpoint_identity(c, id, err);
     if (!rc) {
-        to_hex(source, id);
+        vl_hex(source, id, 32);
         summarise(&s, source, w->v, w->n, NULL);
         const char *const head[] = {"source", source, "check", s.out};
         memcpy(meta, head, sizeof head);

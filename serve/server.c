@@ -111,6 +111,7 @@ typedef enum opt_kind {
     O_INT64,
     O_NUM,
     O_OFF,
+    O_PIN,
     O_KEY,
     O_KEYFILE,
     O_HOST,
@@ -130,6 +131,7 @@ static const struct opt {
     {"backend", O_STR, AT(model.backend), 0, 0, "auto, cpu or cuda"},
     {"dtype", O_STR, AT(model.dtype), 0, 0, "exact, bf16, int8 or int4"},
     {"threads", O_INT, AT(model.threads), 0, 4096, "0: every core this process may use"},
+    {"pin", O_PIN, 0, 0, 0, "worker threads stay on their CPUs (as VL_PIN=1)"},
     {"min-pixels", O_INT64, AT(min_pixels), 1, 1e12, "of a picture, unless the request says"},
     {"max-pixels", O_INT64, AT(max_pixels), 1, 1e12, "of a picture, unless the request says"},
     {"preset", O_PRESET, 0, 0, 0, "fast, balanced, ocr or ground: both of the above"},
@@ -192,12 +194,13 @@ static int usage(const char *why, const char *what) {
     return 2;
 }
 
+static bool takes_no_value(const struct opt *o) { return o->kind == O_OFF || o->kind == O_PIN || o->kind == O_HELP; }
+
 static void help(void) {
     puts("vitreous serve: the web page and an OpenAI-compatible API\n");
     for (int i = 0; i < N_OPTS; i++) {
-        bool plain = opts[i].kind == O_OFF || opts[i].kind == O_HELP;
         if (opts[i].help)
-            printf("  --%-18s%s %s\n", opts[i].name, plain ? "   " : " V ", opts[i].help);
+            printf("  --%-18s%s %s\n", opts[i].name, takes_no_value(&opts[i]) ? "   " : " V ", opts[i].help);
     }
 }
 
@@ -230,6 +233,7 @@ static bool set_option(serve_config *c, const struct opt *o, const char *v, cons
     case O_INT64: *(int64_t *)at = (int64_t)x; return number;
     case O_NUM: *(double *)at = x; return number;
     case O_OFF: *(bool *)at = false; return true;
+    case O_PIN: return setenv("VL_PIN", "1", 1) == 0; /* before the first thread */
     case O_KEY: return add_key(c, v);
     case O_KEYFILE: return add_key_file(c, v);
     case O_HOST: return c->n_hosts < MAX_HOSTS && (c->hosts[c->n_hosts++] = v);
@@ -243,9 +247,8 @@ static bool set_option(serve_config *c, const struct opt *o, const char *v, cons
 static int parse(serve_config *c, int argc, char **argv, const char **preset) {
     struct option longs[N_OPTS + 1] = {0};
     for (int i = 0; i < N_OPTS; i++) {
-        bool plain = opts[i].kind == O_OFF || opts[i].kind == O_HELP;
-        longs[i] =
-            (struct option){opts[i].name, plain ? no_argument : required_argument, NULL, 1000 + i};
+        int argument = takes_no_value(&opts[i]) ? no_argument : required_argument;
+        longs[i] = (struct option){opts[i].name, argument, NULL, 1000 + i};
     }
     optind = 1;
     for (int k; (k = getopt_long(argc, argv, "m:h", longs, NULL)) != -1;) {

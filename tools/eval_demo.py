@@ -7,9 +7,11 @@ by answer. A difference is accepted only where Hugging Face's own best two logit
 --margin at the first differing token; all differences are printed.
 
   python tools/eval_demo.py --work DIR [--vitreous build/release/vitreous] [--pictures 60] [--seed 7]
+  python tools/eval_demo.py --work DIR --vitreous BIN --no-hf --dtypes exact,int8,int4
 
-Exit code 1: the engines disagree, or (with --bundled) the bundled pictures' files are damaged.
-Needs torch, transformers, pillow and the fonts named in tools/train_demo/README.md.
+With --dtypes vitreous answers once in each mode, and the table ends with the share of right answers of each and its
+distance to exact. Exit code 1: the engines disagree, or int8 or int4 are over 0.5 or 2 points below exact.
+Needs torch, transformers (both not with --no-hf), pillow and the fonts named in tools/train_demo/README.md.
 """
 import argparse
 import json
@@ -38,6 +40,7 @@ GROUPS = {
 SIZES = [(150, 200), (200, 150), (180, 180), (224, 224), (210, 290), (240, 240), (256, 192), (300, 230)]
 KINDS = {"shapes": 2.0, "number": .7, "word": .7, "zh": .7, "chart": 1.0}
 MAX_TOKENS = 110
+MODE_BARS = {"int8": 0.5, "int4": 2.0}  # points below exact
 
 
 def make_set(folder, count, seed):
@@ -84,21 +87,21 @@ def ask_hf(model_dir, jobs, threads):
     return processor.tokenizer
 
 
-def ask_vitreous(binary, model_dir, jobs, folder):
-    """Answers of `vitreous batch`; adds vitreous (text)."""
+def ask_vitreous(binary, model_dir, jobs, folder, dtype, engine):
+    """Answers of `vitreous batch`; adds them under the engine's name."""
     path = folder / "jobs.jsonl"
     keys = ("id", "image", "prompt", "max_tokens")
     path.write_text("".join(json.dumps({k: j[k] for k in keys}) + "\n" for j in jobs), "utf-8")
     out = folder / "answers.jsonl"
     out.unlink(missing_ok=True)
-    subprocess.run([binary, "batch", "-m", str(model_dir), "--greedy", "--in", str(path),
+    subprocess.run([binary, "batch", "-m", str(model_dir), "--greedy", "--dtype", dtype, "--in", str(path),
                     "--out", str(out)], check=True)
     text = {}
     for line in out.read_text("utf-8").splitlines():
         row = json.loads(line)
         text[str(row["id"])] = row["text"] if "text" in row else f"(error: {row.get('error')})"
     for job in jobs:
-        job["vitreous"] = text.get(job["id"], "(no answer)")
+        job[engine] = text.get(job["id"], "(no answer)")
 
 
 def iou(a, b):
@@ -168,6 +171,19 @@ def compare(jobs, tokenizer, margin):
     return bad
 
 
+def compare_modes(jobs, engines):
+    """Prints what each mode loses against exact, over all answers; -> number of bars missed."""
+    share = {e: 100 * sum(right(j, j[e]) for j in jobs) / len(jobs) for e in engines}
+    missed = 0
+    for e in engines:
+        lost, bar = share["exact"] - share[e], MODE_BARS.get(e)
+        same = sum(j[e] == j["exact"] for j in jobs)
+        missed += bar is not None and lost > bar
+        print(f"{e:8} right {share[e]:6.2f} % of {len(jobs)}, {0 - lost:+.2f} points"
+              + (f" (bar -{bar})" if bar else "") + f", {same} answers equal those of exact")
+    return missed
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--model", default=str(HERE.parent / "models/demo"))
@@ -178,17 +194,29 @@ def main():
     ap.add_argument("--margin", type=float, default=5e-3)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--json", help="write the table here")
+    ap.add_argument("--no-hf", action="store_true", help="vitreous alone")
+    ap.add_argument("--dtypes", help="numeric modes, exact first: exact,bf16,int8,int4")
     args = ap.parse_args()
+    dtypes = args.dtypes.split(",") if args.dtypes else []
+    if (args.no_hf or dtypes) and not args.vitreous or dtypes and dtypes[0] != "exact":
+        ap.error("--no-hf and --dtypes need --vitreous, and --dtypes begins with exact")
     folder = pathlib.Path(args.work)
     jobs = make_set(folder / "pictures", args.pictures, args.seed)
-    tokenizer = ask_hf(args.model, jobs, args.threads)
-    engines, bad = ["hf"], 0
-    if args.vitreous:
-        ask_vitreous(args.vitreous, args.model, jobs, folder)
+    tokenizer = None if args.no_hf else ask_hf(args.model, jobs, args.threads)
+    engines, bad = [] if args.no_hf else ["hf"], 0
+    if args.vitreous and not dtypes:
+        ask_vitreous(args.vitreous, args.model, jobs, folder, "exact", "vitreous")
         engines.append("vitreous")
+    for dtype in dtypes:
+        ask_vitreous(args.vitreous, args.model, jobs, folder, dtype, dtype)
+        engines.append(dtype)
     result = table(jobs, engines)
-    if args.vitreous:
+    if args.vitreous and not args.no_hf:
+        for job in jobs:
+            job.setdefault("vitreous", job.get("exact"))
         bad = compare(jobs, tokenizer, args.margin)
+    if dtypes:
+        bad += compare_modes(jobs, dtypes)
     (folder / "answers.json").write_text(json.dumps(jobs, ensure_ascii=False, indent=1), "utf-8")
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(result, indent=1) + "\n", "utf-8")

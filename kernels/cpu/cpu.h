@@ -22,6 +22,7 @@ typedef struct cpu_backend {
     cpu_team *team;
     bool bf16;                 /* products of bf16 activations and weights (vdpbf16ps)       */
     bool tiles;                /* the same by gemm_tiles (AMX)                               */
+    bool int_tiles;            /* integer modes: products of many rows on the tile unit      */
     pthread_mutex_t lock;      /* one op at a time: two sessions never fight over the cores  */
     void *scratch;             /* grown on demand by cpu_scratch, never inside a steady decode */
     size_t scratch_bytes;
@@ -29,6 +30,8 @@ typedef struct cpu_backend {
     cpu_packer *packer;        /* every prepared matrix, and the thread that packs them      */
     bool lazy;                 /* no such thread (VL_PACK=lazy)                              */
     vl_packed_store packed;    /* where panels may be found ready made; find NULL: nowhere   */
+    vl_tuning tuning;          /* choices that change no result                              */
+    char note[384];            /* why they are not those of a file that is there             */
 } cpu_backend;
 
 /* At least `bytes`, 64-byte aligned, contents undefined; valid until the next call. Aborts with

@@ -2,6 +2,7 @@
  *
  *   VL_CPU=scalar|avx2|avx512|...      caps the choice at that tier
  *   VL_KERNEL=slot=function[,...]      forces one line, for experiments and bisecting
+ *   the file of `vitreous tune`        may choose among lines with the same bits, under both of the above
  *
  * A name that does not exist, or a forced line that this CPU cannot run, is an error that names what there is.
  * A tier above what this CPU has caps nothing.
@@ -60,14 +61,16 @@ const char *const vl_slot_names[VL_SLOT_COUNT] = {
 };
 
 #if defined(__x86_64__)
-/* AMX: tile registers and bf16 products in cpuid, tile state switched on (XCR0), and the kernel's leave to
+/* AMX: tile registers and products of bf16 and of bytes in cpuid, tile state switched on (XCR0), and the kernel's leave to
  * use it, which a process asks for once. */
 static bool tiles_granted(void) {
-    enum { LEAF = 7, TILE = 1 << 24, TILE_BF16 = 1 << 22, OSXSAVE = 1 << 27, XCR0_TILES = 3 << 17 };
+    enum { LEAF = 7, TILE = 1 << 24, TILE_BF16 = 1 << 22, TILE_INT8 = 1 << 25, OSXSAVE = 1 << 27, XCR0_TILES = 3 << 17 };
     enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 }; /* of arch_prctl */
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return false;
-    if (!__get_cpuid_count(LEAF, 0, &a, &b, &c, &d) || !(d & TILE) || !(d & TILE_BF16)) return false;
+    if (!__get_cpuid_count(LEAF, 0, &a, &b, &c, &d) || !(d & TILE) || !(d & TILE_BF16) ||
+        !(d & TILE_INT8))
+        return false;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (low & XCR0_TILES) == XCR0_TILES && syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
 }
@@ -119,21 +122,26 @@ const char *vl_kernel_forced(const char *slot, size_t *len) {
 
 /* Why line i was chosen or not; *choice is the chosen line of the slot, or -1 where check_forced would
  * have refused VL_KERNEL. */
-static const char *judge(const vl_candidate *c, int cap, int *choice) {
+static const char *judge(const vl_candidate *c, int cap, const vl_tuning *tuning, int *choice) {
     size_t len = 0;
     const char *want = vl_kernel_forced(vl_slot_names[c->slot], &len);
+    const char *tuned = want ? NULL : vl_tuning_kernel(tuning, vl_slot_names[c->slot]);
+    bool by_tune = false;
     *choice = -1;
     for (int i = 0; i < vl_candidate_count; i++) {
         const vl_candidate *d = &vl_candidates[i];
-        if (d->slot != c->slot || !vl_tier_present(d->tier)) continue;
+        if (d->slot != c->slot || !vl_tier_present(d->tier) || by_tune) continue;
         bool match = want ? strlen(d->name) == len && !strncmp(d->name, want, len)
                           : (int)d->tier <= cap;
         if (match) *choice = i;
+        by_tune = match && tuned && !strcmp(d->name, tuned);
     }
     if (!vl_tier_present(c->tier)) return "this CPU lacks it";
-    if (*choice >= 0 && c == &vl_candidates[*choice]) return want ? "forced by VL_KERNEL" : "best present";
+    if (*choice >= 0 && c == &vl_candidates[*choice])
+        return want ? "forced by VL_KERNEL" : by_tune ? "chosen by vitreous tune" : "best present";
     if (want) return "VL_KERNEL names another";
-    return (int)c->tier > cap ? "masked by VL_CPU" : "a better line is present";
+    if ((int)c->tier > cap) return "masked by VL_CPU";
+    return by_tune ? "vitreous tune chose another" : "a better line is present";
 }
 
 /* ---- what VL_CPU and VL_KERNEL may say ------------------------------------------------------------ */
@@ -207,14 +215,14 @@ static int fail_tier(vl_err *err) {
     return -1;
 }
 
-int vl_ukernels_resolve(vl_ukernels *out, vl_err *err) {
+int vl_ukernels_resolve(vl_ukernels *out, const vl_tuning *tuning, vl_err *err) {
     int cap = tier_cap();
     if (cap < 0) return fail_tier(err);
     if (check_forced(err)) return -1;
     for (int i = 0; i < vl_candidate_count; i++) {
         const vl_candidate *c = &vl_candidates[i];
         int choice;
-        judge(c, cap, &choice);
+        judge(c, cap, tuning, &choice);
         vl_assert(choice >= 0, "slot %s has no line", vl_slot_names[c->slot]);
         if (choice != i) continue;
         switch (c->slot) {
@@ -233,10 +241,13 @@ int vl_ukernels_resolve(vl_ukernels *out, vl_err *err) {
 size_t vl_kernels_list(vl_kernel_row *rows, size_t max) {
     int cap = tier_cap();
     size_t n = 0;
+    vl_tuning tuning;
+    char note[8]; /* whoever opens a backend gets it whole */
+    vl_tuning_load(&tuning, note, sizeof note);
     for (; n < (size_t)vl_candidate_count && n < max; n++) {
         const vl_candidate *c = &vl_candidates[n];
         int choice;
-        const char *why = judge(c, cap < 0 ? 0 : cap, &choice);
+        const char *why = judge(c, cap < 0 ? 0 : cap, &tuning, &choice);
         rows[n] = (vl_kernel_row){vl_slot_names[c->slot], c->name, vl_tier_names[c->tier], c->tile,
                                   choice == (int)n, why};
     }

@@ -110,6 +110,20 @@ static void run_gemm_q(lab *l, const bench_case *s) {
     l->bytes = (double)groups * (double)group;
 }
 
+/* Many rows on the tile unit; every panel is followed by the next. */
+static void run_gemm_qt(lab *l, const bench_case *s) {
+    size_t group = s->slot == VL_SLOT_gemm_q4_tiles ? CPU_Q4_GROUP : CPU_Q8_GROUP;
+    int groups = cpu_q_groups(s->K), step = CPU_QKC / CPU_QG;
+    const uint8_t *panel = next_panel(l, (size_t)groups * group);
+    const uint32_t *tiles = (const uint32_t *)(const void *)l->x;
+    for (int g = 0; g < groups; g += step)
+        ((vl_uk_gemm_qt *)l->c->fn)(l->y, tiles + (size_t)g * CPU_QT_GROUP, (size_t)groups * CPU_QT_GROUP,
+                                    panel + (size_t)g * group, panel + (size_t)(g + step) * group, least(groups - g, step),
+                                    s->rows, g > 0);
+    l->flops = 2.0 * s->rows * VL_NR * s->K;
+    l->bytes = (double)groups * (double)group;
+}
+
 static void run_pack_bf16(lab *l, const bench_case *s) {
     ((vl_uk_pack_bf16 *)l->c->fn)((uint32_t *)(void *)l->y, (const uint16_t *)(const void *)l->x, (size_t)s->K, s->rows,
                                   s->K);
@@ -131,6 +145,11 @@ static void run_pair_rows(lab *l, const bench_case *s) {
 static void run_pack_q(lab *l, const bench_case *s) {
     ((vl_uk_pack_q *)l->c->fn)((uint32_t *)(void *)l->y, l->x, (size_t)s->K, s->rows, s->K);
     l->bytes = 4.0 * s->rows * s->K + 4.0 * cpu_q_groups(s->K) * CPU_QX_GROUP;
+}
+
+static void run_pack_qt(lab *l, const bench_case *s) {
+    ((vl_uk_pack_q *)l->c->fn)((uint32_t *)(void *)l->y, l->x, (size_t)s->K, s->rows, s->K);
+    l->bytes = 4.0 * s->rows * s->K + 4.0 * cpu_q_groups(s->K) * CPU_QT_GROUP;
 }
 
 static void run_epilogue(lab *l, const bench_case *s) {
@@ -198,6 +217,8 @@ static const bench_case CASES[] = {
     {VL_SLOT_tiles_end, 0, 0, "nothing to give back", NULL, run_tiles_end, 0},
     MANY(VL_SLOT_gemm_q4, "int8", run_gemm_q), FEW(VL_SLOT_gemm_q8, run_gemm_q), FEW(VL_SLOT_gemm_q4, run_gemm_q),
     FEW(VL_SLOT_gemv_bf16, run_gemv), FEW(VL_SLOT_gemv_f32, run_gemv), FEW(VL_SLOT_gemv_dpbf16, run_gemv),
+    MANY(VL_SLOT_gemm_q8_tiles, "int8", run_gemm_qt), MANY(VL_SLOT_gemm_q4_tiles, "int8", run_gemm_qt),
+    {VL_SLOT_pack_qt, CPU_QT_ROWS, 2048, "16 x 2048", NULL, run_pack_qt, 0},
     {VL_SLOT_pack_bf16, VL_NR, 2048, "32 x 2048", NULL, run_pack_bf16, 0},
     {VL_SLOT_pack_rows, 12, VL_KC, "12 x 256", NULL, run_pack_rows, 0},
     {VL_SLOT_pack_pairs, 12, VL_KC, "12 x 256", NULL, run_pack_pairs, 0},

@@ -1,8 +1,9 @@
 /* linear.c: out [T, N] = epilogue(x [T, K] W^T + bias), on packed panels of 32 rows of W.
  *
  *   T <= 8   gemv: each panel is streamed once from memory while T rows of x sit in cache
- *   T >  8   gemm: rows of x are cut into blocks of at most ROW_BLOCK and transposed into tiles
- *                  [mr rows]; a group of panels then meets all tiles, VL_KC terms at a time:
+ *   T >  8   gemm: rows of x are cut into blocks of at most 240 and transposed into tiles
+ *                  [mr rows]; a group of 8 panels then meets all tiles, VL_KC terms at a time
+ *                  (these three numbers are those of tuning.h):
  *
  *            x block, packed              panels of the group       sums
  *            k block 0: [tile][KC][mr]    [KC][32]  16 KB, L1       [panel][rows][32]  (L2)
@@ -21,12 +22,10 @@
 #include "kernels/quantise.h"
 
 enum {
-    ROW_BLOCK = 240,               /* rows of x packed at a time: 20 tiles of 12            */
     TILE_ROWS = 16,                /* AMX: rows of x are padded to a multiple of it          */
     TILE_ROW_BLOCK = 800,          /* AMX: more of them, and TILE_KC terms at a time         */
     TILE_KC = 256,
-    TILE_PAD = 16,                 /* AMX: words between rows of a k block, lest they share cache sets */
-    GROUP = 8                      /* panels that share a k block of x while it is in L2     */
+    TILE_PAD = 16                  /* AMX: words between rows of a k block, lest they share cache sets */
 };
 
 /* FP8 weights times their block scales are rounded to bf16, as HF does when it dequantises them. */
@@ -110,6 +109,7 @@ typedef struct linear_job {
     float *tiles;                  /* packed rows of x: [k block][tile][k or pair][mr]       */
                                    /* (amx: [k block][row][pair])                            */
     float *sums;                   /* [thread][group][sum_rows][32]                          */
+    int most_rows;                 /* rows of x packed at a time                             */
     int sum_rows, kc;              /* rows in a pass; terms of a k block                     */
 } linear_job;
 
@@ -248,7 +248,7 @@ static void gemm_item(void *arg, int item, int thread) {
 
 /* Rows in each pass over the panels: few passes, all of nearly the same size. */
 static int block_rows(const linear_job *j) {
-    int most = j->amx ? TILE_ROW_BLOCK : ROW_BLOCK, blocks = (j->T + most - 1) / most;
+    int most = j->amx ? TILE_ROW_BLOCK : j->most_rows, blocks = (j->T + most - 1) / most;
     return round_up((j->T + blocks - 1) / blocks, j->mr);
 }
 
@@ -267,7 +267,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
                     .ldx = ldx, .T = T, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
     j.amx = j.pairs && b->tiles;
-    if (T <= VL_GEMV_ROWS) {
+    if (T <= b->tuning.value[VL_TUNE_exact_few]) {
         if (T > 0) gemv(b, &j);
         pthread_mutex_unlock(&b->lock);
         return;
@@ -277,12 +277,14 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
                      : is_bf16(w) ? VL_SLOT_gemm_bf16
                                   : VL_SLOT_gemm_f32];
     j.kc = j.amx ? TILE_KC : VL_KC;
+    j.most_rows = b->tuning.value[VL_TUNE_exact_rows];
     int block = block_rows(&j);
     j.sum_rows = block;
     size_t tiles = (size_t)block * (j.amx ? row_words(&j, w->cols) : (size_t)w->cols);
     tiles = (tiles + 15) & ~(size_t)15;
     int threads = b->base.threads, panels = panel_count(w);
-    j.group = least((panels + 4 * threads - 1) / (4 * threads), GROUP); /* some items for every thread */
+    j.group = least((panels + 4 * threads - 1) / (4 * threads), b->tuning.value[VL_TUNE_exact_panels]); /* some items
+                                                                            for every thread */
     j.tiles = cpu_scratch(b, (tiles + (size_t)(threads * j.group) * (size_t)block * VL_NR) * sizeof(float));
     j.sums = j.tiles + tiles;
     for (int t = 0; t < T; t += block) {

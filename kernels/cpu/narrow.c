@@ -1,10 +1,11 @@
 /* narrow.c: linear on weights of 8 and 4 bits; layouts, sums and their order in quant.h.
  *
- *   rows of x, at most ROW_BLOCK at a time   -> tiles of 6, quantised        pack_q
+ *   rows of x, some hundreds at a time       -> tiles of 6, quantised        pack_q
  *   a group of panels meets all tiles, CPU_QKC terms at a time               gemm_q8, gemm_q4
  *   epilogue as in linear.c
  *
- * A few rows (decoding) are one tile, and each panel is streamed once from memory. Codes are made from the
+ * A few rows (decoding) are one tile, and each panel is streamed once from memory. Many rows go to the tile unit
+ * where there is one, in tiles of 16 (pack_qt, gemm_q8_tiles, gemm_q4_tiles): the same bits. Codes are made from the
  * checkpoint, or copied from one that holds codes, when pack.c says so.
  */
 #include <math.h>
@@ -12,11 +13,7 @@
 
 #include "kernels/cpu/narrow.h"
 
-enum {
-    ROW_BLOCK = 240,               /* rows of x packed at a time                              */
-    STEP = CPU_QKC / CPU_QG,       /* groups of a block sum                                   */
-    GROUP = 8                      /* panels that share a k block of x while it is in L2     */
-};
+enum { STEP = CPU_QKC / CPU_QG };  /* groups of a block sum                                   */
 
 static int panel_count(const vl_matrix *w) { return (w->rows + VL_NR - 1) / VL_NR; }
 static int least(int a, int b) { return a < b ? a : b; }
@@ -118,46 +115,72 @@ typedef struct narrow_job {
     const cpu_narrow *p;
     float *out;
     const float *x, *bias;
-    int ldo, ldx, T, group;
+    int ldo, ldx, T, group;        /* group: panels that share a k block of x while it is in L2 */
     vl_epilogue epi;
-    uint32_t *tiles;               /* [tile][group of K][CPU_QX_GROUP]                        */
-    float *sums;                   /* [thread][panel of the group][ROW_BLOCK][32]             */
+    bool amx;                      /* the tile unit, tiles of 16                              */
+    int mr;                        /* rows of a tile                                          */
+    size_t tile_group;             /* words of a group in it                                  */
+    uint32_t *tiles;               /* [tile][group of K][tile_group]                          */
+    float *sums;                   /* [thread][panel of the group][sum_rows][32]              */
+    int sum_rows;
 } narrow_job;
 
 static void pack_tile(void *arg, int item, int thread) {
     const narrow_job *j = arg;
-    int row = item * CPU_QMR;
+    int row = item * j->mr;
     (void)thread;
-    j->k->pack_q(j->tiles + (size_t)item * (size_t)j->p->groups * CPU_QX_GROUP,
-                 j->x + (size_t)row * (size_t)j->ldx, (size_t)j->ldx, least(j->T - row, CPU_QMR),
-                 j->w->cols);
+    (j->amx ? j->k->pack_qt : j->k->pack_q)(j->tiles + (size_t)item * (size_t)j->p->groups * j->tile_group,
+                                            j->x + (size_t)row * (size_t)j->ldx, (size_t)j->ldx,
+                                            least(j->T - row, j->mr), j->w->cols);
 }
 
+/* Rows of a wide output lie far apart: each is asked for some rows before it is written. */
 static void finish(const narrow_job *j, int panel, const float *sums) {
+    enum { AHEAD = 8 };
     int col = panel * VL_NR, n = least(j->w->rows - col, VL_NR);
-    for (int t = 0; t < j->T; t++)
-        j->k->epilogue(j->out + (size_t)t * (size_t)j->ldo + col, sums + t * VL_NR,
-                       j->bias ? j->bias + col : NULL, n, j->epi);
+    float *out = j->out + col;
+    for (int t = 0; t < j->T; t++, out += j->ldo) {
+        if (t + AHEAD < j->T) {
+            const float *later = out + (size_t)AHEAD * (size_t)j->ldo;
+            __builtin_prefetch(later, 1);
+            if (n > 16) __builtin_prefetch(later + 16, 1);
+        }
+        j->k->epilogue(out, sums + t * VL_NR, j->bias ? j->bias + col : NULL, n, j->epi);
+    }
 }
 
-/* Groups [g, g + CPU_QKC / CPU_QG) of one panel with all tiles. */
-static void multiply(const narrow_job *j, float *sums, int panel, int g) {
+static const uint8_t *block_of(const cpu_narrow *p, int panel, int g) {
+    return (const uint8_t *)p->w.panels + (size_t)panel * p->w.panel_bytes +
+           (size_t)g * (p->int4 ? CPU_Q4_GROUP : CPU_Q8_GROUP);
+}
+
+/* Groups [g, g + CPU_QKC / CPU_QG) of one panel with all tiles. next: the block that comes then, or NULL. */
+static void multiply(const narrow_job *j, float *sums, int panel, int g, const uint8_t *next) {
     const cpu_narrow *p = j->p;
-    const uint8_t *w = (const uint8_t *)p->w.panels + (size_t)panel * p->w.panel_bytes +
-                       (size_t)g * (p->int4 ? CPU_Q4_GROUP : CPU_Q8_GROUP);
-    for (int t = 0; t < j->T; t += CPU_QMR)
-        (p->int4 ? j->k->gemm_q4 : j->k->gemm_q8)(
-            sums + t * VL_NR, j->tiles + ((size_t)(t / CPU_QMR) * (size_t)p->groups + (size_t)g) * CPU_QX_GROUP,
-            w, least(p->groups - g, STEP), least(j->T - t, CPU_QMR), g > 0);
+    const uint8_t *w = block_of(p, panel, g);
+    size_t tile = (size_t)p->groups * j->tile_group;
+    const uint32_t *x = j->tiles + (size_t)g * j->tile_group;
+    int groups = least(p->groups - g, STEP);
+    if (j->amx) {
+        (p->int4 ? j->k->gemm_q4_tiles : j->k->gemm_q8_tiles)(sums, x, tile, w, next, groups, j->T, g > 0);
+        return;
+    }
+    for (int t = 0; t < j->T; t += CPU_QMR, x += tile)
+        (p->int4 ? j->k->gemm_q4 : j->k->gemm_q8)(sums + t * VL_NR, x, w, groups, least(j->T - t, CPU_QMR), g > 0);
 }
 
 static void gemm_item(void *arg, int item, int thread) {
     const narrow_job *j = arg;
     int first = item * j->group, panels = least(j->p->w.n_panels - first, j->group);
-    float *sums = j->sums + (size_t)(thread * j->group) * ROW_BLOCK * VL_NR;
+    size_t stride = (size_t)j->sum_rows * VL_NR;
+    float *sums = j->sums + (size_t)(thread * j->group) * stride;
     for (int g = 0; g < j->p->groups; g += STEP)
-        for (int i = 0; i < panels; i++) multiply(j, sums + i * ROW_BLOCK * VL_NR, first + i, g);
-    for (int i = 0; i < panels; i++) finish(j, first + i, sums + i * ROW_BLOCK * VL_NR);
+        for (int i = 0; i < panels; i++) {
+            const uint8_t *next = i + 1 < panels ? block_of(j->p, first + i + 1, g)
+                                  : g + STEP < j->p->groups ? block_of(j->p, first, g + STEP) : NULL;
+            multiply(j, sums + (size_t)i * stride, first + i, g, next);
+        }
+    for (int i = 0; i < panels; i++) finish(j, first + i, sums + (size_t)i * stride);
 }
 
 static void gemv_item(void *arg, int item, int thread) {
@@ -166,15 +189,27 @@ static void gemv_item(void *arg, int item, int thread) {
     int first = 0, end = cpu_run_of(j->p->w.n_panels, j->group, item, &first);
     (void)thread;
     for (int i = first; i < end; i++) {
-        for (int g = 0; g < j->p->groups; g += STEP) multiply(j, sums, i, g);
+        for (int g = 0; g < j->p->groups; g += STEP) multiply(j, sums, i, g, NULL);
         finish(j, i, sums);
     }
 }
 
 /* Rows in each pass over the panels: few passes, all of nearly the same size. */
-static int block_rows(int T) {
-    int blocks = (T + ROW_BLOCK - 1) / ROW_BLOCK, rows = (T + blocks - 1) / blocks;
-    return (rows + CPU_QMR - 1) / CPU_QMR * CPU_QMR;
+static int block_rows(int T, int most, int mr) {
+    int blocks = (T + most - 1) / most, rows = (T + blocks - 1) / blocks;
+    return (rows + mr - 1) / mr * mr;
+}
+
+/* How T rows are cut; a head stays with tiles of 6, whose form its rescoring reads. */
+static void choose(const cpu_backend *b, narrow_job *j) {
+    const int *v = b->tuning.value, threads = b->base.threads;
+    int from = v[VL_TUNE_int_tiles];
+    j->amx = b->int_tiles && from && j->T >= from && j->T > CPU_QMR && !j->p->head;
+    j->mr = j->amx ? CPU_QT_ROWS : CPU_QMR;
+    j->tile_group = j->amx ? CPU_QT_GROUP : CPU_QX_GROUP;
+    j->sum_rows = block_rows(j->T, v[j->amx ? VL_TUNE_int_tile_rows : VL_TUNE_int_rows], j->mr);
+    j->group = j->T <= CPU_QMR ? threads /* else: some items for every thread, 32 panels in 8, not in 7 */
+                               : least((j->p->w.n_panels + 4 * threads - 1) / (4 * threads), v[VL_TUNE_int_panels]);
 }
 
 void cpu_narrow_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T,
@@ -184,20 +219,20 @@ void cpu_narrow_linear(cpu_backend *b, float *out, int ldo, const float *x, int 
     if (T <= 0) return;
     pthread_mutex_lock(&b->lock);
     cpu_pack_ready(b, &p->w);
-    narrow_job j = {.k = &b->k, .w = w, .p = p, .bias = bias, .ldo = ldo, .ldx = ldx, .epi = epi};
-    int threads = b->base.threads, panels = p->w.n_panels, block = block_rows(T);
+    narrow_job j = {.k = &b->k, .w = w, .p = p, .bias = bias, .ldo = ldo, .ldx = ldx, .T = T, .epi = epi};
+    choose(b, &j);
+    int threads = b->base.threads, panels = p->w.n_panels, block = j.sum_rows;
     bool few = T <= CPU_QMR, exact_top = p->head && !bias && epi == VL_EPI_NONE;
-    j.group = few ? threads : least(panels / (4 * threads) + 1, GROUP); /* enough items for every thread */
-    size_t words = (size_t)(block / CPU_QMR) * (size_t)p->groups * CPU_QX_GROUP;
+    size_t words = (size_t)(block / j.mr) * (size_t)p->groups * j.tile_group;
     words = (words + 15) & ~(size_t)15;
-    size_t sums = few ? 0 : (size_t)(threads * j.group) * ROW_BLOCK * VL_NR;
+    size_t sums = few ? 0 : (size_t)(threads * j.group) * (size_t)block * VL_NR;
     j.tiles = cpu_scratch(b, (words + sums) * sizeof *j.tiles + (exact_top ? cpu_narrow_rescore_bytes(b, w) : 0));
     j.sums = (float *)(void *)(j.tiles + words);
     for (int t = 0; t < T; t += block) {
         j.T = least(T - t, block);
         j.x = x + (size_t)t * (size_t)ldx;
         j.out = out + (size_t)t * (size_t)ldo;
-        cpu_team_run(b->team, (j.T + CPU_QMR - 1) / CPU_QMR, pack_tile, &j);
+        cpu_team_run(b->team, (j.T + j.mr - 1) / j.mr, pack_tile, &j);
         if (few) cpu_team_run(b->team, cpu_run_count(panels, threads), gemv_item, &j);
         else cpu_team_run(b->team, (panels + j.group - 1) / j.group, gemm_item, &j);
         if (exact_top) cpu_narrow_rescore(b, w, j.out, ldo, j.x, ldx, j.T, j.tiles, j.sums + sums);

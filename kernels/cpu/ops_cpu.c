@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/kernels_info.h"
+#include "kernels/threads.h"
 
 /* ---- memory ----------------------------------------------------------------------------------- */
 
@@ -327,6 +328,23 @@ static const vl_ops CPU_OPS = {
     .argmax = cpu_argmax, .tap = cpu_tap, .close = cpu_close,
 };
 
+bool vl_backend_retune(vl_backend *base, const vl_tuning *t) {
+    vl_ukernels k;
+    vl_err err;
+    if (base->ops != &CPU_OPS || vl_ukernels_resolve(&k, t, &err)) return false;
+    cpu_backend *b = cpu_of(base);
+    pthread_mutex_lock(&b->lock);
+    b->tuning = *t;
+    b->k = k;
+    cpu_team_spins(b->team, t->value[VL_TUNE_spins]);
+    pthread_mutex_unlock(&b->lock);
+    return true;
+}
+
+const vl_tuning *vl_backend_tuning(const vl_backend *b) {
+    return b->ops == &CPU_OPS ? &((const cpu_backend *)(const void *)b)->tuning : NULL;
+}
+
 static const char *mode_of(const cpu_backend *b) {
     return b->bits == 8 ? "int8" : b->bits == 4 ? "int4" : b->bf16 ? "bf16" : "exact";
 }
@@ -334,11 +352,15 @@ static const char *mode_of(const cpu_backend *b) {
 int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     cpu_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CPU backend");
-    if (cpu_pack_mode(&b->lazy, err) || vl_ukernels_resolve(&b->k, err) ||
-        cpu_team_open(&b->team, p->threads, err)) {
+    vl_tuning_load(&b->tuning, b->note, sizeof b->note);
+    int threads = p->threads ? p->threads : b->tuning.value[VL_TUNE_threads];
+    if (!threads) threads = vl_usable_threads();
+    if (cpu_pack_mode(&b->lazy, err) || vl_ukernels_resolve(&b->k, &b->tuning, err) ||
+        cpu_team_open(&b->team, threads, err)) {
         free(b);
         return -1;
     }
+    cpu_team_spins(b->team, b->tuning.value[VL_TUNE_spins]);
     bool have_bf16 = b->k.tier[VL_SLOT_gemm_dpbf16] != VL_TIER_scalar;
     b->bits = !strcmp(p->dtype, "int8") ? 8 : !strcmp(p->dtype, "int4") ? 4 : 0;
     b->bf16 = !strcmp(p->dtype, "bf16") || (b->bits && have_bf16); /* what stays bf16 there */
@@ -352,8 +374,10 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     b->tiles = b->bf16 && b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx &&
                b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx && !vl_kernel_forced("gemm_dpbf16", &len) &&
                !vl_kernel_forced("gemv_dpbf16", &len);
+    b->int_tiles = b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx &&
+                   !vl_kernel_forced("gemm_q8", &len) && !vl_kernel_forced("gemm_q4", &len);
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, p->threads, mode_of(b)};
+    b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), *b->note ? b->note : NULL};
     *out = &b->base;
     return 0;
 }

@@ -64,22 +64,26 @@ __attribute__((target("avx512f,avx512bf16"))) static double bf16_avx512(void) {
     return 2.0 * 32 * CHAINS * STEPS;
 }
 
-/* Four accumulators from two tiles of each operand, as gemm_tiles has it; configured as it leaves them. */
-__attribute__((target("amx-tile,amx-bf16"))) static double bf16_amx(void) {
-    enum { TILE_STEPS = STEPS / 16 };
-    struct { uint8_t palette, start, zero[14]; uint16_t bytes[16]; uint8_t rows[16]; } config = {.palette = 1};
-    for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;
-    __asm__ volatile("" ::: "memory"); /* config is written before it is read */
-    _tile_loadconfig(&config);         /* all tiles are zero */
-    for (int i = 0; i < TILE_STEPS; i++) {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+/* Four accumulators from two tiles of each operand, as gemm_tiles has it; configured as it leaves them. A tile row
+ * is 32 bf16 or 64 bytes. */
+#define AMX_LOOP(name, isa, product, terms)                                                                    \
+    __attribute__((target("amx-tile," isa))) static double name(void) {                                        \
+        enum { TILE_STEPS = STEPS / 16 };                                                                      \
+        struct { uint8_t palette, start, zero[14]; uint16_t bytes[16]; uint8_t rows[16]; } config = {.palette = 1}; \
+        for (int i = 0; i < 8; i++) config.bytes[i] = 64, config.rows[i] = 16;                                 \
+        __asm__ volatile("" ::: "memory"); /* config is written before it is read */                           \
+        _tile_loadconfig(&config);         /* all tiles are zero */                                            \
+        for (int i = 0; i < TILE_STEPS; i++) {                                                                 \
+            product(0, 4, 6);                                                                                  \
+            product(1, 4, 7);                                                                                  \
+            product(2, 5, 6);                                                                                  \
+            product(3, 5, 7);                                                                                  \
+        }                                                                                                      \
+        _tile_release();                                                                                       \
+        return 2.0 * 16 * 16 * terms * 4 * TILE_STEPS;                                                         \
     }
-    _tile_release();
-    return 2.0 * 16 * 16 * 32 * 4 * TILE_STEPS;
-}
+AMX_LOOP(bf16_amx, "amx-bf16", _tile_dpbf16ps, 32)
+AMX_LOOP(int8_amx, "amx-int8", _tile_dpbssd, 64)
 
 __attribute__((target("avx512f,avx512vnni"))) static double int8_avx512(void) {
     __m512i a[CHAINS], x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5);
@@ -179,7 +183,7 @@ double vl_peak_fma_gflops(int threads) {
     };
     vl_ukernels k; /* the tier of the kernels whose roof this is */
     vl_err err;
-    loop_fn *loop = vl_ukernels_resolve(&k, &err) ? NULL : LOOPS[k.tier[VL_SLOT_gemm_bf16]];
+    loop_fn *loop = vl_ukernels_resolve(&k, NULL, &err) ? NULL : LOOPS[k.tier[VL_SLOT_gemm_bf16]];
     return best_rate(threads, loop ? loop : fma_scalar);
 }
 
@@ -188,7 +192,7 @@ double vl_peak_fma_gflops(int threads) {
 static vl_tier tier_in_use(vl_slot slot) {
     vl_ukernels k;
     vl_err err;
-    return vl_ukernels_resolve(&k, &err) ? VL_TIER_scalar : k.tier[slot];
+    return vl_ukernels_resolve(&k, NULL, &err) ? VL_TIER_scalar : k.tier[slot];
 }
 #endif
 
@@ -205,6 +209,7 @@ double vl_peak_int8_gops(int threads) {
     loop_fn *loop = NULL;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512vnni")) loop = int8_avx512;
+    if (tier_in_use(VL_SLOT_gemm_q8_tiles) == VL_TIER_amx) loop = int8_amx;
 #endif
     return best_rate(threads, loop);
 }

@@ -15,7 +15,8 @@
  *          512        u8 [4 pairs][32 rows][4 k]       index of the code: low nibble step 2i, high 2i + 1
  *
  * Rows of x come as tiles of 6, [group][ comp[6] | s[6] | [8 steps][6 rows][4 k] ], 32-bit words;
- * comp = -128 * sum of q takes the + 128 back.
+ * comp = -128 * sum of q takes the + 128 back. For the tile unit (AMX) they come as tiles of 16,
+ * [group][ s[16] | [16 rows][32 k] ], without comp: its products are of signed codes.
  *
  * One order for every sum:  t = comp + sum u8 * q            exact, 32-bit integers
  *                           acc = fma((float)t * scale, s, acc)   groups in order, from 0
@@ -35,7 +36,9 @@ enum {
     CPU_QKC = 512,                 /* terms of a block sum                                    */
     CPU_Q8_GROUP = 64 + 1024,      /* bytes of a group in a panel                             */
     CPU_Q4_GROUP = 64 + 512,
-    CPU_QX_GROUP = 10 * CPU_QMR    /* words of a group in a tile of x                         */
+    CPU_QX_GROUP = 10 * CPU_QMR,   /* words of a group in a tile of x                         */
+    CPU_QT_ROWS = 16,              /* the same for the tile unit                              */
+    CPU_QT_GROUP = 16 + CPU_QT_ROWS * CPU_QG / 4
 };
 
 static inline int cpu_q_groups(int K) { return (K + CPU_QG - 1) / CPU_QG; }

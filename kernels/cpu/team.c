@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 4000 };             /* some 40 to 100 microseconds of pauses, then sleep       */
+enum { SPINS = 4000 };             /* pauses before sleeping, unless cpu_team_spins says other */
 
 typedef struct worker { cpu_team *team; pthread_t thread; int index; } worker;
 
@@ -27,6 +27,7 @@ struct cpu_team {
     _Alignas(64) _Atomic uint32_t done; /* finished items; the caller sleeps on it            */
     atomic_int sleepers;           /* idle threads that sleep                                 */
     atomic_bool caller_sleeps, stop;
+    atomic_int spins;
     cpu_item_fn *fn;
     void *arg;
     uint32_t n;
@@ -67,8 +68,8 @@ static void *worker_main(void *arg) {
     cpu_team *t = w->team;
     uint32_t seen = 0;
     for (;;) {
-        for (int i = 0; i < SPINS && atomic_load_explicit(&t->generation, memory_order_relaxed) == seen;
-             i++)
+        int spins = atomic_load_explicit(&t->spins, memory_order_relaxed);
+        for (int i = 0; i < spins && atomic_load_explicit(&t->generation, memory_order_relaxed) == seen; i++)
             pause_cpu();
         if (atomic_load(&t->generation) == seen) {
             atomic_fetch_add(&t->sleepers, 1);
@@ -96,11 +97,14 @@ void cpu_team_run(cpu_team *t, int n, cpu_item_fn *fn, void *arg) {
     atomic_store(&t->generation, gen);
     if (atomic_load(&t->sleepers) > 0) futex_wake(&t->generation, INT_MAX);
     work(t, gen, 0);
-    for (int i = 0; i < SPINS && atomic_load(&t->done) < (uint32_t)n; i++) pause_cpu();
+    int spins = atomic_load_explicit(&t->spins, memory_order_relaxed);
+    for (int i = 0; i < spins && atomic_load(&t->done) < (uint32_t)n; i++) pause_cpu();
     atomic_store(&t->caller_sleeps, true);
     for (uint32_t done; (done = atomic_load(&t->done)) < (uint32_t)n;) futex_wait(&t->done, done);
     atomic_store(&t->caller_sleeps, false);
 }
+
+void cpu_team_spins(cpu_team *t, int spins) { atomic_store(&t->spins, spins); }
 
 void cpu_team_close(cpu_team *t) {
     if (!t) return;
@@ -138,6 +142,7 @@ int cpu_team_open(cpu_team **out, int threads, vl_err *err) {
     cpu_team *t = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
     if (!t) return vl_fail(err, VL_E_NOMEM, "no memory for %d threads", threads);
     memset(t, 0, bytes);
+    atomic_store(&t->spins, SPINS);
     for (int i = 0; i + 1 < threads; i++) {
         worker *w = &t->worker[i];
         *w = (worker){.team = t, .index = i + 1};

@@ -24,6 +24,7 @@
 #define VL_UKERNELS_H
 
 #include "kernels/ops.h"
+#include "kernels/tuning.h"
 
 enum {
     VL_NR = 32,          /* rows of W in a panel = columns of a tile                      */
@@ -60,8 +61,14 @@ typedef void vl_uk_pair_rows(uint32_t *dst, const uint16_t *x, size_t ldx, int r
  * of a panel of int8 or int4 weights; rows <= 6. */
 typedef void vl_uk_gemm_q(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows,
                           bool add);
-/* tile = x [rows, K] (ldx) quantised, ceil(K / 32) groups; missing rows and k are zero. */
+/* tile = x [rows, K] (ldx) quantised, ceil(K / 32) groups; missing rows and k are zero. pack_qt: rows <= 16. */
 typedef void vl_uk_pack_q(uint32_t *tile, const float *x, size_t ldx, int rows, int K);
+/* The same for many rows on tile registers (AMX), with the same bits: x: tiles of 16 rows as pack_qt makes them,
+ * ldx words from one to the next; c has room for all their rows, and those of padding hold anything. groups <=
+ * CPU_QKC / CPU_QG. next: the panel that comes next, to be asked for meanwhile, or NULL. Must not be called while
+ * gemm_tiles has the thread's tiles configured. */
+typedef void vl_uk_gemm_qt(float *c, const uint32_t *x, size_t ldx, const uint8_t *panel, const uint8_t *next, int groups,
+                           int rows, bool add);
 /* out [n] = epilogue(sum [n] + bias [n] or NULL); VL_EPI_ADD adds to out */
 typedef void vl_uk_epilogue(float *out, const float *sum, const float *bias, int n,
                             vl_epilogue epi);
@@ -116,7 +123,10 @@ typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint3
     S(mix_pairs, vl_uk_mix_pairs) \
     S(pack_q, vl_uk_pack_q)      \
     S(gemm_q8, vl_uk_gemm_q)     \
-    S(gemm_q4, vl_uk_gemm_q)
+    S(gemm_q4, vl_uk_gemm_q)     \
+    S(pack_qt, vl_uk_pack_q)     \
+    S(gemm_q8_tiles, vl_uk_gemm_qt) \
+    S(gemm_q4_tiles, vl_uk_gemm_qt)
 
 typedef enum vl_slot {
 #define SLOT(slot, type) VL_SLOT_##slot,
@@ -163,9 +173,9 @@ extern const int vl_candidate_count;
 extern const char *const vl_tier_names[VL_TIERS], *const vl_slot_names[VL_SLOT_COUNT];
 
 bool vl_tier_present(vl_tier t);   /* this machine has it, whatever VL_CPU says               */
-/* The best present line of each slot, under VL_CPU (a tier that caps the choice) and VL_KERNEL
- * (slot=function[,slot=function]: exactly that line). VL_E_UNSUPPORTED, naming what there is, for a
+/* The best present line of each slot, or the one that `tuning` (may be NULL) chose, under VL_CPU (a tier that caps
+ * the choice) and VL_KERNEL (slot=function[,slot=function]: exactly that line). VL_E_UNSUPPORTED, naming what there is, for a
  * name that does not exist or that this machine cannot run. */
-int vl_ukernels_resolve(vl_ukernels *out, vl_err *err);
+int vl_ukernels_resolve(vl_ukernels *out, const vl_tuning *tuning, vl_err *err);
 
 #endif

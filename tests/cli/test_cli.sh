@@ -4,7 +4,7 @@
 v=$VITREOUS
 model=tests/golden/models/std
 photo=tests/golden/images/pic-scene.jpg
-commands="run chat demo batch serve trace verify preprocess tokenize detokenize template bench kernels
+commands="run chat demo batch serve trace verify preprocess tokenize detokenize template bench kernels tune
           info make-random gpu-report"
 
 # ---- usage -------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ check() { # what, command...
 }
 model=$out/model
 cp -r models/demo "$model"
-answer() { # dtype -> the answer and the hash of its last logits; what was said goes to $out/said
-    "$vitreous" run -m "$model" --backend cpu --dtype "$1" --json --image models/demo/pictures/01-shapes.png \
+answer() { # dtype, options... -> the answer and the hash of its last logits; what was said goes to $out/said
+    "$vitreous" run -m "$model" --backend cpu --dtype "$@" --json --image models/demo/pictures/01-shapes.png \
         -p "What is in this picture?" -n 12 2>"$out/said" | grep -oE '"(text|logits_hash)":[^,]*'
 }
 for d in exact int8 int4; do
@@ -33,6 +33,17 @@ for d in exact int8 int4; do
     check "$d: pack --check" "$vitreous" pack -m "$model" --dtype $d --check
     check "$d: the same answer: '$before' '$(answer $d)'" test -n "$before" -a "$before" = "$(answer $d)"
     check "$d: no warning" sh -c "! grep -q 'pack cache' '$out/said'"
+    # Only who reads the cache can answer otherwise when its panels (not its table) are others.
+    cp "$model/vitreous-packed$kind.cache" "$out/kept"
+    check "$d: an eighth of the panels is zeroed" python3 -c "
+import os, sys
+n = os.path.getsize(sys.argv[1])
+with open(sys.argv[1], 'r+b') as f:
+    f.seek(n // 2)
+    f.write(bytes(n // 8))" "$model/vitreous-packed$kind.cache"
+    check "$d: run reads the cache" test "$before" != "$(answer $d)" -a -s "$out/said"
+    check "$d: and without it the checkpoint" test "$before" = "$(VL_PACK_CACHE=off answer $d)"
+    cp "$out/kept" "$model/vitreous-packed$kind.cache"
 done
 check "a byte of the data is flipped" python3 -c "
 f = open('$model/vitreous-packed.cache', 'r+b')
@@ -64,5 +75,33 @@ fi
 check "VL_PIN: a mistake is said" sh -c "VL_PIN=yes '$vitreous' kernels 2>&1 | grep -q 'expected 0 or 1'"
 VL_PACK_CACHE=off VL_PIN=1 answer exact >"$out/pinned"
 check "VL_PIN: the same answer" test "$before" = "$(cat "$out/pinned")"
+# --pin: each worker of run, serve and bench (every thread but the first) may use one CPU. A program stands in
+# for what a thread may use: /proc/PID/task/*/status, read while the answer is being made.
+workers() { # command... -> the CPU lists of its threads other than the first, as soon as one is a single CPU
+    VL_PACK_CACHE=off "$@" >/dev/null 2>&1 &
+    local pid=$! i lists
+    for ((i = 0; i < 400; i++)); do
+        lists=$(for t in /proc/$pid/task/*; do
+            [ "${t##*/}" = "$pid" ] || sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "$t/status" 2>/dev/null
+        done)
+        grep -qE '^[0-9]+$' <<<"$lists" && break
+        [ -d "/proc/$pid" ] || break
+        sleep 0.01
+    done
+    kill "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
+    echo "$lists"
+}
+one() { workers "$vitreous" "$@" | grep -cE '^[0-9]+$'; }
+if [ "$(nproc)" -gt 1 ]; then
+    long=(-m "$model" --backend cpu --threads 2 -p "What is this?" -n 4000 --ignore-eos)
+    check "run --pin: a worker on one CPU" test "$(one run "${long[@]}" --pin)" -gt 0
+    check "run: none without" test "$(one run "${long[@]}")" = 0
+    check "bench --pin" test "$(one bench -m "$model" --backend cpu --threads 2 --size text --rounds 3 -n 500 --pin)" -gt 0
+    check "serve --pin" test "$(one serve -m "$model" --backend cpu --threads 2 --port 0 --pin)" -gt 0
+else
+    echo "SKIP one CPU: nothing to pin to"
+fi
+check "--pin: the same answer" test "$before" = "$(VL_PACK_CACHE=off answer exact --pin)"
 echo "$pass passed, $fail failed"
 [ "$fail" = 0 ]

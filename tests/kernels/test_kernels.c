@@ -685,14 +685,62 @@ static void check_gemm_q(const vl_candidate *cand, const vl_candidate *ref) {
     }
 }
 
+/* Many rows on tiles of 16, against the scalar line of gemm_q8 or gemm_q4 on tiles of 6: another layout of x, the
+ * same bits. */
+static void gemm_qt_case(const vl_candidate *cand, int rows, int K, bool add, kind k) {
+    bool q4 = cand->slot == VL_SLOT_gemm_q4_tiles;
+    int groups = cpu_q_groups(K), tiles = (rows + CPU_QT_ROWS - 1) / CPU_QT_ROWS;
+    size_t tile = (size_t)groups * CPU_QT_GROUP, gap = rows % 2 ? 0 : CPU_QT_GROUP; /* words; between tiles */
+    size_t n = (size_t)tiles * CPU_QT_ROWS * VL_NR, bytes = (size_t)groups * (q4 ? CPU_Q4_GROUP : CPU_Q8_GROUP);
+    uint32_t *t = guard_words((size_t)tiles * (tile + gap) - gap), *six = guard_words((size_t)groups * CPU_QX_GROUP);
+    uint8_t *panel = guard_words(bytes / 4);
+    float *c = guard_words(n), *x = guard_words((size_t)rows * (size_t)K), *want = guard_words(n);
+    fill(x, (size_t)rows * (size_t)K, k, &rng);
+    fill_panel_q(panel, groups, q4, k);
+    if (add) fill(c, n, NORMAL, &rng);
+    memcpy(want, c, n * sizeof *c);
+    for (int r = 0; r < rows; r += CPU_QMR) {
+        int some = rows - r < CPU_QMR ? rows - r : CPU_QMR;
+        pack_q_scalar(six, x + (size_t)r * (size_t)K, (size_t)K, some, K);
+        (q4 ? gemm_q4_scalar : gemm_q8_scalar)(want + r * VL_NR, six, panel, groups, some, add);
+    }
+    for (int r = 0; r < rows; r += CPU_QT_ROWS)
+        pack_qt_scalar(t + (size_t)(r / CPU_QT_ROWS) * (tile + gap), x + (size_t)r * (size_t)K, (size_t)K,
+                       rows - r < CPU_QT_ROWS ? rows - r : CPU_QT_ROWS, K);
+    ((vl_uk_gemm_qt *)cand->fn)(c, t, tile + gap, panel, rows % 3 ? panel : NULL, groups, rows, add);
+    CHECK(!memcmp(c, want, (size_t)rows * VL_NR * sizeof *c), "%s rows %d K %d add %d %s: bits differ", running, rows, K,
+          add, KIND_NAMES[k]);
+    guards_end();
+}
+
+static void check_gemm_qt(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KS[] = {1, 31, 32, 33, 64, 200, 480, 512}, ROWS[] = {1, 2, 7, 15, 16, 17, 31, 32, 33, 50};
+    (void)ref;
+    for (size_t r = 0; r < sizeof ROWS / sizeof *ROWS; r++)
+        for (size_t i = 0; i < sizeof KS / sizeof *KS; i++)
+            for (int k = 0; k < KINDS; k++) gemm_qt_case(cand, ROWS[r], KS[i], (k + (int)r) % 2, (kind)k);
+    if (!bench) return;
+    enum { GROUPS = CPU_QKC / CPU_QG, MOST = 240 };
+    static uint32_t tiles[MOST / CPU_QT_ROWS * GROUPS * CPU_QT_GROUP];
+    static uint8_t panel[GROUPS * CPU_Q8_GROUP];
+    static float c[MOST * VL_NR];
+    for (int rows = MOST; rows > 3; rows /= 4) {
+        char shape[32];
+        snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, CPU_QKC);
+        bench_row(shape, TIME(((vl_uk_gemm_qt *)cand->fn)(c, tiles, (size_t)GROUPS * CPU_QT_GROUP, panel, NULL, GROUPS, rows, true)),
+                  2.0 * rows * VL_NR * CPU_QKC, (double)GROUPS * CPU_Q8_GROUP);
+    }
+}
+
 static void check_pack_q(const vl_candidate *cand, const vl_candidate *ref) {
     vl_uk_pack_q *fn = (vl_uk_pack_q *)cand->fn, *oracle = (vl_uk_pack_q *)ref->fn;
+    bool many = cand->slot == VL_SLOT_pack_qt;
     for (int i = 0; i < TAIL_COUNT; i++)
-        for (int rows = 1; rows <= CPU_QMR; rows++)
+        for (int rows = 1; rows <= (many ? CPU_QT_ROWS : CPU_QMR); rows++)
             for (int k = 0; k < KINDS + 1; k++) {
                 int K = TAILS[i];
                 size_t ldx = (size_t)(K + rows % 2), xs = (size_t)(rows - 1) * ldx + (size_t)K;
-                size_t n = (size_t)cpu_q_groups(K) * CPU_QX_GROUP;
+                size_t n = (size_t)cpu_q_groups(K) * (many ? CPU_QT_GROUP : CPU_QX_GROUP);
                 float *x = guard_words(xs);
                 uint32_t *tile = guard_words(n), *want = guard_words(n);
                 fill(x, xs, k < KINDS ? (kind)k : NORMAL, &rng);
@@ -704,7 +752,7 @@ static void check_pack_q(const vl_candidate *cand, const vl_candidate *ref) {
             }
     if (!bench) return;
     static float x[CPU_QMR * 2048];
-    static uint32_t tile[64 * CPU_QX_GROUP];
+    static uint32_t tile[64 * CPU_QT_GROUP];
     fill(x, CPU_QMR * 2048, NORMAL, &rng);
     bench_row("6 x 2048", TIME(fn(tile, x, 2048, CPU_QMR, 2048)), 0, sizeof x + sizeof tile);
 }
@@ -723,7 +771,8 @@ static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candid
     [VL_SLOT_scale_lanes] = check_scale_lanes, [VL_SLOT_mix_values] = check_mix_values,
     [VL_SLOT_pair_rows] = check_pair_rows, [VL_SLOT_mix_pairs] = check_mix_pairs,
     [VL_SLOT_gemm_q8] = check_gemm_q, [VL_SLOT_gemm_q4] = check_gemm_q,
-    [VL_SLOT_pack_q] = check_pack_q,
+    [VL_SLOT_pack_q] = check_pack_q, [VL_SLOT_pack_qt] = check_pack_q,
+    [VL_SLOT_gemm_q8_tiles] = check_gemm_qt, [VL_SLOT_gemm_q4_tiles] = check_gemm_qt,
 };
 
 static const vl_candidate *scalar_of(vl_slot slot) {

@@ -212,6 +212,7 @@ int main(void) {
         linear_case(mode, 5, 33, 31, VL_EPI_ADD);
         linear_case(mode, 7, 100, 600, VL_EPI_ADD);
         linear_case(mode, 250, 40, 97, VL_EPI_NONE);
+        linear_case(mode, 145, 100, 1100, VL_EPI_ADD); /* several blocks of K; on AMX the tile unit */
     }
     test_head("scalar", VL_BF16);
     test_head("avx2", VL_F32);

@@ -417,7 +417,7 @@ static void test_open(void) {
         vl_ukernels k;
         snprintf(force, sizeof force, "%s=%s", vl_slot_names[c->slot], c->name);
         setenv("VL_KERNEL", force, 1);
-        int rc = vl_ukernels_resolve(&k, &err);
+        int rc = vl_ukernels_resolve(&k, NULL, &err);
         if (vl_tier_present(c->tier)) CHECK(!rc && k.tier[c->slot] == c->tier, "%s: %s", force, rc ? err.msg : "");
         else CHECK(rc && strstr(err.msg, "lacks") && strstr(err.msg, vl_tier_names[c->tier]), "%s", force);
     }

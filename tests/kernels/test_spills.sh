@@ -20,5 +20,11 @@ for f in gemm_q8_avx512vnni gemm_q4_avx512vnni; do
     spills=$(awk -v f="<$f>:" '/^[0-9a-f]+ </ { on = $2 == f } on && /zmm/ && /\(%r[sb]p/' <<<"$code" | wc -l)
     check "$f accesses the stack with vectors $spills times" $((spills == 0))
 done
+# On tile registers the integers go through the stack; the float sums must not.
+object=${object%avx512vnni.o}avx512amx_int8.o
+code=$(objdump -d --no-show-raw-insn "$object")
+check "$object has $(grep -c tdpbssd <<<"$code") tile products" $(($(grep -c tdpbssd <<<"$code") >= 2))
+spills=$(grep -cE 'vmov.*%zmm[0-9]+,.*\(%r[sb]p' <<<"$(awk '/^[0-9a-f]+ </ { on = /<square>:/ } on' <<<"$code")")
+check "square stores vectors to the stack $spills times" $((spills == 0))
 echo "$pass passed, $fail failed"
 [ $fail = 0 ]
