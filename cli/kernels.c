@@ -72,6 +72,7 @@ int cmd_kernels(int argc, char **argv) {
     vl_backend *backend; /* opened to learn whether VL_CPU and VL_KERNEL make sense */
     if (vl_backend_open(&backend, &(vl_backend_params){"cpu", "exact", 0}, &err)) return cli_fail(&err);
     fprintf(stderr, "cpu, %d threads\n", vl_backend_threads(backend));
+    if (backend->note) fprintf(stderr, "warning: %s\n", backend->note);
     backend->ops->close(backend);
     if (bench) return bench_kernels(part, json);
     vl_kernel_row rows[VL_KERNEL_ROWS_MAX];

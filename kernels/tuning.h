@@ -71,7 +71,8 @@ const char *vl_tuning_kernel(const vl_tuning *t, const char *slot);
 
 /* The choices a CPU backend runs with; NULL for another backend. */
 const vl_tuning *vl_backend_tuning(const vl_backend *b);
-/* Other choices from the next op on (threads stay as they are). False: not a CPU backend. */
+/* Other choices from the next op on (threads stay as they are); not while weights of a file are being packed. False:
+ * not a CPU backend. */
 bool vl_backend_retune(vl_backend *b, const vl_tuning *t);
 
 /* One choice as measured: seconds of the same work with the default, and what it would be at the measured ratio with

@@ -374,8 +374,9 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     b->tiles = b->bf16 && b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx &&
                b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx && !vl_kernel_forced("gemm_dpbf16", &len) &&
                !vl_kernel_forced("gemv_dpbf16", &len);
-    b->int_tiles = b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx &&
-                   !vl_kernel_forced("gemm_q8", &len) && !vl_kernel_forced("gemm_q4", &len);
+    bool forced = vl_kernel_forced("gemm_q8_tiles", &len) || vl_kernel_forced("gemm_q4_tiles", &len);
+    b->int_tiles = forced || (b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q8", &len) &&
+                              b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q4", &len));
     pthread_mutex_init(&b->lock, NULL);
     b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), *b->note ? b->note : NULL};
     *out = &b->base;

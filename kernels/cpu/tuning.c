@@ -51,7 +51,7 @@ static void cpu_name(char *out, size_t n) {
     bool seen[3] = {false};
     FILE *f = fopen("/proc/cpuinfo", "r");
     *out = 0;
-    while (f && fgets(line, sizeof line, f))
+    while (f && !seen[0] && !(seen[1] && seen[2]) && fgets(line, sizeof line, f))
         for (int i = 0; i < 3; i++) {
             char *value = strchr(line, ':');
             if (seen[i] || !value || strncmp(line, KEYS[i], strlen(KEYS[i]))) continue;

@@ -119,8 +119,10 @@ static void round_row(float *y, const float *x, int K) {
 }
 
 static void linear_case(const char *mode, int T, int N, int K, vl_epilogue epi) {
-    static const char *const TIERS[] = {"scalar", "avx2", "", ""};
-    static const int THREADS[] = {1, 2, 1, 2};
+    /* the last: the way of the tile unit also where there is none */
+    static const char *const TIERS[] = {"scalar", "avx2", "", "", ""}, *const TILES = "gemm_q8_tiles=gemm_q8_tiles_scalar,"
+                             "gemm_q4_tiles=gemm_q4_tiles_scalar";
+    static const int THREADS[] = {1, 2, 1, 2, 2};
     bool int4 = !strcmp(mode, "int4");
     int ldx = K + 3, ldo = N + 1;
     size_t nx = (size_t)T * (size_t)ldx, no = (size_t)T * (size_t)ldo;
@@ -128,8 +130,10 @@ static void linear_case(const char *mode, int T, int N, int K, vl_epilogue epi) 
     float *first = NULL, *y = vl_calloc((size_t)K, sizeof *y);
     vl_matrix m = {.name = "test", .data = bf16_of(f, (size_t)N * (size_t)K), .dtype = VL_BF16, .rows = N, .cols = K};
     float *coded = as_coded(&m, int4);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
+        if (i == 4) setenv("VL_KERNEL", TILES, 1);
         vl_backend *b = open_cpu(mode, THREADS[i], TIERS[i]);
+        unsetenv("VL_KERNEL");
         vl_matrix w = m;
         vl_err err;
         float *out = vl_calloc(no, sizeof *out), *alone = vl_calloc(no, sizeof *alone);
@@ -142,8 +146,8 @@ static void linear_case(const char *mode, int T, int N, int K, vl_epilogue epi) 
             b->ops->linear(b, alone + (size_t)t * (size_t)ldo, ldo, x + (size_t)t * (size_t)ldx, ldx, 1, &w, bias, epi);
         CHECK(!memcmp(out, alone, no * sizeof *out), "%s %dx%dx%d: a row alone has other bits", mode, T, N, K);
         if (!first) first = memcpy(vl_calloc(no, sizeof *out), out, no * sizeof *out);
-        CHECK(!memcmp(out, first, no * sizeof *out), "%s %dx%dx%d: tier \"%s\", %d threads have other bits", mode, T,
-              N, K, TIERS[i], THREADS[i]);
+        CHECK(!memcmp(out, first, no * sizeof *out), "%s %dx%dx%d: tier \"%s\"%s, %d threads have other bits", mode, T,
+              N, K, TIERS[i], i == 4 ? " (tiles)" : "", THREADS[i]);
         free(out);
         free(alone);
         b->ops->close(b);
