@@ -58,7 +58,7 @@ void meet_leave(const Cmd *c) {
     Meeting *m = *at;
     if (!m) return;
     m->part[c->rank] = NULL;
-    if (++m->left < c->clique->n) return;
+    if (++m->left < c->clique->n || m->busy) return; /* busy: dropped by a failure, and still looked at */
     *at = m->next;
     free(m);
 }

@@ -250,6 +250,29 @@ static void test_refused(void) {
     check_recv(5, 1, "after all that was refused");
 }
 
+/* Two communicators, which rank 1 calls in the other order than the rest. */
+static void test_order(void) {
+    void *both[2][RANKS];
+    MUST(ncclCommInitAll(both[0], RANKS, NULL));
+    MUST(ncclCommInitAll(both[1], RANKS, NULL));
+    for (int crossed = 0; crossed < 2; crossed++) {
+        MUST(ncclGroupStart());
+        for (int r = 0; r < RANKS; r++)
+            for (int i = 0; i < 2; i++)
+                MUST(ncclAllGather(send[r], recv[r], N, FLOAT32, both[crossed && r == 1 ? 1 - i : i][r], stream[r]));
+        MUST(ncclGroupEnd());
+        int e = wait_for(0);
+        CHECK(e == (crossed ? CU_LAUNCH_FAILED : CU_OK), "crossed %d: %d", crossed, e);
+        expect(crossed ? "nccl-order" : NULL, "two communicators");
+        for (int r = 0; r < RANKS; r++) { /* what the failure left in the streams */
+            wait_for(r);
+            gpusim_set("sticky", "0");
+        }
+        gpusim_reset_reports();
+    }
+    for (int i = 0; i < 2 * RANKS; i++) MUST(ncclCommDestroy(both[i / RANKS][i % RANKS]));
+}
+
 /* A buffer that one rank writes on another stream while it is sent; one that nobody wrote. */
 static void test_findings(void) {
     CUstream s;
@@ -307,6 +330,7 @@ int main(int argc, char **argv) {
     test_gather();
     test_refused();
     test_findings();
+    test_order();
     test_graphs();
     for (int r = 0; r < RANKS; r++) MUST(ncclCommDestroy(comm[r]));
     gpusim_reset_reports();
