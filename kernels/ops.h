@@ -103,7 +103,7 @@ typedef struct vl_causal_args {
 } vl_causal_args;
 
 typedef struct vl_ops {
-    const char *name;                                   /* "cpu", "cuda"                   */
+    const char *name;                                   /* "cpu", "cuda", "cuda:2", ...    */
     /* -- memory and weights -- */
     void *(*alloc)(vl_backend *b, size_t bytes);        /* zeroed, 64-byte aligned, or NULL */
     void (*release)(vl_backend *b, void *p);

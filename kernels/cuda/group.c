@@ -16,6 +16,7 @@
  * wrong: what lies apart has other rows on each rank, so get() of it would give rank 0's alone. */
 #include "kernels/cuda/group.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { THREADS = 256, TILE = 16 };
@@ -385,7 +386,7 @@ static void group_close(vl_backend *base) {
 }
 
 static const vl_ops GROUP_OPS = {
-    .name = "cuda", .alloc = group_alloc, .release = group_release, .put = group_put, .get = group_get,
+    .alloc = group_alloc, .release = group_release, .put = group_put, .get = group_get,
     .prepare = group_prepare, .sync = group_sync, .kv_elem = 2, .embed = group_embed,
     .linear = group_linear, .layernorm = group_layernorm, .rmsnorm = group_rmsnorm,
     .qk_norm_rope = group_qk_norm_rope, .rope_vision = group_rope_vision,
@@ -408,7 +409,10 @@ int cuda_group_open(vl_backend **out, int n, vl_err *err) {
     int devices[CUDA_RANKS], rc = 0;
     cuda_group *g = vl_calloc(1, sizeof *g);
     if (!g) return vl_fail(err, VL_E_NOMEM, "no memory for the CUDA backend");
-    g->base = (vl_backend){.ops = &GROUP_OPS, .threads = 0, .dtype = "bf16", .ranks = n};
+    snprintf(g->name, sizeof g->name, "cuda:%d", n);
+    g->ops = GROUP_OPS;
+    g->ops.name = g->name;
+    g->base = (vl_backend){.ops = &g->ops, .threads = 0, .dtype = "bf16", .ranks = n};
     g->n = n;
     pthread_mutex_init(&g->lock, NULL);
     for (int r = 0; r < n && !rc; r++) rc = cuda_open(&g->rank[r], devices[r] = r, err);

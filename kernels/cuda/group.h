@@ -29,6 +29,8 @@ typedef struct group_weight {
 
 typedef struct cuda_group {
     vl_backend base;
+    vl_ops ops;                /* base.ops points here: the table with its own name       */
+    char name[16];             /* "cuda:2": reports say what they were made on            */
     pthread_mutex_t lock;      /* held for a whole op: all ranks see the same order of ops */
     int n;
     cuda_backend *rank[CUDA_RANKS];

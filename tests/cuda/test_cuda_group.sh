@@ -52,6 +52,7 @@ golden() { # GPUs, cases, environment -> $digests; $tokens: greedy tokens, defau
     run env "$@" "$VITREOUS" verify --golden $cases --backend cuda --gpus "$gpus" --json --only "$only" \
         ${tokens:+-n "$tokens"}
     rc 0 "$gpus GPUs, $only $* (9: gpusim has findings, above)"
+    has "$gpus GPUs, $only $*: says what it ran on" "\"backend\": *\"cuda$([ "$gpus" = 1 ] || echo ":$gpus")\""
     has "$gpus GPUs, $only $*: nothing failed" '"failed": 0, "results"|"failed":0,"results"'
     digests=$(grep -oE '"digest": *"[0-9a-f]{64}"' <<<"$out")
 }
