@@ -44,6 +44,7 @@ typedef struct vl_model_params {
     const char *backend;   /* NULL or "auto", "cpu", "cuda"                     */
     const char *dtype;     /* NULL or "exact"; "bf16", "int8", "int4"           */
     int threads;           /* 0: every core this process may use                */
+    int gpus;              /* 2 to 8: so many GPUs share the model: backend "cuda:2" ... */
 } vl_model_params;
 typedef struct vl_model_info {
     const char *dir, *name, *backend, *dtype;

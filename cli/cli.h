@@ -49,12 +49,13 @@ int cli_choice(const char *word, const char *const *names);
 /* ---- what every command that uses a model takes (common.c) ------------------------------------- */
 typedef struct cli_common {
     const char *model, *backend, *dtype, *preset, *alpha, *resize;
-    int64_t threads, min_pixels, max_pixels;
+    int64_t threads, gpus, min_pixels, max_pixels;
     bool truncated, pin;
 } cli_common;
 #define CLI_MODEL_OPTIONS(c)                                                                       \
     {"model", 'm', CLI_STR, &(c)->model, "DIR", "checkpoint folder (default: the demo model)", 0, 0}, \
     {"backend", 0, CLI_STR, &(c)->backend, "NAME", "auto, cpu or cuda", 0, 0},                     \
+    {"gpus", 0, CLI_INT, &(c)->gpus, "N", "2 to 8: so many GPUs share the model", 0, 8},            \
     {"dtype", 0, CLI_STR, &(c)->dtype, "NAME", "exact, bf16, int8 or int4", 0, 0},                 \
     {"threads", 0, CLI_INT, &(c)->threads, "N", "0: every core this process may use", 0, 4096}, \
     {"pin", 0, CLI_FLAG, &(c)->pin, NULL, "worker threads stay on their CPUs (as VL_PIN=1)", 0, 0}

@@ -16,7 +16,7 @@ int cli_open_model(const cli_common *c, vl_model **out) {
     static const char *const backends[] = {"auto", "cpu", "cuda", NULL};
     static const char *const dtypes[] = {"exact", "bf16", "int8", "int4", NULL};
     vl_err err = {0};
-    vl_model_params params = {c->backend, c->dtype, (int)c->threads};
+    vl_model_params params = {c->backend, c->dtype, (int)c->threads, (int)c->gpus};
     if (c->backend && cli_choice(c->backend, backends) < 0)
         return cli_usage("--backend: expected auto, cpu or cuda, got \"%s\"", c->backend);
     if (c->dtype && cli_choice(c->dtype, dtypes) < 0)
@@ -26,7 +26,8 @@ int cli_open_model(const cli_common *c, vl_model **out) {
     const vl_model_info *info = vl_model_get_info(*out);
     if (info->warning[0]) fprintf(stderr, "warning: %s\n", info->warning);
     static bool said; /* once, however many models a command opens */
-    if (!said && (!c->backend || strcmp(c->backend, "auto") == 0))
+    if (!said && c->gpus > 1) fprintf(stderr, "backend: %s\n", info->backend);
+    else if (!said && (!c->backend || strcmp(c->backend, "auto") == 0))
         fprintf(stderr, "backend: %s, %d threads\n", info->backend, info->threads);
     said = true;
     return 0;

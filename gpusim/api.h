@@ -21,6 +21,8 @@
 void api_unlock(int *unused);
 /* 0 when the driver is initialised, a context is current and no fault has happened. */
 CUresult api_enter(void);
+/* Of the current context. */
+int api_device(void);
 /* Is any stream capturing? Allocation is then refused, as in thread-local capture mode. */
 bool api_capturing(void);
 #endif

@@ -89,6 +89,8 @@ static Alloc *lane_alloc(Access *x, int lane) {
         fault(x, lane, 700, "out-of-bounds", addr < 4096 ? "null pointer"
               : addr >= 1ull << 44 ? "not a device address (host pointer?)"
               : "outside every allocation");
+    else if (!mem_reachable(a, x->w->cta->l->device))
+        fault(x, lane, 700, "wrong-device", "memory of another device, and no peer access");
     else return a;
     return NULL;
 }

@@ -45,9 +45,11 @@ static int fetch(Warp *w, const Op *op, int lane, uint64_t addr, uint32_t size, 
     memset(out, 0, 16);
     if (!size) return NEXT;
     Alloc *a = mem_find(addr);
-    bool bad = !a || a->freed || size > a->size - (addr - a->addr);
+    bool outside = !a || a->freed || size > a->size - (addr - a->addr);
+    bool bad = outside || !mem_reachable(a, w->cta->l->device);
     if (bad || addr % op->size) {
-        const char *rule = !bad ? "misaligned" : a && a->freed ? "use-after-free" : "out-of-bounds";
+        const char *rule = !bad ? "misaligned" : !outside ? "wrong-device"
+                         : a && a->freed ? "use-after-free" : "out-of-bounds";
         check_report(w, op, lane, addr, NULL, rule, "cp.async source (%u bytes at 0x%llx)", size,
                      (unsigned long long)addr);
         w->cta->l->failed = bad ? 700 : 716;

@@ -115,6 +115,7 @@ struct Module {
     char **files;
     int nfile;
     int target;       /* 80 for sm_80 */
+    int device;       /* that it was loaded on */
     void **owned;     /* everything to free */
     int nowned, cap;
 };
@@ -191,6 +192,7 @@ struct Cta {
 
 struct Launch {
     uint32_t id;
+    int device;
     Func *f;
     uint32_t grid[3], block[3], dyn_shared, nctas;
     uint8_t *params;

@@ -69,6 +69,17 @@ typedef struct { const char *name; void (*fn)(void *arg); double flops, traffic;
 int gpusim_submit(void *stream, const gpusim_work *work, const void *arg, uint64_t arg_bytes);
 /* Inside such a fn: host view of device memory, checked like a kernel's access; NULL if invalid. */
 void *gpusim_memory(uint64_t addr, uint64_t bytes, int write);
+/* For libnccl.so.2. A clique is n ranks; a part is what one brings to an all-gather: `bytes` bytes at
+ * send go to all ranks, n times as many come to recv, by rank. The k-th parts of all ranks belong
+ * together, and the work is done when the streams of all have come to it. */
+typedef struct { const char *name; uint64_t send, recv, bytes; } gpusim_part;
+void *gpusim_clique(int n);
+int gpusim_meet(void *clique, int rank, void *stream, const gpusim_part *part);
+/* The device that owns this memory; -1: not in one live allocation. That of a stream; -1: none. */
+int gpusim_device_of(uint64_t addr, uint64_t bytes);
+int gpusim_stream_device(void *stream);
+/* Adds a finding about `what`. */
+void gpusim_finding(const char *rule, const char *what, const char *text);
 /* Compute capability of the device, e.g. 80. */
 int gpusim_capability(void);
 /* Changes a setting at run time: "order", "mma", "perturb", "seed", "checks", "once". */

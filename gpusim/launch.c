@@ -1,5 +1,6 @@
 /* launch.c: runs one command of a stream: a kernel, a copy, a fill, a host function. */
 #include "check.h"
+#include "meet.h"
 #include "mem.h"
 #include "model.h"
 #include "once.h"
@@ -22,7 +23,7 @@ uint64_t host_hash(const void *p, uint64_t bytes) {
 }
 
 static CUresult run_kernel(Cmd *c, struct Stream *s) {
-    Launch l = {.id = c->id, .f = c->f, .dyn_shared = c->shared, .params = c->params,
+    Launch l = {.id = c->id, .device = c->device, .f = c->f, .dyn_shared = c->shared, .params = c->params,
                 .pdl_base = c->pdl_base};
     memcpy(l.grid, c->grid, sizeof l.grid);
     memcpy(l.block, c->block, sizeof l.block);
@@ -127,6 +128,7 @@ CUresult command_run(Cmd *c, struct Stream *s) {
     case CMD_ON_DEVICE: return on_device(c, s);
     case CMD_FILL: return fill(c, s);
     case CMD_HOST: return run_host(c, s);
+    case CMD_MEET: return meet_run(c, s);
     default: return CU_OK;
     }
 }

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 struct Context { int device; };
-static struct Context contexts[16];
+static struct Context contexts[MEM_DEVICES];
 static _Thread_local struct Context *current;
 static bool initialised;
 static struct { uint64_t addr, bytes; bool owned; } pinned[4096];
@@ -32,6 +32,8 @@ CUresult api_enter(void) {
     if (!current) return CU_INVALID_CONTEXT;
     return gpusim_sticky;
 }
+
+int api_device(void) { return current ? current->device : 0; }
 
 /* ---- start, end, devices ---- */
 
@@ -91,7 +93,7 @@ API cuDriverGetVersion(int *version) {
 API cuDeviceGetCount(int *n) {
     if (!initialised) return CU_NOT_INITIALIZED;
     if (!n) return CU_INVALID_VALUE;
-    *n = settings.devices < 1 ? 1 : settings.devices > 16 ? 16 : settings.devices;
+    *n = settings.devices < 1 ? 1 : settings.devices > MEM_DEVICES ? MEM_DEVICES : settings.devices;
     return CU_OK;
 }
 
@@ -193,9 +195,11 @@ API cuGetErrorString(CUresult e, const char **s) { return error_text(e, s, false
 /* ---- contexts ---- */
 
 API cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice d) {
-    if (!initialised) return CU_NOT_INITIALIZED;
+    int n = 0;
+    CUresult r = cuDeviceGetCount(&n);
+    if (r) return r;
     if (!ctx) return CU_INVALID_VALUE;
-    if (d < 0 || d >= 16) return CU_INVALID_DEVICE;
+    if (d < 0 || d >= n) return CU_INVALID_DEVICE;
     contexts[d].device = d;
     *ctx = &contexts[d];
     return CU_OK;
@@ -203,12 +207,31 @@ API cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice d) {
 
 API cuDevicePrimaryCtxRelease_v2(CUdevice d) {
     LOCK;
-    if (d < 0 || d >= 16) return CU_INVALID_DEVICE;
+    if (d < 0 || d >= MEM_DEVICES) return CU_INVALID_DEVICE;
     return stream_sync_all();
 }
 
 API cuCtxSetCurrent(CUcontext ctx) {
     current = ctx;
+    return CU_OK;
+}
+
+API cuDeviceCanAccessPeer(int *can, CUdevice d, CUdevice peer) {
+    int n = 0;
+    CUresult r = cuDeviceGetCount(&n);
+    if (r) return r;
+    if (!can) return CU_INVALID_VALUE;
+    if (d < 0 || d >= n || peer < 0 || peer >= n) return CU_INVALID_DEVICE;
+    *can = d != peer;
+    return CU_OK;
+}
+
+/* Kernels of the current context may touch the memory of the other one from now on. */
+API cuCtxEnablePeerAccess(CUcontext peer, unsigned flags) {
+    LOCK;
+    ENTER;
+    if (!peer || peer == current || flags) return CU_INVALID_VALUE;
+    mem_peer[current->device][peer->device] = true;
     return CU_OK;
 }
 
@@ -235,6 +258,7 @@ static const FatEntry *choose(const FatEntry *e, int n) {
 static CUresult load_ptx(struct Module **out, const char *text) {
     char err[512];
     *out = ptx_parse(text, err, sizeof err);
+    if (*out) (*out)->device = mem_device;
     if (*out) return CU_OK;
     check_host("invalid-ptx", "", "%s", err);
     return CU_INVALID_PTX;
@@ -246,6 +270,7 @@ API cuModuleLoadDataEx(struct Module **out, const void *image, unsigned nopt, in
     ENTER;
     (void)nopt; (void)opt; (void)val;
     if (!out || !image) return CU_INVALID_VALUE;
+    mem_device = current->device;
     FatEntry e[64];
     int n = fatbin_entries(image, e, 64);
     if (n < 0) {
@@ -317,7 +342,8 @@ API cuMemAlloc_v2(CUdeviceptr *p, size_t bytes) {
     ENTER;
     if (!p || !bytes) return CU_INVALID_VALUE;
     if (api_capturing()) return CU_CAPTURE_UNSUPPORTED;
-    if (bytes > total_memory() - mem_used()) return CU_OUT_OF_MEMORY;
+    mem_device = current->device;
+    if (bytes > total_memory() - mem_used(mem_device)) return CU_OUT_OF_MEMORY;
     static int number;
     char name[32];
     snprintf(name, sizeof name, "alloc#%d", ++number);
@@ -339,7 +365,7 @@ API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     ENTER;
     if (!free_bytes || !total) return CU_INVALID_VALUE;
     *total = total_memory();
-    *free_bytes = *total - mem_used();
+    *free_bytes = *total - mem_used(current->device);
     return CU_OK;
 }
 
@@ -404,9 +430,16 @@ static CUresult unpin(void *p, bool owned) {
 API cuMemFreeHost(void *p) { LOCK; ENTER; return unpin(p, true); }
 API cuMemHostUnregister(void *p) { LOCK; ENTER; return unpin(p, false); }
 
-static bool range_ok(const char *what, CUdeviceptr p, size_t bytes) {
+/* A GPU's driver also copies to and from the memory of another device than the stream's, by way of
+ * the host where it must; here that is a finding: it is a mistake more often than meant. */
+static bool range_ok(const char *what, CUdeviceptr p, size_t bytes, const struct Stream *s) {
     const Alloc *a = mem_find(p);
-    if (a && !a->freed && bytes <= a->size - (p - a->addr)) return true;
+    if (a && !a->freed && bytes <= a->size - (p - a->addr)) {
+        if (s && a->device != stream_device(s))
+            check_host("wrong-device", what, "%s: %s is memory of device %d, the stream is one of "
+                       "device %d", what, a->name, a->device, stream_device(s));
+        return true;
+    }
     check_host(a && a->freed ? "use-after-free" : "out-of-bounds", what,
                "%s of %zu bytes at 0x%llx: "
                "outside every allocation",
@@ -418,7 +451,7 @@ API cuMemcpyHtoDAsync_v2(CUdeviceptr dst, const void *src, size_t bytes, CUstrea
     LOCK;
     ENTER_STREAM(s, h);
     if (!bytes) return CU_OK;
-    if (!src || !range_ok("copy to device", dst, bytes)) return CU_INVALID_VALUE;
+    if (!src || !range_ok("copy to device", dst, bytes, s)) return CU_INVALID_VALUE;
     Cmd c = {.kind = CMD_TO_DEVICE, .dst = dst, .src = (uintptr_t)src, .bytes = bytes};
     if (host_pinned(c.src, bytes)) {
         c.hash = host_hash(src, bytes);
@@ -434,7 +467,7 @@ API cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t bytes, CUstream h) {
     LOCK;
     ENTER_STREAM(s, h);
     if (!bytes) return CU_OK;
-    if (!dst || !range_ok("copy to host", src, bytes)) return CU_INVALID_VALUE;
+    if (!dst || !range_ok("copy to host", src, bytes, s)) return CU_INVALID_VALUE;
     memset(dst, 0xdb, bytes);            /* poison: wrong until someone waits */
     return stream_add(s, &(Cmd){.kind = CMD_TO_HOST, .dst = (uintptr_t)dst, .src = src,
                                 .bytes = bytes}, "copy to host");
@@ -444,7 +477,7 @@ API cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t bytes, CUstrea
     LOCK;
     ENTER_STREAM(s, h);
     if (!bytes) return CU_OK;
-    if (!range_ok("copy on device", dst, bytes) || !range_ok("copy on device", src, bytes))
+    if (!range_ok("copy on device", dst, bytes, NULL) || !range_ok("copy on device", src, bytes, NULL))
         return CU_INVALID_VALUE;
     return stream_add(s, &(Cmd){.kind = CMD_ON_DEVICE, .dst = dst, .src = src, .bytes = bytes},
                       "copy on device");
@@ -454,7 +487,7 @@ API cuMemsetD8Async(CUdeviceptr dst, unsigned char v, size_t bytes, CUstream h) 
     LOCK;
     ENTER_STREAM(s, h);
     if (!bytes) return CU_OK;
-    if (!range_ok("fill", dst, bytes)) return CU_INVALID_VALUE;
+    if (!range_ok("fill", dst, bytes, s)) return CU_INVALID_VALUE;
     return stream_add(s, &(Cmd){.kind = CMD_FILL, .dst = dst, .bytes = bytes, .value = v}, "fill");
 }
 

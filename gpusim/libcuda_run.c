@@ -3,6 +3,7 @@
 #include "check.h"
 #include "gpus.h"
 #include "gpusim_api.h"
+#include "meet.h"
 #include "mem.h"
 #include "model.h"
 #include "race.h"
@@ -20,7 +21,7 @@ API cuStreamCreate(CUstream *out, unsigned flags) {
     LOCK;
     ENTER;
     if (!out || flags > 1) return CU_INVALID_VALUE;
-    *out = stream_create(flags & 1);
+    *out = stream_create(flags & 1, api_device());
     return *out ? CU_OK : CU_OUT_OF_MEMORY;
 }
 
@@ -58,6 +59,12 @@ API cuStreamWaitEvent(CUstream h, CUevent e, unsigned flags) {
     return e ? event_wait(s, e) : CU_INVALID_HANDLE;
 }
 
+static CUresult wrong_device(const char *what, int device, const struct Stream *s) {
+    check_host("wrong-device", what, "%s: made on device %d, the stream is one of device %d, device %d "
+               "is current", what, device, stream_device(s), api_device());
+    return CU_INVALID_HANDLE;
+}
+
 /* ---- events: their times are those of the prediction (gpusim model v2) ---- */
 
 API cuEventCreate(CUevent *out, unsigned flags) {
@@ -67,6 +74,7 @@ API cuEventCreate(CUevent *out, unsigned flags) {
     *out = calloc(1, sizeof **out);
     if (!*out) return CU_OUT_OF_MEMORY;
     (*out)->timing = !(flags & 2);
+    (*out)->device = api_device();
     return CU_OK;
 }
 
@@ -82,7 +90,9 @@ API cuEventDestroy_v2(CUevent e) {
 API cuEventRecord(CUevent e, CUstream h) {
     LOCK;
     ENTER_STREAM(s, h);
-    return e ? event_record(e, s) : CU_INVALID_HANDLE;
+    if (!e) return CU_INVALID_HANDLE;
+    if (e->device != stream_device(s)) return wrong_device("event", e->device, s);
+    return event_record(e, s);
 }
 
 API cuEventSynchronize(CUevent e) {
@@ -184,6 +194,8 @@ static CUresult check_limits(const Func *f, const Cmd *c) {
 static CUresult launch(Cmd *c, CUstream h, void **params, void **extra) {
     ENTER_STREAM(s, h);
     if (!c->f) return CU_INVALID_HANDLE;
+    if (c->f->mod->device != stream_device(s) || api_device() != stream_device(s))
+        return wrong_device(c->f->name, c->f->mod->device, s);
     CUresult r = check_limits(c->f, c);
     if (!r) r = read_params(c->f, params, extra, &c->params);
     if (!r) r = stream_add(s, c, c->f->name);
@@ -352,6 +364,32 @@ EXPORT int gpusim_submit(void *h, const gpusim_work *work, const void *arg, uint
     if (!c.staged) return CU_OUT_OF_MEMORY;
     memcpy(c.staged, arg, bytes);
     return stream_add(s, &c, kept(work->name));
+}
+
+EXPORT void *gpusim_clique(int n) { return meet_clique(n); }
+
+EXPORT int gpusim_meet(void *clique, int rank, void *h, const gpusim_part *part) {
+    LOCK;
+    ENTER_STREAM(s, h);
+    return stream_add(s, &(Cmd){.kind = CMD_MEET, .clique = clique, .rank = rank, .src = part->send,
+                                .dst = part->recv, .bytes = part->bytes}, kept(part->name));
+}
+
+EXPORT int gpusim_device_of(uint64_t addr, uint64_t bytes) {
+    LOCK;
+    const Alloc *a = mem_find(addr);
+    return a && !a->freed && bytes <= a->size - (addr - a->addr) ? a->device : -1;
+}
+
+EXPORT int gpusim_stream_device(void *h) {
+    LOCK;
+    const struct Stream *s = stream_of(h);
+    return s ? stream_device(s) : -1;
+}
+
+EXPORT void gpusim_finding(const char *rule, const char *what, const char *text) {
+    LOCK;
+    check_host(rule, what, "%s", text);
 }
 
 EXPORT void *gpusim_memory(uint64_t addr, uint64_t bytes, int write) {

@@ -8,7 +8,9 @@
 
 static Alloc **list;             /* by address, ascending */
 static int count, cap;
-static uint64_t top = DEV_BASE, used;
+static uint64_t top = DEV_BASE, used[MEM_DEVICES];
+int mem_device;
+bool mem_peer[MEM_DEVICES][MEM_DEVICES];
 uint32_t mem_period = 1;
 
 static void *map(uint64_t bytes) {
@@ -25,6 +27,7 @@ uint64_t mem_alloc(uint64_t bytes, const char *name) {
     if (!a) return 0;
     a->addr = top;
     a->size = bytes;
+    a->device = mem_device;
     a->big = bytes > settings.big_alloc;
     a->host = map(bytes);
     a->init = map(bytes / 8 + 16);
@@ -42,7 +45,7 @@ uint64_t mem_alloc(uint64_t bytes, const char *name) {
     snprintf(a->name, sizeof a->name, "%s", name);
     list[count++] = a;
     top += (bytes + 511) / 512 * 512 + 4096;
-    used += bytes;
+    used[a->device] += bytes;
     return a->addr;
 }
 
@@ -76,11 +79,11 @@ int mem_free(uint64_t addr) {
     a->host = a->init = NULL;
     a->shadow = NULL;
     a->freed = true;
-    used -= a->size;
+    used[a->device] -= a->size;
     return 0;
 }
 
-uint64_t mem_used(void) { return used; }
+uint64_t mem_used(int device) { return used[device]; }
 
 uint8_t *mem_host(uint64_t addr, uint64_t bytes) {
     Alloc *a = mem_find(addr);

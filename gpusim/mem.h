@@ -19,12 +19,13 @@ struct Alloc {
     GWord *shadow;
     char name[64];
     bool freed, all_init, big, kernel_wrote, touched;
+    int device;                  /* whose memory it is */
     uint32_t written;            /* mem_period of the last write */
     uint32_t host_wr, host_rd;   /* the last driver copy or fill that wrote, that read */
     uint64_t wr_lo, wr_hi, rd_lo, rd_hi;
 };
 
-/* A new allocation (512-byte aligned, guarded on both sides by unmapped addresses), or 0. */
+/* A new allocation on mem_device (512-byte aligned, guarded on both sides by unmapped addresses), or 0. */
 uint64_t mem_alloc(uint64_t bytes, const char *name);
 /* 0, or -1 when addr is not the start of a live allocation. */
 int mem_free(uint64_t addr);
@@ -39,7 +40,14 @@ uint8_t *mem_host(uint64_t addr, uint64_t bytes);
 /* First byte of [off, off + bytes) that nobody has written, or -1. */
 int64_t mem_uninitialised(const Alloc *a, uint64_t off, uint64_t bytes);
 void mem_mark(Alloc *a, uint64_t off, uint64_t bytes);
-uint64_t mem_used(void);
+uint64_t mem_used(int device);
+enum { MEM_DEVICES = 16 };
+extern int mem_device;           /* of the current context */
+extern bool mem_peer[MEM_DEVICES][MEM_DEVICES]; /* [who][whose]: cuCtxEnablePeerAccess */
+/* May a kernel on `device` touch it? */
+static inline bool mem_reachable(const Alloc *a, int device) {
+    return a->device == device || mem_peer[device][a->device];
+}
 /* Counts the resets of the counters. */
 extern uint32_t mem_period;
 /* Big, and nothing has written to it in this period: weights. */

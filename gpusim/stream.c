@@ -1,6 +1,8 @@
 /* stream.c: see stream.h. */
 #include "stream.h"
+#include "api.h"
 #include "check.h"
+#include "meet.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,11 +22,12 @@ static uint32_t new_index(void) {
     return next_index < MAX_STREAMS - 1 ? next_index++ : MAX_STREAMS - 1;
 }
 
-struct Stream *stream_create(bool nonblocking) {
+struct Stream *stream_create(bool nonblocking, int device) {
     struct Stream *s = calloc(1, sizeof *s);
     if (!s) return NULL;
     s->index = new_index();
     s->nonblocking = nonblocking;
+    s->device = device;
     s->alive = true;
     s->tail = -1;
     s->next = streams;
@@ -34,8 +37,12 @@ struct Stream *stream_create(bool nonblocking) {
 
 struct Stream *stream_default(void) {
     static struct Stream *s;
-    if (!s) s = stream_create(false);
+    if (!s) s = stream_create(false, 0);
     return s;
+}
+
+int stream_device(const struct Stream *s) {
+    return s == stream_default() ? api_device() : s->device;
 }
 
 struct Stream *stream_of(CUstream h) {
@@ -60,6 +67,7 @@ void command_drop(Cmd *c) {
     free(c->params);
     free(c->staged);
     mark_drop(c->mark);
+    if (c->kind == CMD_MEET) meet_leave(c);
 }
 
 /* ---- running ---- */
@@ -86,6 +94,7 @@ static CUresult run_until(struct Stream *s, uint64_t seq, const Mark *mark) {
         if (c != s->first) continue;
         if (!r && c->kind == CMD_WAIT && !c->mark->done)
             r = run_until(c->mark->stream, UINT64_MAX, c->mark);
+        if (!r && c->kind == CMD_MEET && !gpusim_sticky) r = meet_gather(c);
         if (c != s->first) continue;
         s->first = c->next;
         if (!s->first) s->last = NULL;
@@ -101,6 +110,8 @@ static CUresult run_until(struct Stream *s, uint64_t seq, const Mark *mark) {
     }
     return gpusim_sticky;
 }
+
+CUresult stream_run_to(struct Stream *s, uint64_t seq) { return run_until(s, seq, NULL); }
 
 CUresult stream_sync(struct Stream *s) {
     CUresult r = run_until(s, UINT64_MAX, NULL);
@@ -143,6 +154,7 @@ static CUresult append(struct Stream *s, const Cmd *cmd) {
     *c = *cmd;
     c->seq = sequence++;
     c->next = NULL;
+    if (c->kind == CMD_MEET) meet_arrive(c, s);
     if (s->last) s->last->next = c;
     else s->first = c;
     s->last = c;
@@ -168,6 +180,7 @@ static CUresult capture(struct Stream *s, const Cmd *cmd);
 CUresult stream_add(struct Stream *s, const Cmd *cmd, const char *what) {
     Cmd c = *cmd;
     c.name = what;
+    c.device = stream_device(s);
     if (s->capture) return capture(s, &c);
     join_legacy(s);
     c.id = order_node(c.f, what, s->index, s->clock);

@@ -11,13 +11,14 @@
 #include <pthread.h>
 
 enum CmdKind { CMD_KERNEL, CMD_TO_DEVICE, CMD_TO_HOST, CMD_ON_DEVICE, CMD_FILL, CMD_HOST,
-               CMD_RECORD, CMD_WAIT };
+               CMD_MEET, CMD_RECORD, CMD_WAIT };
 
 typedef struct Mark Mark;
 typedef struct Cmd {
     enum CmdKind kind;
     uint32_t id;                 /* node of order.h; 0 for record and wait */
     uint64_t seq;                /* global enqueue number */
+    int device;                  /* that it runs on */
     Func *f;
     uint32_t grid[3], block[3], shared, pdl_base;
     bool pdl, graph;             /* graph: launched by a graph (less overhead) */
@@ -30,6 +31,10 @@ typedef struct Cmd {
     double flops, traffic;       /* what it stands for */
     const char *name;
     Mark *mark;
+    /* CMD_MEET (meet.h): whose part in a collective; src, dst, bytes, value are what it brings */
+    struct Clique *clique;
+    int rank;
+    uint64_t number;             /* of the collective, from 1; 0: not enqueued yet */
     struct Cmd *next;
 } Cmd;
 
@@ -46,6 +51,7 @@ struct Mark {
 
 struct Stream {
     uint32_t index;              /* in the vector clocks */
+    int device;
     bool nonblocking, alive;
     uint32_t clock[MAX_STREAMS];
     Cmd *first, *last;
@@ -57,7 +63,7 @@ struct Stream {
     struct Stream *next;
 };
 
-struct Event { Mark *mark; bool timing; };
+struct Event { Mark *mark; bool timing; int device; };
 
 typedef struct { Cmd cmd; int dep[8], ndep, branch; } GraphNode;
 struct Graph {
@@ -75,12 +81,16 @@ extern int gpusim_sticky;        /* the context's error after a fault, or 0 */
 struct Stream *stream_default(void);
 /* The stream behind a handle (NULL, 1 and 2 are the default stream), or NULL if not alive. */
 struct Stream *stream_of(CUstream s);
-struct Stream *stream_create(bool nonblocking);
+struct Stream *stream_create(bool nonblocking, int device);
+/* The device of what is enqueued on s now: the default stream is that of the current context. */
+int stream_device(const struct Stream *s);
 void stream_destroy(struct Stream *s);
 /* Enqueues (or captures) a command; takes over cmd's owned buffers. */
 CUresult stream_add(struct Stream *s, const Cmd *cmd, const char *what);
 /* Runs everything enqueued on s (what it depends on first); the host then knows it is done. */
 CUresult stream_sync(struct Stream *s);
+/* Runs what was enqueued on s before the command numbered seq. */
+CUresult stream_run_to(struct Stream *s, uint64_t seq);
 CUresult stream_sync_all(void);
 bool stream_idle(const struct Stream *s);
 /* Runs fn on every command not yet run. */

@@ -21,7 +21,7 @@ int vl_backend_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     if (q.threads < 0 || q.threads > THREADS_MAX)
         return vl_fail(err, VL_E_USAGE, "threads %d: expected 0 (all) to %d", q.threads, THREADS_MAX);
     if (q.threads == 0) q.threads = vl_usable_threads();
-    if (!strcmp(q.name, "cuda")) return vl_cuda_open(out, &q, err);
+    if (!strcmp(q.name, "cuda") || !strncmp(q.name, "cuda:", 5)) return vl_cuda_open(out, &q, err);
     if (!strcmp(q.name, "auto") && HAVE_CUDA && vl_cuda_open(out, &q, NULL) == 0) return 0;
     q.threads = p->threads; /* 0: the CPU backend's own choice */
     if (strcmp(q.name, "auto") && strcmp(q.name, "cpu"))

@@ -28,6 +28,7 @@ typedef struct vl_matrix {
     const void *data;      /* host memory: the mmapped checkpoint (or a host-side fold)    */
     vl_dtype dtype;        /* F32, F16 or BF16                                             */
     int rows, cols;
+    int unit;              /* rows of APART, columns of JOIN that are never parted: a head; 0: 1 */
     void *impl;            /* the backend's prepared form, made by prepare()               */
     /* Quantised in the checkpoint: dtype is F8_E4M3, I8 or U8 (int4, two to a byte), and each block of
      * block_rows x block_cols elements has a scale [ceil(rows / ..), ceil(cols / ..)]. NULL: no scales. */
@@ -53,10 +54,13 @@ static inline size_t vl_matrix_bytes(const vl_matrix *w) {
  * (they can be read again from the file); without it the source is left alone.
  * In the modes int8 and int4: NARROW may be stored in the mode's integers, NARROW8 in 8 bits and no
  * fewer; HEAD is stored in 8 bits, and every output that could be the largest of its row is computed
- * again from `data`, so that argmax is that of the full matrix. */
+ * again from `data`, so that argmax is that of the full matrix.
+ * Over several devices: the outputs of APART stay on the device that computed them (heads, the feed-
+ * forward width), up to the product of JOIN, which takes such inputs; all other tensors are whole on
+ * every device. One device ignores both. */
 enum {
     VL_USE_LINEAR = 1, VL_USE_GATHER = 2, VL_USE_FILE_PAGES = 4, VL_USE_NARROW = 8, VL_USE_NARROW8 = 16,
-    VL_USE_HEAD = 32
+    VL_USE_HEAD = 32, VL_USE_APART = 64, VL_USE_JOIN = 128
 };
 
 typedef enum vl_epilogue {
@@ -67,7 +71,8 @@ typedef enum vl_epilogue {
 } vl_epilogue;
 
 /* KV blocks: one pool per layer for K and one for V, each
- *   [n_blocks][G][VL_KV_BLOCK][E]  in the backend's KV type (f32 in exact mode).
+ *   [n_blocks][G][VL_KV_BLOCK][E]  in the backend's KV type (f32 in exact mode); with several devices
+ * each has a pool of its vl_kv_heads(b, G) heads.
  * Token j of a sequence lives in block table[j / VL_KV_BLOCK] at slot j % VL_KV_BLOCK. */
 enum { VL_KV_BLOCK = 64 };
 
@@ -98,7 +103,7 @@ typedef struct vl_causal_args {
 } vl_causal_args;
 
 typedef struct vl_ops {
-    const char *name;                                   /* "cpu", "cuda"                   */
+    const char *name;                                   /* "cpu", "cuda", "cuda:2", ...    */
     /* -- memory and weights -- */
     void *(*alloc)(vl_backend *b, size_t bytes);        /* zeroed, 64-byte aligned, or NULL */
     void (*release)(vl_backend *b, void *p);
@@ -153,8 +158,12 @@ struct vl_backend {
     const vl_ops *ops;
     int threads;           /* host threads that compute; 0: none of its own (a device)     */
     const char *dtype;     /* what it computes in: "exact", "bf16", ...                     */
+    int ranks;             /* devices that share the heads of a layer; 1: all on one        */
     const char *note;      /* what its user should hear, or NULL                            */
 };
+
+/* Of G key/value heads, how many each device keeps. */
+static inline int vl_kv_heads(const vl_backend *b, int G) { return (G + b->ranks - 1) / b->ranks; }
 
 /* Who receives taps; host NULL: there was no memory for a copy. Kept beside the backend by the decorator that model/session puts on top. */
 typedef void (*vl_tap_fn)(void *user, const char *name, int layer, const float *host, int rows,
@@ -162,7 +171,7 @@ typedef void (*vl_tap_fn)(void *user, const char *name, int layer, const float *
 
 /* ---- opening (kernels/backend.c) -------------------------------------------------------------- */
 typedef struct vl_backend_params {
-    const char *name;      /* "auto", "cpu", "cuda"                                        */
+    const char *name;      /* "auto", "cpu", "cuda"; "cuda:2" to "cuda:8": so many GPUs    */
     const char *dtype;     /* "exact", "bf16", "int8", "int4"; NULL: what the backend does best */
     int threads;           /* 0: as many as the process may use (affinity, cgroup quota)   */
 } vl_backend_params;

@@ -37,7 +37,7 @@ static void layout_device(vl_decoder *d, vl_arena *a) {
     size_t R = (size_t)d->p.max_rows, S = (size_t)d->p.max_sequences, D = (size_t)c->D;
     size_t W = (size_t)d->p.max_wanted;
     size_t f = sizeof(float), i = sizeof(int32_t);
-    size_t pool = (size_t)d->p.n_blocks * (size_t)c->G * VL_KV_BLOCK * (size_t)c->E;
+    size_t pool = (size_t)d->p.n_blocks * (size_t)vl_kv_heads(d->b, c->G) * VL_KV_BLOCK * (size_t)c->E;
     d->x = vl_carve(a, R * D, f);
     d->h = vl_carve(a, R * D, f);
     d->q = vl_carve(a, R * (size_t)(c->H * c->E), f);
@@ -123,7 +123,8 @@ void vl_decoder_free(vl_decoder *d) {
 vl_batch *vl_decoder_batch(vl_decoder *d) { return &d->batch; }
 size_t vl_decoder_block_bytes(const vl_decoder *d) {
     const vl_text_config *c = &d->m->config.text;
-    return 2 * (size_t)c->layers * (size_t)c->G * VL_KV_BLOCK * (size_t)c->E * d->b->ops->kv_elem;
+    size_t heads = (size_t)vl_kv_heads(d->b, c->G);
+    return 2 * (size_t)c->layers * heads * VL_KV_BLOCK * (size_t)c->E * d->b->ops->kv_elem;
 }
 
 int32_t *vl_decoder_table(vl_decoder *d, int seq) {

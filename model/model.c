@@ -88,6 +88,14 @@ static void default_eos(vl_model *m) {
 static int open_parts(vl_model *m, const vl_model_params *params, vl_err *err) {
     vl_backend_params bp = {params->backend ? params->backend : "auto", params->dtype, params->threads};
     vl_backend *inner = NULL;
+    char several[24];
+    if (params->gpus < 0 || (params->gpus > 1 && !strcmp(bp.name, "cpu")))
+        return vl_fail(err, VL_E_USAGE, "gpus = %d with backend \"%s\": expected 2 to 8 with backend \"cuda\", or 0",
+                       params->gpus, bp.name);
+    if (params->gpus > 1) {
+        snprintf(several, sizeof several, "cuda:%d", params->gpus);
+        bp.name = several;
+    }
     if (vl_config_load(&m->config, m->dir, err) || vl_preprocess_config_load(&m->preprocess, m->dir, err) ||
         check_preprocess(m, err) || vl_tokenizer_open(&m->tokenizer, m->dir, err) ||
         check_tokens(m, err) || vl_checkpoint_open(&m->checkpoint, m->dir, err))

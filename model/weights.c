@@ -155,10 +155,10 @@ static int bind_vector(vl_weights *w, const vl_tensor *t, const float **field, v
     return 0;
 }
 
-static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t cols, unsigned use,
-                       const vl_checkpoint *ckpt, vl_backend *b, vl_err *err) {
+static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t cols, int unit,
+                       unsigned use, const vl_checkpoint *ckpt, vl_backend *b, vl_err *err) {
     *m = (vl_matrix){.name = t->name, .data = t->data, .dtype = t->dtype, .rows = (int)rows,
-                     .cols = (int)cols};
+                     .cols = (int)cols, .unit = unit};
     if (vl_weights_quantised(t) && vl_weights_scales(m, ckpt, t, b->dtype, err)) return -1;
     /* a copy in memory (a misaligned tensor's) has no file to be read from again */
     bool mapped = vl_guard_covers(t->data, t->bytes);
@@ -169,6 +169,14 @@ static int bind_matrix(vl_matrix *m, const vl_tensor *t, int64_t rows, int64_t c
 static unsigned narrow_use(const binding *r) {
     if (r->kind != LINEAR) return 0;
     return r->group == LAYER ? VL_USE_NARROW : r->group == BLOCK ? VL_USE_NARROW8 : 0;
+}
+
+/* Over several devices: what has heads or the feed-forward width on one side is parted there, which
+ * the shape of a decoder matrix tells. */
+static unsigned split_use(const binding *r) {
+    if (r->group != LAYER || r->kind != LINEAR) return 0;
+    bool out = r->rows == HE || r->rows == GE || r->rows == F, in = r->cols == HE || r->cols == F;
+    return out ? VL_USE_APART : in ? VL_USE_JOIN : 0;
 }
 
 /* One row of the table, for index i of its group. */
@@ -194,11 +202,12 @@ static int bind_one(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt
         if (decodes) w->decode_bytes += t->bytes;
         return bind_vector(w, t, (const float **)(void *)field, b, err);
     }
-    unsigned use = r->kind == GATHER ? VL_USE_GATHER : VL_USE_LINEAR | narrow_use(r);
+    unsigned use = r->kind == GATHER ? VL_USE_GATHER : VL_USE_LINEAR | narrow_use(r) | split_use(r);
     if (r->kind == EMBED) use = VL_USE_GATHER | (c->tied ? VL_USE_LINEAR | VL_USE_HEAD : 0u);
     if (r->kind == HEAD) use |= VL_USE_HEAD;
     vl_matrix *m = (vl_matrix *)(void *)field;
-    if (bind_matrix(m, t, rows, cols, use, ckpt, b, err)) return -1;
+    int unit = r->rows == HE || r->rows == GE || r->cols == HE ? c->text.E : 1;
+    if (bind_matrix(m, t, rows, cols, unit, use, ckpt, b, err)) return -1;
     if (decodes) w->decode_bytes += vl_matrix_bytes(m);
     return 0;
 }

@@ -48,7 +48,7 @@ static void refresh_gauges(server *srv) {
     getrusage(RUSAGE_SELF, &ru);
     scheduler_get_state(srv->scheduler, &st);
     const vl_session_stats *s = &st.session;
-    bool gpu = !strcmp(srv->info->backend, "cuda");
+    bool gpu = !strncmp(srv->info->backend, "cuda", 4); /* or "cuda:2", ... */
     const struct { metric_id id; double value; } now[] = {
         {M_QUEUE_DEPTH, st.waiting}, {M_INFLIGHT, st.running},
         {M_READY, st.ready && !atomic_load(&srv->draining)},

@@ -129,6 +129,7 @@ static const struct opt {
 } opts[] = {
     {"model", O_STR, AT(model_dir), 0, 0, "checkpoint folder (also -m); default: the demo model"},
     {"backend", O_STR, AT(model.backend), 0, 0, "auto, cpu or cuda"},
+    {"gpus", O_INT, AT(model.gpus), 0, 8, "2 to 8: so many GPUs share the model"},
     {"dtype", O_STR, AT(model.dtype), 0, 0, "exact, bf16, int8 or int4"},
     {"threads", O_INT, AT(model.threads), 0, 4096, "0: every core this process may use"},
     {"pin", O_PIN, 0, 0, 0, "worker threads stay on their CPUs (as VL_PIN=1)"},

@@ -28,6 +28,15 @@ fi
 if command -v nvidia-smi >/dev/null; then step "machine" nvidia-smi; fi
 step "ops" "$build/tests/cuda/test_cuda_ops" --here
 step "goldens" "$build/vitreous" verify --golden tests/golden/cases --backend cuda
+# Several GPUs give the bits of one, over the real NCCL.
+digests() { "$build/vitreous" verify --golden tests/golden/cases --backend cuda --gpus "$1" --json --only std,shards,demo |
+            grep -oE '"digest": *"[0-9a-f]{64}"'; }
+as_one() { digests 1 >"$build/gpu-check.one" && digests "$1" | diff "$build/gpu-check.one" - && echo "$1 GPUs: the bits of one"; }
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+for n in 2 4; do
+    if [ "$gpus" -ge $n ]; then step "$n GPUs" as_one $n
+    else echo "$gpus GPUs are here: --gpus $n left out" | tee -a "$report"; fi
+done
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
         step "compute-sanitizer $tool" compute-sanitizer --tool $tool --error-exitcode 1 \

@@ -4,6 +4,7 @@
  *   device.c     device, module, memory                  upload.c   weights -> fragment order
  *   ops_cuda.c   the op table                            fuse.c     ops of a decode step -> one launch
  *   program.c    launches, kept until something waits, so that a repeated row of them is one graph
+ *   group.c, group_run.c, nccl.c   several GPUs behind one op table (group.h)
  *   blas.c       cuBLAS in the place of vl_linear_many, when VL_KERNEL=gemm=cublas asks for it
  *   *.cuh        the kernels (kernels.cu is their translation unit), args.h their argument blocks
  *
@@ -22,14 +23,16 @@
     X(arch) X(embed) X(pos_embed) X(layernorm) X(rmsnorm) X(qk_norm_rope) X(rope_vision) X(swiglu) \
     X(move_rows) X(argmax) X(pack_weight) X(pack_rows) X(linear_few) X(linear_few_odd)             \
     X(linear_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128)        \
-    X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows)
+    X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows)     \
+    X(take_columns) X(place_columns)
 
 typedef enum cuda_kernel {
 #define X(name) K_##name,
     CUDA_KERNELS(X)
 #undef X
     CUDA_KERNEL_COUNT,
-    CUDA_GEMM = CUDA_KERNEL_COUNT /* no kernel of ours: a product by cuBLAS, cuda_gemm */
+    CUDA_GEMM = CUDA_KERNEL_COUNT, /* no kernel of ours: a product by cuBLAS, cuda_gemm */
+    CUDA_GATHER                /* columns of all ranks by NCCL, cuda_gather (nccl.h)       */
 } cuda_kernel;
 
 /* Device memory that grows on demand, never inside a steady decode. */
@@ -121,6 +124,8 @@ typedef struct cuda_backend {
     pthread_mutex_t lock;
     vl_err fault;              /* code 0: nothing went wrong so far                      */
     char name[128];            /* of the device                                          */
+    int ordinal;               /* its number, as the driver counts                       */
+    struct cuda_group *group;  /* whose rank it is, or NULL                              */
     CUdevice device;
     CUcontext context;
     CUmodule module;
@@ -167,8 +172,15 @@ int cuda_program_open(cuda_backend *b, vl_err *err);
 void cuda_program_close(cuda_backend *b);
 void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,
                  const cuda_arg *args);
-/* Hands everything to the driver, in order. */
+/* Hands everything to the driver, in order; of a group's rank: what all ranks have. */
 void cuda_flush(cuda_backend *b);
+/* The same for n backends in step. Whose context is current afterwards is not said. */
+void cuda_flush_all(cuda_backend *const *b, int n);
+
+/* group_run.c: that of all ranks of a group. */
+void cuda_group_flush(struct cuda_group *g);
+/* The collective that is call at[r] of rank r's program. */
+bool cuda_group_collective(struct cuda_group *g, const size_t *at);
 
 /* blas.c */
 /* Does what VL_KERNEL asks for (gemm=own, the default, or gemm=cublas). Needs stream and arch. */
@@ -181,7 +193,9 @@ bool cuda_blas_run(cuda_backend *b, const cuda_gemm *g);
 void cuda_submit(cuda_backend *b, const cuda_op *op); /* now, or with those that follow */
 void cuda_drain(cuda_backend *b);                     /* launches what waits to be fused */
 
-/* ops_cuda.c: one op as a launch of its own. */
+/* ops_cuda.c: a backend on GPU `ordinal`; close() as any other. */
+int cuda_open(cuda_backend **out, int ordinal, vl_err *err);
+/* One op as a launch of its own. */
 void cuda_emit(cuda_backend *b, const cuda_op *op);
 void *cuda_tiles(const vl_matrix *w);
 

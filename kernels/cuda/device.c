@@ -54,6 +54,7 @@ bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes) {
 static int open_context(cuda_backend *b, vl_err *err) {
     const cuda_driver *d = &b->d;
     int n = 0, major = 0, minor = 0;
+    char what[32];
     CUresult e = d->Init(0);
     if (e == CU_OK) e = d->DeviceGetCount(&n);
     if (e != CU_OK || n == 0) {
@@ -62,10 +63,14 @@ static int open_context(cuda_backend *b, vl_err *err) {
         return vl_fail(err, VL_E_BACKEND, "the CUDA driver is there, but no GPU that it can use%s%.120s",
                        why.code ? ": " : "", why.msg);
     }
-    if (cuda_check(d, d->DeviceGet(&b->device, 0), "opening GPU 0", err) ||
-        cuda_check(d, d->DeviceGetName(b->name, sizeof b->name, b->device), "naming GPU 0", err) ||
-        cuda_check(d, d->DeviceGetAttribute(&major, CU_CC_MAJOR, b->device), "asking GPU 0", err) ||
-        cuda_check(d, d->DeviceGetAttribute(&minor, CU_CC_MINOR, b->device), "asking GPU 0", err))
+    if (b->ordinal >= n)
+        return vl_fail(err, VL_E_BACKEND, "GPU %d is not there: the driver shows %d; use fewer (--gpus), or look at "
+                       "CUDA_VISIBLE_DEVICES", b->ordinal, n);
+    snprintf(what, sizeof what, "opening GPU %d", b->ordinal);
+    if (cuda_check(d, d->DeviceGet(&b->device, b->ordinal), what, err) ||
+        cuda_check(d, d->DeviceGetName(b->name, sizeof b->name, b->device), what, err) ||
+        cuda_check(d, d->DeviceGetAttribute(&major, CU_CC_MAJOR, b->device), what, err) ||
+        cuda_check(d, d->DeviceGetAttribute(&minor, CU_CC_MINOR, b->device), what, err))
         return -1;
     if (major * 10 + minor < OLDEST)
         return vl_fail(err, VL_E_BACKEND, "%s has compute capability %d.%d; 7.5 (T4) or later is needed",

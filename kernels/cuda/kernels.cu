@@ -4,6 +4,7 @@
 #include "linear.cuh"
 #include "fused.cuh"
 #include "attention.cuh"
+#include "group.cuh"
 
 /* Which code the driver chose (750, 800, ...): ops_cuda.c picks kernels by it. */
 KERNEL(32) vl_arch(int *out) {

@@ -4,7 +4,7 @@
  * input packed for one linear may be used by the next only if nothing was written in between. */
 #include <stdlib.h>
 
-#include "kernels/cuda/backend.h"
+#include "kernels/cuda/group.h"
 
 void *cuda_tiles(const vl_matrix *w) {
     vl_assert(w->impl, "%s was not prepared", w->name);
@@ -368,19 +368,39 @@ static const vl_ops CUDA_OPS = {
     .argmax = cuda_argmax, .tap = cuda_tap, .close = cuda_close,
 };
 
-int vl_cuda_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
-    if (p->dtype && strcmp(p->dtype, "bf16"))
-        return vl_fail(err, VL_E_UNSUPPORTED, "dtype \"%s\" is not available on the GPU, which computes "
-                       "in bf16; use --dtype bf16, or --backend cpu", p->dtype);
+int cuda_open(cuda_backend **out, int ordinal, vl_err *err) {
     cuda_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CUDA backend");
     pthread_mutex_init(&b->lock, NULL);
+    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16", .ranks = 1};
+    b->ordinal = ordinal;
     b->use_fused = true;
     if (cuda_device_open(b, err)) {
         cuda_close(&b->base);
         return -1;
     }
-    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16"};
+    *out = b;
+    return 0;
+}
+
+/* "cuda", "cuda:2", ... 0: neither. */
+static int gpus_of(const char *name) {
+    const char *n = strchr(name, ':');
+    if (!n) return 1;
+    return n[1] >= '1' && n[1] <= '0' + CUDA_RANKS && !n[2] ? n[1] - '0' : 0;
+}
+
+int vl_cuda_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
+    int n = gpus_of(p->name);
+    cuda_backend *b;
+    if (p->dtype && strcmp(p->dtype, "bf16"))
+        return vl_fail(err, VL_E_UNSUPPORTED, "dtype \"%s\" is not available on the GPU, which computes "
+                       "in bf16; use --dtype bf16, or --backend cpu", p->dtype);
+    if (n == 0)
+        return vl_fail(err, VL_E_USAGE, "backend \"%s\": expected cuda, or cuda:2 to cuda:%d for so many "
+                       "GPUs", p->name, CUDA_RANKS);
+    if (n > 1) return cuda_group_open(out, n, err);
+    if (cuda_open(&b, 0, err)) return -1;
     *out = &b->base;
     return 0;
 }

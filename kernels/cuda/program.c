@@ -7,11 +7,13 @@
  *   - a decode step: tokens, positions and lengths are read on the device, and the grid follows the
  *     longest row only by powers of two (ops_cuda.c), so one graph serves a bucket of KV lengths;
  *   - the vision tower: one graph for each picture grid (or each step of it between decode steps).
+ * The ranks of a group (group.h) go in step: a collective is one of the calls of each, and is handed
+ * over for all at once; one that only some ranks start would never end.
  * The least recently used of CUDA_GRAPHS programs makes room. VL_CUDA_GRAPH=0: every launch goes to
  * the stream, in the same order with the same arguments, so the bits are the same. */
 #include <stdlib.h>
 
-#include "kernels/cuda/backend.h"
+#include "kernels/cuda/group.h"
 
 enum { GRAPH_MIN = 4 };        /* launches below which a graph saves nothing */
 
@@ -19,7 +21,7 @@ static const char *const KERNEL_NAME[] = {
 #define X(name) "vl_" #name,
     CUDA_KERNELS(X)
 #undef X
-    [CUDA_GEMM] = "cublasGemmEx",
+    [CUDA_GEMM] = "cublasGemmEx", [CUDA_GATHER] = "ncclAllGather",
 };
 
 /* ---- opening ---------------------------------------------------------------------------------- */
@@ -85,12 +87,12 @@ static void arguments(void **to, const cuda_program *p, const cuda_call *c) {
     for (unsigned i = 0; i < c->args; i++) to[i] = p->values + c->at + c->arg[i];
 }
 
-/* A launch is early only behind a kernel of ours: what cuBLAS puts into a stream is its own affair. */
+/* A launch is early only behind a kernel of ours: what cuBLAS and NCCL put into a stream is their affair. */
 static bool run_call(cuda_backend *b, const cuda_program *p, size_t i) {
     const cuda_driver *d = &b->d;
     const cuda_call *c = &p->call[i];
     if (c->kernel == CUDA_GEMM) return cuda_blas_run(b, (const void *)(p->values + c->at));
-    bool early_launch = b->use_pdl && !(i && p->call[i - 1].kernel == CUDA_GEMM);
+    bool early_launch = b->use_pdl && !(i && p->call[i - 1].kernel >= CUDA_KERNEL_COUNT);
     void *args[CUDA_ARGS_MAX];
     arguments(args, p, c);
     cuda_launch_attribute early = {.id = CU_PROGRAMMATIC_SERIALIZATION, .value.flag = 1};
@@ -100,11 +102,6 @@ static bool run_call(cuda_backend *b, const cuda_program *p, size_t i) {
                               : d->Launch(b->kernel[c->kernel], c->grid[0], c->grid[1], c->grid[2],
                                           c->threads, 1, 1, 0, b->stream, args, NULL);
     return cuda_ok(b, e, KERNEL_NAME[c->kernel]);
-}
-
-static void run_calls(cuda_backend *b, const cuda_program *p) {
-    for (size_t i = 0; i < p->calls; i++)
-        if (!run_call(b, p, i)) return;
 }
 
 /* ---- graphs ----------------------------------------------------------------------------------- */
@@ -139,65 +136,143 @@ static void remember(cuda_graph *g, const cuda_program *p) {
     g->program = mine;
 }
 
-/* Captures the program into g->exec and g->node. */
-static bool capture(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
-    const cuda_driver *d = &b->d;
-    CUgraph graph = NULL;
-    bool ok = cuda_ok(b, d->BeginCapture(b->stream, CU_THREAD_LOCAL), "beginning a capture");
-    if (!ok) return false;
-    for (size_t i = 0; ok && i < p->calls; i++) {
-        int status;
-        uint64_t id;
-        CUgraph of;
-        const CUgraphNode *last = NULL;
-        size_t n = 0;
-        ok = run_call(b, p, i) &&
-             cuda_ok(b, d->CaptureInfo(b->stream, &status, &id, &of, &last, &n), "asking a capture");
-        if (ok) g->node[i] = n == 1 ? last[0] : NULL;
-    }
-    CUresult e = d->EndCapture(b->stream, &graph);
-    ok = ok && cuda_ok(b, e, "ending a capture") &&
-         cuda_ok(b, d->GraphInstantiate(&g->exec, graph, 0), "instantiating a graph");
-    if (graph) d->GraphDestroy(graph);
-    memcpy(g->program.values, p->values, p->bytes);
+/* ---- one backend, or all ranks of a group in step -------------------------------------------------- */
+
+typedef struct ranks { cuda_backend *const *b; int n; } ranks;
+
+static bool make_current(cuda_backend *b) {
+    return cuda_ok(b, b->d.CtxSetCurrent(b->context), "making the GPU context current");
+}
+
+/* The node that call i has just become. */
+static bool note_node(cuda_backend *b, cuda_graph *g, size_t i) {
+    int status;
+    uint64_t id;
+    CUgraph of;
+    const CUgraphNode *last = NULL;
+    size_t n = 0;
+    bool ok = cuda_ok(b, b->d.CaptureInfo(b->stream, &status, &id, &of, &last, &n), "asking a capture");
+    if (ok) g->node[i] = n == 1 ? last[0] : NULL;
     return ok;
 }
 
-/* Gives the nodes whose arguments changed their new ones. The nodes of cuBLAS take none: then the
- * program is captured anew. */
-static bool update(cuda_backend *b, cuda_graph *g, const cuda_program *p) {
+/* The calls from *i on, up to the next collective or the end. g: they are being captured. */
+static bool run_part(cuda_backend *b, size_t *i, cuda_graph *g) {
+    const cuda_program *p = &b->program;
+    if (!make_current(b)) return false;
+    for (; *i < p->calls && p->call[*i].kernel != CUDA_GATHER; ++*i)
+        if (!run_call(b, p, *i) || (g && !note_node(b, g, *i))) return false;
+    return true;
+}
+
+/* Every rank up to a collective, then that of all, and so on. graph NULL: nothing is captured. */
+static bool run_step(const ranks *k, cuda_graph *const *graph) {
+    size_t at[CUDA_RANKS] = {0};
+    for (;;) {
+        bool more = false, ends = false;
+        for (int r = 0; r < k->n; r++) {
+            if (!run_part(k->b[r], &at[r], graph ? graph[r] : NULL)) return false;
+            *(at[r] < k->b[r]->program.calls ? &more : &ends) = true;
+        }
+        vl_assert(!(more && ends), "%d ranks: not all have the same collectives", k->n);
+        if (!more || !cuda_group_collective(k->b[0]->group, at)) return !more;
+        for (int r = 0; r < k->n; r++) at[r]++;
+    }
+}
+
+/* Captures each rank's program into its graph's exec and node. */
+static bool capture(const ranks *k, cuda_graph *const *graph) {
+    bool ok = true;
+    int begun = 0;
+    while (ok && begun < k->n) {
+        cuda_backend *b = k->b[begun];
+        ok = make_current(b) &&
+             cuda_ok(b, b->d.BeginCapture(b->stream, CU_THREAD_LOCAL), "beginning a capture");
+        begun += ok;
+    }
+    ok = ok && run_step(k, graph);
+    for (int r = 0; r < begun; r++) {
+        cuda_backend *b = k->b[r];
+        CUgraph made = NULL;
+        CUresult e = b->d.EndCapture(b->stream, &made);
+        ok = ok && cuda_ok(b, e, "ending a capture") && make_current(b) &&
+             cuda_ok(b, b->d.GraphInstantiate(&graph[r]->exec, made, 0), "instantiating a graph");
+        if (made) b->d.GraphDestroy(made);
+        memcpy(graph[r]->program.values, b->program.values, b->program.bytes);
+    }
+    return ok;
+}
+
+static bool changed(const cuda_graph *g, const cuda_program *p, const cuda_call *c) {
+    return memcmp(g->program.values + c->at, p->values + c->at, c->bytes) != 0;
+}
+
+/* Must the program be captured (anew)? The nodes of cuBLAS and NCCL take no new arguments. */
+static bool stale(const cuda_graph *g, const cuda_program *p) {
+    for (size_t i = 0; i < p->calls; i++)
+        if (p->call[i].kernel >= CUDA_KERNEL_COUNT && changed(g, p, &p->call[i])) return true;
+    return !g->exec;
+}
+
+/* Gives the nodes whose arguments changed their new ones. */
+static bool update(cuda_backend *b, cuda_graph *g) {
+    const cuda_program *p = &b->program;
     for (size_t i = 0; i < p->calls; i++) {
         const cuda_call *c = &p->call[i];
-        uint8_t *old = g->program.values + c->at;
-        if (!memcmp(old, p->values + c->at, c->bytes)) continue;
-        if (c->kernel == CUDA_GEMM) {
-            b->d.GraphExecDestroy(g->exec);
-            g->exec = NULL;
-            return capture(b, g, p);
-        }
+        if (!changed(g, p, c)) continue;
         void *args[CUDA_ARGS_MAX];
         arguments(args, p, c);
         cuda_node_params n = {.function = b->kernel[c->kernel], .block = {c->threads, 1, 1}, .args = args,
                               .grid = {c->grid[0], c->grid[1], c->grid[2]}};
         if (!cuda_ok(b, b->d.GraphSetParams(g->exec, g->node[i], &n), "updating a graph")) return false;
-        memcpy(old, p->values + c->at, c->bytes);
+        memcpy(g->program.values + c->at, p->values + c->at, c->bytes);
     }
     return true;
 }
 
-void cuda_flush(cuda_backend *b) {
-    cuda_program *p = &b->program;
-    cuda_drain(b);
-    if (p->calls && !b->fault.code) {
-        cuda_graph *g = b->use_graphs && p->calls >= GRAPH_MIN ? find_graph(b, p) : NULL;
-        if (g) g->last_use = ++b->runs;
-        if (g && g->program.calls) {
-            if (g->exec ? update(b, g, p) : capture(b, g, p))
-                cuda_ok(b, b->d.GraphLaunch(g->exec, b->stream), "launching a graph");
-        } else {
-            run_calls(b, p);
-            if (g) remember(g, p);
-        }
+static bool run_graphs(const ranks *k, cuda_graph *const *graph) {
+    bool anew = false, ok = true;
+    for (int r = 0; r < k->n; r++) anew |= stale(graph[r], &k->b[r]->program);
+    for (int r = 0; r < k->n && anew; r++) {
+        if (graph[r]->exec) k->b[r]->d.GraphExecDestroy(graph[r]->exec);
+        graph[r]->exec = NULL;
     }
-    p->calls = p->bytes = 0;
+    if (anew && !capture(k, graph)) return false;
+    for (int r = 0; r < k->n && ok; r++) ok = make_current(k->b[r]) && (anew || update(k->b[r], graph[r]));
+    for (int r = 0; r < k->n && ok; r++) {
+        cuda_backend *b = k->b[r];
+        ok = make_current(b) && cuda_ok(b, b->d.GraphLaunch(graph[r]->exec, b->stream), "launching a graph");
+    }
+    return ok;
+}
+
+void cuda_flush_all(cuda_backend *const *b, int n) {
+    const ranks k = {b, n};
+    cuda_graph *graph[CUDA_RANKS] = {NULL};
+    bool known = true, any = false, ok = true;
+    for (int r = 0; r < n; r++) cuda_drain(b[r]);
+    for (int r = 0; r < n; r++) any |= b[r]->program.calls > 0, ok = ok && !b[r]->fault.code;
+    for (int r = 0; r < n && any && ok; r++) {
+        const cuda_program *p = &b[r]->program;
+        graph[r] = b[r]->use_graphs && p->calls >= GRAPH_MIN ? find_graph(b[r], p) : NULL;
+        if (graph[r]) graph[r]->last_use = ++b[r]->runs;
+        known = known && graph[r] && graph[r]->program.calls;
+    }
+    if (any && ok && known) {
+        run_graphs(&k, graph);
+    } else if (any && ok) {
+        run_step(&k, NULL);
+        for (int r = 0; r < n; r++)
+            if (graph[r] && !graph[r]->program.calls) remember(graph[r], &b[r]->program);
+    }
+    for (int r = 0; r < n; r++) b[r]->program.calls = b[r]->program.bytes = 0;
+}
+
+void cuda_flush(cuda_backend *b) {
+    if (!b->group) {
+        cuda_flush_all(&b, 1);
+    } else {
+        cuda_group_flush(b->group);
+        make_current(b);
+    }
 }

@@ -28,9 +28,9 @@ def _alive(handle):
 class Model:
     """A checkpoint folder (None: the demo model). Keyword arguments as in vl_model_params."""
 
-    def __init__(self, path=None, backend="auto", dtype="exact", threads=0):
+    def __init__(self, path=None, backend="auto", dtype="exact", threads=0, gpus=0):
         self._p = C.c_void_p()
-        params = _c.ModelParams(backend.encode(), dtype.encode(), threads)
+        params = _c.ModelParams(backend.encode(), dtype.encode(), threads, gpus)
         _c.call("model_open", C.byref(self._p), str(path).encode() if path else None,
                 C.byref(params))
 

@@ -14,7 +14,8 @@ class Err(C.Structure):
 
 
 class ModelParams(C.Structure):
-    _fields_ = [("backend", C.c_char_p), ("dtype", C.c_char_p), ("threads", C.c_int)]
+    _fields_ = [("backend", C.c_char_p), ("dtype", C.c_char_p), ("threads", C.c_int),
+                ("gpus", C.c_int)]
 
 
 class ModelInfo(C.Structure):
