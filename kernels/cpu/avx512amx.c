@@ -6,7 +6,10 @@
  *
  * Four products for four loads, and only C lives long: a sum goes on where the last call left it. The
  * instruction adds 16 pairs to C at a time in an order of its own, other than that of vdpbf16ps; every
- * product of this tier is therefore made here. Rows do not mix, so a row has the same bits alone. */
+ * product of this tier is therefore made here. Rows do not mix, so a row has the same bits alone.
+ *
+ * What comes next from memory is asked for in every step, a few lines at a time: in one burst they would
+ * take the buffers that the loads of the step need. */
 #include <immintrin.h>
 
 #include "kernels/cpu/ukernels.h"
@@ -66,11 +69,41 @@ static void put_ends(ends *e, const uint32_t *a, size_t lda, const uint32_t *pan
     WRITTEN();
 }
 
+/* One call's place in its sums: where the operands of the next step lie. */
+typedef struct place {
+    const uint32_t *a, *panel;
+    const uint8_t *ahead;
+    size_t lda, step, share;       /* words; share: bytes asked for in each step               */
+    int pairs;
+    ends *e;
+} place;
+
+static place begin(const vl_tile_sum *t, ends *e) {
+    int pairs = (t->kc + 1) / 2;
+    size_t steps = (size_t)(pairs + SIDE - 1) / SIDE;
+    return (place){t->a, t->panel, t->ahead, t->lda, t->step,
+                   t->ahead ? (t->ahead_bytes + steps * 64 - 1) / (steps * 64) * 64 : 0, pairs, e};
+}
+
+/* The last step of a K that is no multiple of 32: its operands as whole tiles. */
+static void cut(place *p, int rows) {
+    put_ends(p->e, p->a, p->lda, p->panel, p->pairs, rows);
+    p->a = p->e->a, p->panel = p->e->b, p->lda = SIDE;
+}
+
+static inline void ask(const place *p) {
+    for (size_t i = 0; i < p->share; i += 64) __builtin_prefetch(p->ahead + i, 0, 2);
+}
+
+static inline void go_on(place *p) {
+    p->a += p->step, p->panel += B_STEP, p->pairs -= SIDE, p->ahead += p->share;
+}
+
 /* 32 rows x 32 columns. */
-static void square(float *c, const uint32_t *a, size_t lda, const uint32_t *panel, int pairs, bool add) {
-    const float *low = c + SIDE * VL_NR;
-    size_t step = lda * 4;
-    if (add) {
+static void square(const vl_tile_sum *t) {
+    float *c = t->c, *low = c + SIDE * VL_NR;
+    ends e;
+    if (t->add) {
         _tile_loadd(C00, c, C_BYTES);
         _tile_loadd(C01, c + SIDE, C_BYTES);
         _tile_loadd(C10, low, C_BYTES);
@@ -81,18 +114,14 @@ static void square(float *c, const uint32_t *a, size_t lda, const uint32_t *pane
         _tile_zero(C10);
         _tile_zero(C11);
     }
-    ends e;
-    for (; pairs > 0; pairs -= SIDE, a += A_STEP, panel += B_STEP) {
-        const uint32_t *top = a, *b = panel;
-        if (pairs < SIDE) {
-            put_ends(&e, a, lda, panel, pairs, 2 * SIDE);
-            top = e.a, b = e.b, step = SIDE * 4;
-        }
-        _tile_loadd(B0, b, B_BYTES);
-        _tile_loadd(A0, top, step);
-        _tile_loadd(B1, b + SIDE, B_BYTES);
+    for (place p = begin(t, &e); p.pairs > 0; go_on(&p)) {
+        if (p.pairs < SIDE) cut(&p, 2 * SIDE);
+        ask(&p);
+        _tile_loadd(B0, p.panel, B_BYTES);
+        _tile_loadd(A0, p.a, p.lda * 4);
+        _tile_loadd(B1, p.panel + SIDE, B_BYTES);
         _tile_dpbf16ps(C00, A0, B0);
-        _tile_loadd(A1, top + SIDE * (step / 4), step);
+        _tile_loadd(A1, p.a + SIDE * p.lda, p.lda * 4);
         _tile_dpbf16ps(C01, A0, B1);
         _tile_dpbf16ps(C10, A1, B0);
         _tile_dpbf16ps(C11, A1, B1);
@@ -104,28 +133,24 @@ static void square(float *c, const uint32_t *a, size_t lda, const uint32_t *pane
 }
 
 /* Up to 16 rows. Ahead of use by 4 KiB where the panel comes from memory (few rows), as in simd.inc. */
-static void strip(float *c, const uint32_t *a, size_t lda, const uint32_t *panel, int pairs, int rows,
-                  bool add) {
-    size_t step = lda * 4;
-    bool stream = rows <= VL_GEMV_ROWS;
-    if (add) {
+static void strip(const vl_tile_sum *t) {
+    float *c = t->c;
+    bool stream = t->rows <= VL_GEMV_ROWS;
+    ends e;
+    if (t->add) {
         _tile_loadd(C00, c, C_BYTES);
         _tile_loadd(C01, c + SIDE, C_BYTES);
     } else {
         _tile_zero(C00);
         _tile_zero(C01);
     }
-    ends e;
-    for (; pairs > 0; pairs -= SIDE, a += A_STEP, panel += B_STEP) {
-        const uint32_t *top = a, *b = panel;
-        if (pairs < SIDE) {
-            put_ends(&e, a, lda, panel, pairs, rows);
-            top = e.a, b = e.b, step = SIDE * 4;
-        }
-        for (int i = 0; stream && i < B_STEP; i += SIDE) __builtin_prefetch(panel + 1024 + i);
-        _tile_loadd(A0, top, step);
-        _tile_loadd(B0, b, B_BYTES);
-        _tile_loadd(B1, b + SIDE, B_BYTES);
+    for (place p = begin(t, &e); p.pairs > 0; go_on(&p)) {
+        for (int i = 0; stream && i < B_STEP; i += SIDE) __builtin_prefetch(p.panel + 1024 + i);
+        if (p.pairs < SIDE) cut(&p, t->rows);
+        ask(&p);
+        _tile_loadd(A0, p.a, p.lda * 4);
+        _tile_loadd(B0, p.panel, B_BYTES);
+        _tile_loadd(B1, p.panel + SIDE, B_BYTES);
         _tile_dpbf16ps(C00, A0, B0);
         _tile_dpbf16ps(C01, A0, B1);
     }
@@ -133,14 +158,13 @@ static void strip(float *c, const uint32_t *a, size_t lda, const uint32_t *panel
     _tile_stored(C01, c + SIDE, C_BYTES);
 }
 
-void gemm_tiles_amx(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add) {
-    const uint32_t *x = a;
-    int pairs = (kc + 1) / 2;
-    while (rows > 0) {
-        int n = rows >= 2 * SIDE ? 2 * SIDE : rows > SIDE ? SIDE : rows;
-        configure(n < SIDE ? n : SIDE);
-        if (n == 2 * SIDE) square(c, x, lda, panel, pairs, add);
-        else strip(c, x, lda, panel, pairs, n, add);
-        c += n * VL_NR, x += (size_t)n * lda, rows -= n;
+void gemm_tiles_amx(const vl_tile_sum *sum) {
+    vl_tile_sum t = *sum;
+    for (int left = t.rows; left > 0; left -= t.rows) {
+        t.rows = left >= 2 * SIDE ? 2 * SIDE : left > SIDE ? SIDE : left;
+        configure(t.rows < SIDE ? t.rows : SIDE);
+        if (t.rows == 2 * SIDE) square(&t);
+        else strip(&t);
+        t.c += t.rows * VL_NR, t.a += (size_t)t.rows * t.lda;
     }
 }

@@ -4,6 +4,7 @@
  *   team.c       threads
  *   pack.c       weight panels: reserved by prepare(), packed in the background or at first use
  *   linear.c     their layout; gemv and gemm over them
+ *   linear_tiles.c, attention_tiles.c   bf16 mode on tile registers (AMX)
  *   narrow.c     the same for weights of 8 and 4 bits; narrow_head.c the exact head
  *   attention.c  attend_full and attend_causal, built from the same gemm tiles
  */
@@ -54,6 +55,12 @@ void cpu_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx, int
 void cpu_attend_full(vl_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P,
                      int H, int E, float scale);
 void cpu_attend_causal(vl_backend *b, const vl_causal_args *a);
+/* The same where tiles is set, with the lock held and panels ready (linear_tiles.c, attention_tiles.c). */
+void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T, const vl_matrix *w,
+                      const float *bias, vl_epilogue epi);
+void cpu_tiles_attend_full(cpu_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int H, int E,
+                           float scale);
+void cpu_tiles_attend_causal(cpu_backend *b, const vl_causal_args *a);
 
 /* The "cpu" backend (kernels/backend.c calls it). */
 int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err);

@@ -9,8 +9,8 @@
  *            k block 1: [tile][KC][mr]    [KC][32]              +=
  *            one k block is 240 KB: read in order, from L2 after the group's first panel
  *
- * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add. On
- * tile registers (AMX) rows of x stay rows, [row][KC / 2 pairs], and more of them share a pass.
+ * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add; on
+ * tile registers (AMX) linear_tiles.c has its own way.
  *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.
@@ -22,10 +22,6 @@
 
 enum {
     ROW_BLOCK = 240,               /* rows of x packed at a time: 20 tiles of 12            */
-    TILE_ROWS = 16,                /* AMX: rows of x are padded to a multiple of it          */
-    TILE_ROW_BLOCK = 800,          /* AMX: more of them, and TILE_KC terms at a time         */
-    TILE_KC = 256,
-    TILE_PAD = 16,                 /* AMX: words between rows of a k block, lest they share cache sets */
     GROUP = 8                      /* panels that share a k block of x while it is in L2     */
 };
 
@@ -106,11 +102,9 @@ typedef struct linear_job {
     int ldo, ldx, T, mr, group;
     vl_epilogue epi;
     bool pairs;                    /* bf16 mode: x rounded to bf16 pairs, vdpbf16ps          */
-    bool amx;                      /* the same by gemm_tiles                                 */
     float *tiles;                  /* packed rows of x: [k block][tile][k or pair][mr]       */
-                                   /* (amx: [k block][row][pair])                            */
     float *sums;                   /* [thread][group][sum_rows][32]                          */
-    int sum_rows, kc;              /* rows in a pass; terms of a k block                     */
+    int sum_rows;                  /* rows in a pass                                         */
 } linear_job;
 
 static int least(int a, int b) { return a < b ? a : b; }
@@ -118,11 +112,6 @@ static int round_up(int n, int step) { return (n + step - 1) / step * step; }
 
 /* 32-bit words of `k` values of one row of x, as packed. */
 static size_t words(const linear_job *j, int k) { return (size_t)(j->pairs ? (k + 1) / 2 : k); }
-
-/* The same in the packed blocks of a gemm: how far apart rows of x lie, all k blocks up to k together. */
-static size_t row_words(const linear_job *j, int k) {
-    return words(j, k) + (j->amx ? (size_t)((k + TILE_KC - 1) / TILE_KC * TILE_PAD) : 0);
-}
 
 /* Rows t < T of 32 columns: sums [T][32] -> out. */
 static void finish(const linear_job *j, int panel, const float *sums, float *out, int T) {
@@ -155,13 +144,11 @@ static void gemv_item(void *arg, int item, int thread) {
     (void)thread;
     for (int i = first; i < end; i++) {
         const void *panel = (const uint8_t *)j->p->panels + (size_t)i * j->p->panel_bytes;
-        if (j->amx) j->k->gemm_tiles(sums, j->tiles, words(j, K), panel, K, j->T, false);
-        else if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, K), panel, K, j->T);
+        if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, K), panel, K, j->T);
         else if (is_bf16(j->w)) j->k->gemv_bf16(sums, j->x, (size_t)j->ldx, panel, K, j->T);
         else j->k->gemv_f32(sums, j->x, (size_t)j->ldx, panel, K, j->T);
         finish(j, i, sums, j->out, j->T);
     }
-    if (j->amx) j->k->tiles_end();
 }
 
 /* A few rows: every panel is streamed once. In bf16 mode all threads read the rows rounded here. */
@@ -183,14 +170,11 @@ static void pack_rows_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     int row = item * j->mr, rows = least(j->T - row, j->mr);
     (void)thread;
-    for (int k = 0; k < j->w->cols; k += j->kc) {
-        int kc = least(j->w->cols - k, j->kc);
-        float *dst = j->tiles + row_words(j, k) * padded_rows(j) + (size_t)row * row_words(j, kc);
+    for (int k = 0; k < j->w->cols; k += VL_KC) {
+        int kc = least(j->w->cols - k, VL_KC);
+        float *dst = j->tiles + words(j, k) * padded_rows(j) + (size_t)row * words(j, kc);
         const float *x = j->x + (size_t)row * (size_t)j->ldx + k;
-        if (j->amx) /* rows of padding hold anything: no row sees another */
-            for (int r = 0; r < rows; r++, dst += row_words(j, kc), x += j->ldx)
-                j->k->pack_pairs((uint32_t *)(void *)dst, x, 0, 1, kc, 1);
-        else if (j->pairs)
+        if (j->pairs)
             j->k->pack_pairs((uint32_t *)(void *)dst, x, (size_t)j->ldx, rows, kc, j->mr);
         else j->k->pack_rows(dst, x, (size_t)j->ldx, rows, kc, j->mr);
     }
@@ -204,51 +188,35 @@ static void fetch_rows(const float *out, size_t ldo, int rows, int n) {
     }
 }
 
-/* Asks for a share of the weights that come next, so that they are in L2 when their turn comes. */
-static void fetch_share(const uint8_t *next, size_t bytes, int share, int shares) {
-    size_t from = (bytes * (size_t)share / (size_t)shares) & ~(size_t)63, to = bytes * (size_t)(share + 1) / (size_t)shares;
-    for (; from < to; from += 64) __builtin_prefetch(next + from, 0, 2);
-}
-
 static void gemm_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     bool bf16 = is_bf16(j->w);
-    vl_uk_gemm *gemm = j->amx     ? j->k->gemm_tiles
-                       : j->pairs ? j->k->gemm_dpbf16
-                       : bf16     ? j->k->gemm_bf16
-                                  : j->k->gemm_f32;
+    vl_uk_gemm *gemm = j->pairs ? j->k->gemm_dpbf16 : bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
     int K = j->w->cols, N = j->w->rows, mr = j->mr, first = item * j->group;
     int panels = least(panel_count(j->w) - first, j->group);
     size_t lane = bf16 ? 2 : 4; /* bytes of one k in a panel, per column */
     size_t stride = (size_t)j->sum_rows * VL_NR;
     float *sums = j->sums + (size_t)(thread * j->group) * stride;
     const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)first * j->p->panel_bytes;
-    for (int k = 0; k < K; k += j->kc) {
-        int kc = least(K - k, j->kc);
-        const float *block = j->tiles + row_words(j, k) * padded_rows(j);
-        size_t lda = j->amx ? row_words(j, kc) : (size_t)mr;
+    for (int k = 0; k < K; k += VL_KC) {
+        int kc = least(K - k, VL_KC);
+        const float *block = j->tiles + words(j, k) * padded_rows(j);
         for (int p = 0; p < panels; p++) {
             const uint8_t *w = panel + (size_t)p * j->p->panel_bytes + (size_t)k * lane * VL_NR;
-            bool last = p + 1 == panels; /* then the first panel's next k block comes, if there is one */
-            const uint8_t *next = last ? panel + (size_t)(k + kc) * lane * VL_NR : w + j->p->panel_bytes;
-            size_t ahead = (size_t)(last ? least(K - k - kc, j->kc) : kc) * lane * VL_NR;
             for (int t = 0; t < j->T; t += mr) {
-                if (j->amx) fetch_share(next, ahead, t / mr, (j->T + mr - 1) / mr);
                 float *s = sums + (size_t)p * stride + t * VL_NR, *out = j->out + (size_t)t * (size_t)j->ldo;
                 int rows = least(j->T - t, mr);
                 if (k + kc == K) fetch_rows(out + (first + p) * VL_NR, (size_t)j->ldo, rows, N - (first + p) * VL_NR);
-                gemm(s, block + (size_t)t * row_words(j, kc), lda, w, kc,
-                     j->amx ? round_up(rows, TILE_ROWS) : rows, k > 0);
+                gemm(s, block + (size_t)t * words(j, kc), (size_t)mr, w, kc, rows, k > 0);
                 if (k + kc == K) finish(j, first + p, s, out, rows);
             }
         }
     }
-    if (j->amx) j->k->tiles_end();
 }
 
 /* Rows in each pass over the panels: few passes, all of nearly the same size. */
 static int block_rows(const linear_job *j) {
-    int most = j->amx ? TILE_ROW_BLOCK : ROW_BLOCK, blocks = (j->T + most - 1) / most;
+    int blocks = (j->T + ROW_BLOCK - 1) / ROW_BLOCK;
     return round_up((j->T + blocks - 1) / blocks, j->mr);
 }
 
@@ -266,20 +234,22 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     cpu_pack_ready(b, p);
     linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
                     .ldx = ldx, .T = T, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
-    j.amx = j.pairs && b->tiles;
+    if (j.pairs && b->tiles) {
+        cpu_tiles_linear(b, out, ldo, x, ldx, T, w, bias, epi);
+        pthread_mutex_unlock(&b->lock);
+        return;
+    }
     if (T <= VL_GEMV_ROWS) {
         if (T > 0) gemv(b, &j);
         pthread_mutex_unlock(&b->lock);
         return;
     }
-    j.mr = b->k.tile[j.amx        ? VL_SLOT_gemm_tiles
-                     : j.pairs    ? VL_SLOT_gemm_dpbf16
+    j.mr = b->k.tile[j.pairs      ? VL_SLOT_gemm_dpbf16
                      : is_bf16(w) ? VL_SLOT_gemm_bf16
                                   : VL_SLOT_gemm_f32];
-    j.kc = j.amx ? TILE_KC : VL_KC;
     int block = block_rows(&j);
     j.sum_rows = block;
-    size_t tiles = (size_t)block * (j.amx ? row_words(&j, w->cols) : (size_t)w->cols);
+    size_t tiles = (size_t)block * (size_t)w->cols;
     tiles = (tiles + 15) & ~(size_t)15;
     int threads = b->base.threads, panels = panel_count(w);
     j.group = least((panels + 4 * threads - 1) / (4 * threads), GROUP); /* some items for every thread */

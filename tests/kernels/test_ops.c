@@ -2,6 +2,7 @@
  * the same row gives the same bits for 1 or 2 threads, through gemv or gemm, alone, in a chunk or in
  * a batch. Runs on the tier that VL_CPU leaves; main() repeats itself for every tier present. */
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kernels/cpu/ukernels.h"
@@ -431,7 +432,27 @@ static void test_open(void) {
     unsetenv("VL_PACK");
 }
 
+/* Tile registers are asked for only where VL_CPU leaves them: before anything else in the process. */
+static void test_permission(void) {
+#if defined(__x86_64__)
+    enum { GET_XCOMP_PERM = 0x1022, XTILEDATA = 18 }; /* of arch_prctl */
+    const char *cap = getenv("VL_CPU");
+    char *kept = cap ? strdup(cap) : NULL;
+    uint64_t mask = 0;
+    vl_ukernels k;
+    vl_err err;
+    setenv("VL_CPU", "avx2", 1);
+    CHECK(vl_ukernels_resolve(&k, &err) == 0, "%s", err.msg);
+    if (syscall(SYS_arch_prctl, GET_XCOMP_PERM, &mask) == 0)
+        CHECK(!(mask >> XTILEDATA & 1), "VL_CPU=avx2 asked the kernel for tile registers");
+    if (kept) setenv("VL_CPU", kept, 1);
+    else unsetenv("VL_CPU");
+    free(kept);
+#endif
+}
+
 int main(void) {
+    test_permission();
     const char *cap = getenv("VL_CPU"); /* set: only that tier */
     for (int t = 0; t < VL_TIERS; t++) {
         if (!vl_tier_present((vl_tier)t) || (cap && strcmp(cap, vl_tier_names[t]))) continue;
