@@ -289,7 +289,7 @@ void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32
     }
     pthread_mutex_lock(&b->lock);
     if (b->tiles) {
-        cpu_tiles_attend_full(b, out, qkv, cu, n, H, E, scale);
+        cpu_tiles_attend_full(b, out, qkv, cu, n, P, H, E, scale);
         pthread_mutex_unlock(&b->lock);
         return;
     }

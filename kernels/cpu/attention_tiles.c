@@ -18,6 +18,7 @@
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tiles.h"
 
 enum {
     ROWS = 32,
@@ -120,6 +121,8 @@ typedef struct lanes {
     float *out;
     size_t ldq, ldo;
     int row0, col0, heads;
+    bool kept;                     /* out [T, ldo] is kept as tiles for linear                */
+    int T;
 } lanes;
 
 static size_t lane_at(const tile_group *g, const lanes *w, int lane, size_t ld) {
@@ -131,16 +134,48 @@ static void put_queries(tile_group *g, const lanes *w) {
         g->k->pack_tiles(g->q + i * g->W, 16, w->q + lane_at(g, w, i, w->ldq), 0, 1, g->E);
 }
 
+/* 32 columns of a lane's output, from column e on. */
+static float *output(const tile_group *g, int lane, int e) {
+    size_t panel = (size_t)(lane / ROWS) * (size_t)g->cols + (size_t)(e / VL_NR);
+    return g->o + (panel * ROWS + (size_t)(lane % ROWS)) * VL_NR;
+}
+
+/* Outputs, made, into tiles: a block of rows at a time where lanes are rows and blocks those of out. E is a
+ * multiple of 32. */
+static void keep_outputs(const tile_group *g, const lanes *w) {
+    int run = w->heads == 1 && w->row0 % ROWS == 0 ? ROWS : 1;
+    for (int i = 0; i < g->lanes; i += run)
+        for (int e = 0; e < g->E; e += VL_NR)
+            cpu_tile_put(g->k, (uint32_t *)(void *)w->out, w->T, (int)w->ldo, w->row0 + i / w->heads,
+                         least(g->lanes - i, run), w->col0 + i % w->heads * g->E + e, VL_NR, output(g, i, e), VL_NR);
+}
+
 static void get_outputs(const tile_group *g, const lanes *w) {
     for (int i = 0; i < g->lanes; i++) {
         const float *l = g->l + i * 16;
-        const float *o = g->o + ((size_t)(i / ROWS) * (size_t)g->cols * ROWS + (size_t)(i % ROWS)) * VL_NR;
-        float sum = 0, *out = w->out + lane_at(g, w, i, w->ldo);
+        float sum = 0;
         for (int k = 0; k < 16; k++) sum += l[k];
         float part = 1.0f / sum;
-        for (int e = 0; e < g->E; e += VL_NR, out += VL_NR, o += ROWS * VL_NR)
+        for (int e = 0; e < g->E; e += VL_NR) {
+            float *o = output(g, i, e), *out = w->kept ? o : w->out + lane_at(g, w, i, w->ldo) + e;
             for (int k = 0, n = least(g->E - e, VL_NR); k < n; k++) out[k] = o[k] * part;
+        }
     }
+    if (w->kept) keep_outputs(g, w);
+}
+
+/* Outputs whose heads are no whole steps wide are made as floats first. */
+typedef struct keep_job { const cpu_backend *b; float *out; const float *from; int T, cols; } keep_job;
+static void keep_item(void *arg, int item, int thread) {
+    const keep_job *j = arg;
+    int row = item * ROWS;
+    (void)thread;
+    cpu_tile_put(&j->b->k, (uint32_t *)(void *)j->out, j->T, j->cols, row, least(j->T - row, ROWS), 0, j->cols,
+                 j->from + (size_t)row * (size_t)j->cols, (size_t)j->cols);
+}
+static void keep(cpu_backend *b, float *out, const float *from, int T, int cols) {
+    keep_job j = {b, out, from, T, cols};
+    cpu_team_run(b->team, up(T, ROWS) / ROWS, keep_item, &j);
 }
 
 /* ---- full attention inside segments (vision) ---------------------------------------------------- */
@@ -154,6 +189,8 @@ typedef struct full_job {
     float scale;
     uint32_t *keys, *values;       /* [H][padded][W] each                                     */
     size_t padded;                 /* rows of all segments, each from a multiple of 32 on     */
+    bool kept;
+    int P;
     uint32_t *scratch;             /* [thread] groups                                         */
 } full_job;
 
@@ -183,7 +220,7 @@ static void full_item(void *arg, int item, int thread) {
     int seg = item / parts / j->H, begin = j->cu[seg], len = j->cu[seg + 1] - begin, row0 = part * GROUP, E = j->E;
     if (row0 >= len) return;
     size_t plane = (size_t)j->H * (size_t)E, W = (size_t)up(E, 32) / 2;
-    lanes w = {j->qkv, j->out, 3 * plane, plane, begin + row0, head * E, 1};
+    lanes w = {j->qkv, j->out, 3 * plane, plane, begin + row0, head * E, 1, j->kept, j->P};
     tile_group g = group_at(j->scratch + (size_t)thread * group_words(E), j->b, E, least(len - row0, GROUP), j->scale);
     put_queries(&g, &w);
     size_t packed = ((size_t)head * j->padded + base_of(j->cu, seg)) * W, stride = (size_t)up(len, 32) * 16;
@@ -198,20 +235,25 @@ static void full_item(void *arg, int item, int thread) {
     g.k->tiles_end();
 }
 
-void cpu_tiles_attend_full(cpu_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int H, int E,
+void cpu_tiles_attend_full(cpu_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P, int H, int E,
                            float scale) {
-    full_job j = {.b = b, .out = out, .qkv = qkv, .cu = cu, .n = n, .H = H, .E = E, .scale = scale};
+    full_job j = {.b = b, .out = out, .qkv = qkv, .cu = cu, .n = n, .P = P, .H = H, .E = E, .scale = scale};
+    bool kept = cpu_kept(b, out, H * E), later = kept && E % VL_NR;
     vl_assert(scale > 0, "scale %g", (double)scale);
     for (int i = 0; i < n; i++)
         if (cu[i + 1] - cu[i] > j.most) j.most = cu[i + 1] - cu[i];
     if (j.most == 0) return;
     j.padded = base_of(cu, n);
-    size_t packed = (size_t)H * j.padded * (size_t)up(E, 32) / 2;
-    j.keys = cpu_scratch(b, (2 * packed + (size_t)b->base.threads * group_words(E)) * sizeof *j.keys);
+    size_t packed = (size_t)H * j.padded * (size_t)up(E, 32) / 2, floats = later ? (size_t)P * (size_t)(H * E) : 0;
+    size_t groups = (size_t)b->base.threads * group_words(E);
+    j.keys = cpu_scratch(b, (2 * packed + groups + floats) * sizeof *j.keys);
     j.values = j.keys + packed;
     j.scratch = j.values + packed;
+    j.kept = kept && !later;
+    if (later) j.out = (float *)(void *)(j.scratch + groups);
     cpu_team_run(b->team, n * (up(j.most, 32) / 32), full_pack, &j);
     cpu_team_run(b->team, n * H * ((j.most + GROUP - 1) / GROUP), full_item, &j);
+    if (later) keep(b, out, j.out, P, H * E);
 }
 
 /* ---- causal attention over KV blocks (text) ----------------------------------------------------- */
@@ -221,6 +263,8 @@ typedef struct causal_job {
     const vl_causal_args *a;
     uint32_t *scratch;             /* [thread]: a group, keys and values of KEYS rows          */
     int parts, rows_per_part;
+    float *out;
+    bool kept;
 } causal_job;
 
 static size_t causal_words(int E) { return group_words(E) + 2 * KEYS * (size_t)up(E, 32) / 2; }
@@ -242,7 +286,7 @@ static void causal_pack(const causal_job *j, const int32_t *table, int kv, int a
 static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) {
     const vl_causal_args *a = j->a;
     int heads = a->H / a->G, longest = 0;
-    lanes w = {a->q, a->out, (size_t)a->ldq, (size_t)a->H * (size_t)a->E, r0, kv * heads * a->E, heads};
+    lanes w = {a->q, j->out, (size_t)a->ldq, (size_t)a->H * (size_t)a->E, r0, kv * heads * a->E, heads, j->kept, a->T};
     uint32_t *scratch = j->scratch + (size_t)thread * causal_words(a->E);
     tile_group g = group_at(scratch, j->b, a->E, (r1 - r0) * heads, a->scale);
     uint32_t *keys = scratch + group_words(a->E), *values = keys + KEYS * (size_t)g.W;
@@ -279,8 +323,12 @@ static void causal_item(void *arg, int item, int thread) {
 void cpu_tiles_attend_causal(cpu_backend *b, const vl_causal_args *a) {
     int heads = a->H / a->G;
     vl_assert(heads <= GROUP && a->scale > 0, "heads %d, scale %g", heads, (double)a->scale);
-    causal_job j = {b, a, NULL, 0, GROUP / heads};
+    bool kept = cpu_kept(b, a->out, a->H * a->E), later = kept && a->E % VL_NR;
+    size_t own = causal_words(a->E) * (size_t)b->base.threads, floats = later ? (size_t)a->T * (size_t)(a->H * a->E) : 0;
+    causal_job j = {b, a, NULL, 0, GROUP / heads, a->out, kept && !later};
     j.parts = (a->T + j.rows_per_part - 1) / j.rows_per_part;
-    j.scratch = cpu_scratch(b, causal_words(a->E) * (size_t)b->base.threads * sizeof *j.scratch);
+    j.scratch = cpu_scratch(b, (own + floats) * sizeof *j.scratch);
+    if (later) j.out = (float *)(void *)(j.scratch + own);
     cpu_team_run(b->team, j.parts * a->G, causal_item, &j);
+    if (later) keep(b, a->out, j.out, a->T, a->H * a->E);
 }

@@ -35,6 +35,7 @@ typedef struct tile_job {
     int row0, rows;                /* of this pass                                           */
     vl_epilogue epi;
     uint32_t *tiles;               /* packed x                                               */
+    uint32_t *kept;                /* out as the next linear's x, or NULL: floats            */
     float *sums;                   /* [thread][group][sum_rows][32]                          */
     size_t sum_rows;
 } tile_job;
@@ -47,9 +48,15 @@ static const uint8_t *panel_at(const tile_job *j, int panel, int k) {
 }
 
 static void finish(const tile_job *j, int panel, const float *sums, int row, int rows) {
-    int col = panel * VL_NR;
-    j->k->finish_tiles(j->out + (size_t)row * j->ldo + col, j->ldo, sums, j->bias ? j->bias + col : NULL, rows,
-                       least(j->N - col, VL_NR), j->epi);
+    int col = panel * VL_NR, n = least(j->N - col, VL_NR);
+    const float *bias = j->bias ? j->bias + col : NULL;
+    if (j->kept) { /* 32 columns are one step of the next product */
+        float part[ROWS * VL_NR] __attribute__((aligned(64)));
+        j->k->finish_tiles(part, VL_NR, sums, bias, rows, n, j->epi);
+        cpu_tile_put(j->k, j->kept, j->T, j->N, row, rows, col, n, part, VL_NR);
+        return;
+    }
+    j->k->finish_tiles(j->out + (size_t)row * j->ldo + col, j->ldo, sums, bias, rows, n, j->epi);
 }
 
 /* ---- a few rows ------------------------------------------------------------------------------- */
@@ -69,8 +76,10 @@ static void few_item(void *arg, int item, int thread) {
 }
 
 static void few(cpu_backend *b, tile_job *j) {
-    j->tiles = cpu_scratch(b, cpu_tile_words(j->T, j->K) * sizeof *j->tiles);
-    cpu_tile_put(j->k, j->tiles, j->T, j->K, 0, j->T, 0, j->K, j->x, j->ldx);
+    if (!j->tiles) {
+        j->tiles = cpu_scratch(b, cpu_tile_words(j->T, j->K) * sizeof *j->tiles);
+        cpu_tile_put(j->k, j->tiles, j->T, j->K, 0, j->T, 0, j->K, j->x, j->ldx);
+    }
     cpu_team_run(b->team, cpu_run_count(j->panels, j->threads), few_item, j);
 }
 
@@ -106,7 +115,7 @@ static void panel_meets_rows(const tile_job *j, int panel, float *sums, int k, c
         t.ahead = asked < next_bytes ? next + asked : NULL;
         t.ahead_bytes = share < next_bytes - asked ? share : next_bytes - asked;
         asked += t.ahead_bytes;
-        if (last) fetch_rows(j->out + (size_t)row * j->ldo + panel * VL_NR, j->ldo, rows, j->N - panel * VL_NR);
+        if (last && !j->kept) fetch_rows(j->out + (size_t)row * j->ldo + panel * VL_NR, j->ldo, rows, j->N - panel * VL_NR);
         j->k->gemm_tiles(&t);
         if (last) finish(j, panel, t.c, row, rows);
     }
@@ -134,12 +143,15 @@ static void many_item(void *arg, int item, int thread) {
 
 static void many(cpu_backend *b, tile_job *j) {
     int passes = (j->T + PASS_ROWS - 1) / PASS_ROWS, pass = up((j->T + passes - 1) / passes, ROWS);
-    size_t tiles = (cpu_tile_words(j->T, j->K) + 15) & ~(size_t)15;
+    size_t tiles = j->tiles ? 0 : (cpu_tile_words(j->T, j->K) + 15) & ~(size_t)15;
     j->sum_rows = (size_t)pass;
     j->group = (size_t)pass * (size_t)j->K * 2 <= RESIDENT ? 1 : least(SUMS / (pass * VL_NR * 4), GROUP);
-    j->tiles = cpu_scratch(b, (tiles + (size_t)(j->threads * j->group) * j->sum_rows * VL_NR) * sizeof *j->tiles);
-    j->sums = (float *)(void *)(j->tiles + tiles);
-    cpu_team_run(b->team, up(j->T, ROWS) / ROWS, pack_item, j);
+    uint32_t *scratch = cpu_scratch(b, (tiles + (size_t)(j->threads * j->group) * j->sum_rows * VL_NR) * sizeof *scratch);
+    j->sums = (float *)(void *)(scratch + tiles);
+    if (!j->tiles) {
+        j->tiles = scratch;
+        cpu_team_run(b->team, up(j->T, ROWS) / ROWS, pack_item, j);
+    }
     for (j->row0 = 0; j->row0 < j->T; j->row0 += pass) {
         j->rows = least(j->T - j->row0, pass);
         cpu_team_run(b->team, cpu_run_count(j->panels, j->threads), many_item, j);
@@ -151,6 +163,9 @@ void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int l
     const cpu_weight *p = w->impl;
     tile_job j = {.k = &b->k, .p = p, .out = out, .x = x, .bias = bias, .ldo = (size_t)ldo, .ldx = (size_t)ldx,
                   .T = T, .N = w->rows, .K = w->cols, .panels = p->n_panels, .threads = b->base.threads, .epi = epi};
+    if (cpu_kept(b, x, j.K)) j.tiles = (uint32_t *)(void *)(uintptr_t)x;
+    if (cpu_kept(b, out, j.N)) j.kept = (uint32_t *)(void *)out;
+    vl_assert(!(j.kept && epi == VL_EPI_ADD), "%s adds to rows that only linear reads", w->name);
     if (T > VL_GEMV_ROWS) many(b, &j);
     else if (T > 0) few(b, &j);
 }
