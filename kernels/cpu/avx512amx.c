@@ -24,7 +24,7 @@ enum { SIDE = 16 };
 #define A1 5
 #define B0 6
 #define B1 7
-enum { A_STEP = SIDE, B_STEP = SIDE * VL_NR, C_BYTES = VL_NR * 4, B_BYTES = VL_NR * 4 };
+enum { B_STEP = SIDE * VL_NR, C_BYTES = VL_NR * 4, B_BYTES = VL_NR * 4 };
 
 /* The compiler does not know what the tile instructions read: stores stay before this. */
 #define WRITTEN() __asm__ volatile("" ::: "memory")
@@ -47,6 +47,7 @@ static void configure(int rows) {
 void tiles_end_amx(void) {
     if (configured) _tile_release();
     configured = 0;
+    _mm_sfence(); /* what finish_tiles wrote past the caches */
 }
 
 /* dst [rows][16] = the first `words` of each row of src (ld), then zeros. */
@@ -69,40 +70,47 @@ static void put_ends(ends *e, const uint32_t *a, size_t lda, const uint32_t *pan
     WRITTEN();
 }
 
-/* One call's place in its sums: where the operands of the next step lie. */
-typedef struct place {
-    const uint32_t *a, *panel;
-    const uint8_t *ahead;
-    size_t lda, step, share;       /* words; share: bytes asked for in each step               */
-    int pairs;
-    ends *e;
-} place;
-
-static place begin(const vl_tile_sum *t, ends *e) {
-    int pairs = (t->kc + 1) / 2;
-    size_t steps = (size_t)(pairs + SIDE - 1) / SIDE;
-    return (place){t->a, t->panel, t->ahead, t->lda, t->step,
-                   t->ahead ? (t->ahead_bytes + steps * 64 - 1) / (steps * 64) * 64 : 0, pairs, e};
+/* Lines of `ahead` for each of the steps. */
+static size_t share_of(const vl_tile_sum *t, int steps) {
+    size_t parts = (size_t)(steps > 0 ? steps : 1) * 64;
+    return t->ahead ? (t->ahead_bytes + parts - 1) / parts * 64 : 0;
 }
 
-/* The last step of a K that is no multiple of 32: its operands as whole tiles. */
-static void cut(place *p, int rows) {
-    put_ends(p->e, p->a, p->lda, p->panel, p->pairs, rows);
-    p->a = p->e->a, p->panel = p->e->b, p->lda = SIDE;
+static inline const uint8_t *ask(const uint8_t *ahead, size_t share) {
+    for (const uint8_t *end = ahead + share; ahead != end; ahead += 64) __builtin_prefetch(ahead, 0, 2);
+    return ahead;
 }
 
-static inline void ask(const place *p) {
-    for (size_t i = 0; i < p->share; i += 64) __builtin_prefetch(p->ahead + i, 0, 2);
-}
+/* A step of 32 rows, of up to 16; ld: bytes between rows of a. */
+#define SQUARE(a, ld, b)                          \
+    do {                                          \
+        _tile_loadd(B0, b, B_BYTES);              \
+        _tile_loadd(A0, a, ld);                   \
+        _tile_loadd(B1, (b) + SIDE, B_BYTES);     \
+        _tile_dpbf16ps(C00, A0, B0);              \
+        _tile_loadd(A1, (a) + SIDE * (ld) / 4, ld); \
+        _tile_dpbf16ps(C01, A0, B1);              \
+        _tile_dpbf16ps(C10, A1, B0);              \
+        _tile_dpbf16ps(C11, A1, B1);              \
+    } while (0)
+#define STRIP(a, ld, b)                           \
+    do {                                          \
+        _tile_loadd(A0, a, ld);                   \
+        _tile_loadd(B0, b, B_BYTES);              \
+        _tile_loadd(B1, (b) + SIDE, B_BYTES);     \
+        _tile_dpbf16ps(C00, A0, B0);              \
+        _tile_dpbf16ps(C01, A0, B1);              \
+    } while (0)
 
-static inline void go_on(place *p) {
-    p->a += p->step, p->panel += B_STEP, p->pairs -= SIDE, p->ahead += p->share;
-}
-
-/* 32 rows x 32 columns. */
-static void square(const vl_tile_sum *t) {
-    float *c = t->c, *low = c + SIDE * VL_NR;
-    ends e;
+/* 32 rows x 32 columns. t is read field by field, as it was written: a copy in wide words would have to wait until
+ * every store before it has left for the cache, those of the last square among them. */
+static void square(const vl_tile_sum *t, float *c, const uint32_t *a) {
+    float *low = c + SIDE * VL_NR;
+    const uint32_t *b = t->panel;
+    size_t ld = t->lda * 4, step = t->step;
+    int pairs = (t->kc + 1) / 2, steps = pairs / SIDE;
+    const uint8_t *ahead = t->ahead;
+    size_t share = share_of(t, steps);
     if (t->add) {
         _tile_loadd(C00, c, C_BYTES);
         _tile_loadd(C01, c + SIDE, C_BYTES);
@@ -114,17 +122,14 @@ static void square(const vl_tile_sum *t) {
         _tile_zero(C10);
         _tile_zero(C11);
     }
-    for (place p = begin(t, &e); p.pairs > 0; go_on(&p)) {
-        if (p.pairs < SIDE) cut(&p, 2 * SIDE);
-        ask(&p);
-        _tile_loadd(B0, p.panel, B_BYTES);
-        _tile_loadd(A0, p.a, p.lda * 4);
-        _tile_loadd(B1, p.panel + SIDE, B_BYTES);
-        _tile_dpbf16ps(C00, A0, B0);
-        _tile_loadd(A1, p.a + SIDE * p.lda, p.lda * 4);
-        _tile_dpbf16ps(C01, A0, B1);
-        _tile_dpbf16ps(C10, A1, B0);
-        _tile_dpbf16ps(C11, A1, B1);
+    for (int s = 0; s < steps; s++, a += step, b += B_STEP) {
+        ahead = ask(ahead, share);
+        SQUARE(a, ld, b);
+    }
+    if (pairs > steps * SIDE) {
+        ends e;
+        put_ends(&e, a, t->lda, b, pairs - steps * SIDE, 2 * SIDE);
+        SQUARE(e.a, (size_t)SIDE * 4, e.b);
     }
     _tile_stored(C00, c, C_BYTES);
     _tile_stored(C01, c + SIDE, C_BYTES);
@@ -133,10 +138,13 @@ static void square(const vl_tile_sum *t) {
 }
 
 /* Up to 16 rows. Ahead of use by 4 KiB where the panel comes from memory (few rows), as in simd.inc. */
-static void strip(const vl_tile_sum *t) {
-    float *c = t->c;
-    bool stream = t->rows <= VL_GEMV_ROWS;
-    ends e;
+static void strip(const vl_tile_sum *t, float *c, const uint32_t *a, int rows) {
+    const uint32_t *b = t->panel;
+    size_t ld = t->lda * 4, step = t->step;
+    int pairs = (t->kc + 1) / 2, steps = pairs / SIDE;
+    bool stream = rows <= VL_GEMV_ROWS;
+    const uint8_t *ahead = t->ahead;
+    size_t share = share_of(t, steps);
     if (t->add) {
         _tile_loadd(C00, c, C_BYTES);
         _tile_loadd(C01, c + SIDE, C_BYTES);
@@ -144,27 +152,27 @@ static void strip(const vl_tile_sum *t) {
         _tile_zero(C00);
         _tile_zero(C01);
     }
-    for (place p = begin(t, &e); p.pairs > 0; go_on(&p)) {
-        for (int i = 0; stream && i < B_STEP; i += SIDE) __builtin_prefetch(p.panel + 1024 + i);
-        if (p.pairs < SIDE) cut(&p, t->rows);
-        ask(&p);
-        _tile_loadd(A0, p.a, p.lda * 4);
-        _tile_loadd(B0, p.panel, B_BYTES);
-        _tile_loadd(B1, p.panel + SIDE, B_BYTES);
-        _tile_dpbf16ps(C00, A0, B0);
-        _tile_dpbf16ps(C01, A0, B1);
+    for (int s = 0; s < steps; s++, a += step, b += B_STEP) {
+        for (int i = 0; stream && i < B_STEP; i += SIDE) __builtin_prefetch(b + 1024 + i);
+        ahead = ask(ahead, share);
+        STRIP(a, ld, b);
+    }
+    if (pairs > steps * SIDE) {
+        ends e;
+        put_ends(&e, a, t->lda, b, pairs - steps * SIDE, rows);
+        STRIP(e.a, (size_t)SIDE * 4, e.b);
     }
     _tile_stored(C00, c, C_BYTES);
     _tile_stored(C01, c + SIDE, C_BYTES);
 }
 
-void gemm_tiles_amx(const vl_tile_sum *sum) {
-    vl_tile_sum t = *sum;
-    for (int left = t.rows; left > 0; left -= t.rows) {
-        t.rows = left >= 2 * SIDE ? 2 * SIDE : left > SIDE ? SIDE : left;
-        configure(t.rows < SIDE ? t.rows : SIDE);
-        if (t.rows == 2 * SIDE) square(&t);
-        else strip(&t);
-        t.c += t.rows * VL_NR, t.a += (size_t)t.rows * t.lda;
+void gemm_tiles_amx(const vl_tile_sum *t) {
+    float *c = t->c;
+    const uint32_t *a = t->a;
+    for (int left = t->rows, n; left > 0; left -= n, c += n * VL_NR, a += (size_t)n * t->lda) {
+        n = left >= 2 * SIDE ? 2 * SIDE : left > SIDE ? SIDE : left;
+        configure(n < SIDE ? n : SIDE);
+        if (n == 2 * SIDE) square(t, c, a);
+        else strip(t, c, a, n);
     }
 }

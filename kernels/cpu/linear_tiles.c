@@ -115,7 +115,7 @@ static void panel_meets_rows(const tile_job *j, int panel, float *sums, int k, c
         t.ahead = asked < next_bytes ? next + asked : NULL;
         t.ahead_bytes = share < next_bytes - asked ? share : next_bytes - asked;
         asked += t.ahead_bytes;
-        if (last && !j->kept) fetch_rows(j->out + (size_t)row * j->ldo + panel * VL_NR, j->ldo, rows, j->N - panel * VL_NR);
+        if (last && j->epi == VL_EPI_ADD) fetch_rows(j->out + (size_t)row * j->ldo + panel * VL_NR, j->ldo, rows, j->N - panel * VL_NR);
         j->k->gemm_tiles(&t);
         if (last) finish(j, panel, t.c, row, rows);
     }
