@@ -74,8 +74,9 @@ void softmax_tiles_amx(float *s, int keys, int rows, const int32_t *valid, float
     for (int r = 0; r < rows; r++) {
         int n = valid[r] < keys ? valid[r] : keys;
         float old = m[r], top = n > 0 ? row_max(s + r * VL_NR, n, old) : old;
-        fix[r] = old == top || old == -__builtin_inff() ? 1.0f
-                     : _mm512_cvtss_f32(exp2_of(_mm512_set1_ps((old - top) * c)));
+        bool fresh = old == -__builtin_inff();
+        if (!fresh && (top - old) * c <= VL_HEADROOM) top = old;
+        fix[r] = old == top || fresh ? 1.0f : _mm512_cvtss_f32(exp2_of(_mm512_set1_ps((old - top) * c)));
         m[r] = top;
         row_exp(s + r * VL_NR, blocks, n, c, top, l + r * 16, fix[r]);
     }

@@ -211,6 +211,7 @@ void softmax_tiles_scalar(float *s, int keys, int rows, const int32_t *valid, fl
         int n = valid[r] < keys ? valid[r] : keys;
         float top = m[r], p[VL_NR];
         for (int k = 0; k < n; k++) top = fmaxf(top, s[k / VL_NR * VL_SCORES + r * VL_NR + k % VL_NR]);
+        if (!isinf(m[r]) && (top - m[r]) * scale * 1.44269504f <= VL_HEADROOM) top = m[r];
         fix[r] = m[r] == top || isinf(m[r]) ? 1.0f : (float)exp(((double)m[r] - (double)top) * (double)scale);
         m[r] = top;
         for (int i = 0; i < 16; i++) l[r * 16 + i] *= fix[r];

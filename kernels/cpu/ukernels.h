@@ -30,6 +30,7 @@ enum {
     VL_KC = 256,         /* terms of a block sum; even                                    */
     VL_GEMV_ROWS = 8,    /* up to this many rows of x go through gemv                     */
     VL_MAX_MR = 16,      /* largest row tile of any gemm                                  */
+    VL_HEADROOM = 8,     /* p of softmax_tiles may be 2^8: bf16 is as fine there                */
     VL_SCORES = 32 * VL_NR + 16 /* floats between blocks of scores, lest they share cache sets */
 };
 
@@ -77,7 +78,8 @@ typedef void vl_uk_pack_tiles(uint32_t *dst, size_t step, const float *x, size_t
  * takes probabilities: blocks of 32 keys, VL_SCORES floats apart, each [32 queries][32 keys].
  *   s             in: q.k, out: the first 16 words of a row are pairs of p = e^((s - m) scale), rounded
  *   valid [32]    row i sees the first valid[i] keys; the others, up to a whole block, get p = 0
- *   m [32]        running maximum of s; a row that has seen no key has -inf
+ *   m [32]        what scores are taken against: the running maximum when it last rose so far that p could
+ *                 have passed 2^VL_HEADROOM, so that outputs are seldom scaled; -inf: the row has seen no key
  *   l [32][16]    running sums of p before rounding: key k is added to lane k % 16
  *   fix [32]      out: what the running output must be scaled by; 1 for a row that saw no key before
  * scale > 0. p is within 1e-5 of itself before rounding. */

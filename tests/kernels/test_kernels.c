@@ -584,9 +584,14 @@ static void check_softmax(const vl_candidate *cand, const vl_candidate *ref) {
 /* One row of tile scores against double: probabilities within 1e-5 and their rounding, sums lane by lane. */
 static void softmax_tiles_row(const float *s, const float *was, int keys, int n, float scale, const float *old, int r,
                               float m, const float *l, float fix) {
-    double top = (double)old[0], f = 1, sums[16] = {0};
+    double top = (double)old[0], most = top, f = 1, sums[16] = {0};
     int blocks = (keys + 31) / 32;
-    for (int k = 0; k < n; k++) top = fmax(top, (double)was[k / 32 * VL_SCORES + r * 32 + k % 32]);
+    for (int k = 0; k < n; k++) most = fmax(most, (double)was[k / 32 * VL_SCORES + r * 32 + k % 32]);
+    double rise = (most - top) * (double)scale * 1.44269504; /* in powers of two */
+    CHECK(n <= 0 || (double)m == most || (!isinf(old[0]) && (double)m == top && rise <= VL_HEADROOM + 1e-4),
+          "%s: taken against %g; it was %g, the maximum is %g", running, (double)m, top, most);
+    CHECK(n <= 0 || isinf(old[0]) || rise < VL_HEADROOM + 1e-4 || (double)m == most, "%s: %g, not %g", running, (double)m, most);
+    top = (double)m;
     if (!isinf(old[0]) && (double)old[0] != top) f = exp(((double)old[0] - top) * (double)scale);
     for (int i = 0; i < 16; i++) sums[i] = (double)old[1] * f;
     for (int k = 0; k < blocks * 32; k++) {
@@ -599,7 +604,6 @@ static void softmax_tiles_row(const float *s, const float *was, int keys, int n,
         CHECK(k < n ? fabs(got - want) <= (0x1p-8 + 1e-5) * want + 2e-38 : got == 0, "%s: keys %d of %d, row %d key %d: %g, not %g",
               running, n, keys, r, k, got, want);
     }
-    CHECK(n <= 0 || (double)m == top, "%s: maximum %g, not %g", running, (double)m, top);
     CHECK(fabs((double)fix - f) <= 1e-5 * f + 2e-38, "%s: fix %g, not %g", running, (double)fix, f);
     for (int i = 0; i < 16; i++)
         CHECK(fabs((double)l[i] - sums[i]) <= 2e-5 * sums[i] + 2e-36, "%s: sum %g, not %g", running, (double)l[i], sums[i]);
