@@ -239,6 +239,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
         pthread_mutex_unlock(&b->lock);
         return;
     }
+    vl_assert(!cpu_kept(b, x, w->cols) && !cpu_kept(b, out, w->rows), "%s: rows kept for bf16 weights", w->name);
     if (T <= VL_GEMV_ROWS) {
         if (T > 0) gemv(b, &j);
         pthread_mutex_unlock(&b->lock);
