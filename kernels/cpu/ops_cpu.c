@@ -268,16 +268,18 @@ static void cpu_add_rows(vl_backend *b, float *dst, const int32_t *dst_idx, cons
 /* Four table rows, weighted, in the order of the corners; products and sums in double, rounded
  * once (the table is tiny and the op runs once per picture). */
 static void pos_embed_row(const rows_job *j, size_t p) {
+    enum { PIECE = 256 };          /* columns at a time, widened                              */
     size_t each = vl_dtype_size(j->table->dtype);
-    for (int d = 0; d < j->cols; d++) {
-        double sum = 0;
-        for (int k = 0; k < 4; k++) {
-            float v;
-            const uint8_t *row = table_row(j->table, j->src_idx[4 * p + (size_t)k]);
-            vl_widen(&v, row + (size_t)d * each, j->table->dtype, 1);
-            sum += (double)j->a[4 * p + (size_t)k] * (double)v;
-        }
-        j->out[p * (size_t)j->cols + (size_t)d] = (float)sum;
+    const float *w = j->a + 4 * p;
+    float v[4][PIECE], *out = j->out + p * (size_t)j->cols;
+    for (int d = 0; d < j->cols; d += PIECE, out += PIECE) {
+        int n = j->cols - d < PIECE ? j->cols - d : PIECE;
+        for (size_t k = 0; k < 4; k++)
+            vl_widen(v[k], (const uint8_t *)table_row(j->table, j->src_idx[4 * p + k]) + (size_t)d * each,
+                     j->table->dtype, (size_t)n);
+        for (int i = 0; i < n; i++)
+            out[i] = (float)((double)w[0] * (double)v[0][i] + (double)w[1] * (double)v[1][i] +
+                             (double)w[2] * (double)v[2][i] + (double)w[3] * (double)v[3][i]);
     }
 }
 static void cpu_pos_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,

@@ -383,16 +383,19 @@ static void test_rows(vl_backend *b) {
     b->ops->argmax(b, ids, logits, 2, 4);
     CHECK(ids[0] == -1 && ids[1] == -1, "%s argmax of NaN %d %d", tier, ids[0], ids[1]);
     test_argmax(b);
-    float *wide, out[10], corner[] = {0.25f, 0.25f, 0.5f, 0};
-    vl_matrix table = random_matrix(4, 5, VL_BF16, &wide);
+    enum { COLS = 601 };           /* more than are widened at a time                         */
+    float *wide, out[2 * COLS], corner[] = {0.25f, 0.25f, 0.5f, 0};
+    vl_matrix table = random_matrix(4, COLS, VL_BF16, &wide);
     vl_err err;
     CHECK(b->ops->prepare(b, &table, VL_USE_GATHER, &err) == 0, "%s", err.msg);
     b->ops->pos_embed(b, out, &table, (const int32_t[]){3, 0, 1, 2}, corner, 1);
-    double w = 0.25 * (double)wide[15] + 0.25 * (double)wide[0] + 0.5 * (double)wide[5];
-    CHECK(fabs((double)out[0] - w) < 1e-6, "%s pos_embed", tier);
-    out[5] = 7;
+    for (int i = 0; i < COLS; i++) {
+        double w = 0.25 * (double)wide[3 * COLS + i] + 0.25 * (double)wide[i] + 0.5 * (double)wide[COLS + i];
+        CHECK(out[i] == (float)w, "%s pos_embed column %d: %g, not %g", tier, i, (double)out[i], w);
+    }
+    out[COLS] = 7;
     b->ops->embed(b, out, &table, (const int32_t[]){2, -1}, 2);
-    CHECK(same(out, wide + 10, 5) && out[5] == 7, "%s embed leaves negative ids", tier);
+    CHECK(same(out, wide + 2 * COLS, COLS) && out[COLS] == 7, "%s embed leaves negative ids", tier);
     free((void *)(uintptr_t)table.data);
     free(wide);
 }
