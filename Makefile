@@ -151,7 +151,8 @@ help:
 $(BUILD)/kernels/cpu/avx2.o $(BUILD)/kernels/cpu/avx2_%.o: ISA := -mavx2 -mfma -mf16c
 $(BUILD)/kernels/cpu/avx512.o $(BUILD)/kernels/cpu/avx512_%.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 $(BUILD)/kernels/cpu/avx512bf16.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx2 -mfma
-$(BUILD)/kernels/cpu/avx512amx.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mamx-tile -mamx-bf16
+$(BUILD)/kernels/cpu/avx512amx.o $(BUILD)/kernels/cpu/avx512amx_%.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 \
+  -mavx2 -mfma -mamx-tile -mamx-bf16
 $(BUILD)/kernels/cpu/avx512amx_int8.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mamx-tile -mamx-int8
 $(BUILD)/kernels/cpu/avx512vnni.o: ISA := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma
 

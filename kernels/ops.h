@@ -114,6 +114,11 @@ typedef struct vl_ops {
     int (*prepare)(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
     int (*sync)(vl_backend *b, vl_err *err);            /* waits; reports sticky failures  */
     size_t kv_elem;                                     /* bytes of one element in a pool  */
+    /* What norms, swiglu, attention and linear write to buf .. buf + n - 1, whole rows from buf on, only linear
+     * reads, with as many rows and columns, and weights that are bf16 or FP8: the backend may keep it there in the
+     * form that its products want. To all other ops the memory is floats. Forgotten with release(). false: the
+     * backend keeps floats everywhere. buf NULL only asks. */
+    bool (*only_linear)(vl_backend *b, const float *buf, size_t n);
     /* -- text and vision -- */
     /* out[t] = table[ids[t]];  [T, D]. Rows with ids[t] < 0 are left as they are. */
     void (*embed)(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T);

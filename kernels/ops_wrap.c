@@ -234,6 +234,9 @@ static void w_get(vl_backend *b, void *dst, const void *src, size_t n) {
 static int w_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err) {
     return inner_of(b)->ops->prepare(inner_of(b), w, use, err);
 }
+static bool w_only_linear(vl_backend *b, const float *buf, size_t n) {
+    return inner_of(b)->ops->only_linear(inner_of(b), buf, n);
+}
 static int w_sync(vl_backend *b, vl_err *err) { return inner_of(b)->ops->sync(inner_of(b), err); }
 static void w_tap(vl_backend *b, const char *name, int layer, const float *x, int rows, int cols) {
     inner_of(b)->ops->tap(inner_of(b), name, layer, x, rows, cols);
@@ -248,7 +251,8 @@ static void w_close(vl_backend *b) {
 void vl_wrap_init(vl_wrap *w, vl_backend *inner) {
     w->ops = (vl_ops){
         .name = inner->ops->name, .alloc = w_alloc, .release = w_release, .put = w_put, .get = w_get,
-        .prepare = w_prepare, .sync = w_sync, .kv_elem = inner->ops->kv_elem, .embed = w_embed,
+        .prepare = w_prepare, .sync = w_sync, .kv_elem = inner->ops->kv_elem, .only_linear = w_only_linear,
+        .embed = w_embed,
         .linear = w_linear, .layernorm = w_layernorm, .rmsnorm = w_rmsnorm,
         .qk_norm_rope = w_qk_norm_rope, .rope_vision = w_rope_vision, .attend_full = w_attend_full,
         .attend_causal = w_attend_causal, .swiglu = w_swiglu, .copy_rows = w_copy_rows,

@@ -23,6 +23,8 @@ struct vl_decoder {
     vl_batch batch;
     /* device activations, [max_rows, ...] */
     float *x, *h, *q, *k, *v, *attn, *gate, *up;
+    float *act, *final;                      /* [max_rows, F] [max_rows, D]: gate and h, unless */
+    bool keeps;                              /* the backend keeps h, attn, act for linear alone */
     float *last, *logits;                    /* [max_wanted, D] [max_wanted, V]       */
     void **k_pool, **v_pool;                 /* [layers] device                       */
     /* device copies of the batch */
@@ -46,6 +48,8 @@ static void layout_device(vl_decoder *d, vl_arena *a) {
     d->v = vl_carve(a, R * (size_t)(c->G * c->E), f);
     d->gate = vl_carve(a, R * (size_t)c->F, f);
     d->up = vl_carve(a, R * (size_t)c->F, f);
+    d->act = d->keeps ? vl_carve(a, R * (size_t)c->F, f) : d->gate;
+    d->final = d->keeps ? vl_carve(a, R * D, f) : d->h;
     d->last = vl_carve(a, W * D, f);
     d->logits = vl_carve(a, W * (size_t)c->V, f);
     d->cos = vl_carve(a, R * (size_t)c->E / 2, f);
@@ -94,6 +98,7 @@ int vl_decoder_open(vl_decoder **out, const vl_model *m, const vl_decoder_params
     d->m = m;
     d->b = m->backend;
     d->p = *p;
+    d->keeps = vl_weights_bf16(&m->weights, &m->config, false) && d->b->ops->only_linear(d->b, NULL, 0);
     layout_host(d, &host);
     layout_device(d, &dev);
     d->host = vl_calloc(host.used, 1);
@@ -107,6 +112,10 @@ int vl_decoder_open(vl_decoder **out, const vl_model *m, const vl_decoder_params
     host = (vl_arena){d->host, 0};
     layout_host(d, &host);
     layout_device(d, &dev);
+    const vl_text_config *c = &m->config.text;
+    const struct { float *buf; int cols; } only[] = {{d->h, c->D}, {d->attn, c->H * c->E}, {d->act, c->F}};
+    for (int i = 0; d->keeps && i < 3; i++)
+        d->b->ops->only_linear(d->b, only[i].buf, (size_t)p->max_rows * (size_t)only[i].cols);
     for (int i = 0; i < p->max_rows; i++) d->batch.self[i] = i;
     d->b->ops->put(d->b, d->self, d->batch.self, (size_t)p->max_rows * sizeof(int32_t));
     *out = d;
@@ -181,8 +190,8 @@ static void mlp(vl_decoder *d, int l) {
     o->rmsnorm(d->b, d->h, d->x, w->post_norm, T, c->D, c->eps);                       /* [T, D]   */
     o->linear(d->b, d->gate, c->F, d->h, c->D, T, &w->gate, NULL, VL_EPI_NONE);        /* [T, F]   */
     o->linear(d->b, d->up, c->F, d->h, c->D, T, &w->up, NULL, VL_EPI_NONE);            /* [T, F]   */
-    o->swiglu(d->b, d->gate, d->gate, d->up, T, c->F);
-    o->linear(d->b, d->x, c->D, d->gate, c->F, T, &w->down, NULL, VL_EPI_ADD);         /* [T, D]   */
+    o->swiglu(d->b, d->act, d->gate, d->up, T, c->F);
+    o->linear(d->b, d->x, c->D, d->act, c->F, T, &w->down, NULL, VL_EPI_ADD);         /* [T, D]   */
 }
 
 /* Token embeddings, picture rows replaced by the main merger's output. */
@@ -205,19 +214,19 @@ static void head(vl_decoder *d, bool all_logits) {
     const vl_text_config *c = &d->m->config.text;
     int S = d->p.max_wanted;
     if (all_logits) {
-        o->rmsnorm(d->b, d->h, d->x, w->norm, b->T, c->D, c->eps);
-        o->tap(d->b, "model.language_model.norm", -1, d->h, b->T, c->D);
+        o->rmsnorm(d->b, d->final, d->x, w->norm, b->T, c->D, c->eps);
+        o->tap(d->b, "model.language_model.norm", -1, d->final, b->T, c->D);
         for (int at = 0; at < b->T; at += S) {
             int n = b->T - at < S ? b->T - at : S;
-            o->linear(d->b, d->logits, c->V, d->h + (size_t)at * (size_t)c->D, c->D, n, &w->head, NULL,
+            o->linear(d->b, d->logits, c->V, d->final + (size_t)at * (size_t)c->D, c->D, n, &w->head, NULL,
                       VL_EPI_NONE);
             o->tap(d->b, "logits", -1, d->logits, n, c->V);
         }
     }
     if (!b->n_want) return;
     o->copy_rows(d->b, d->last, NULL, d->x, d->want, b->n_want, c->D);
-    o->rmsnorm(d->b, d->h, d->last, w->norm, b->n_want, c->D, c->eps);
-    o->linear(d->b, d->logits, c->V, d->h, c->D, b->n_want, &w->head, NULL, VL_EPI_NONE);
+    o->rmsnorm(d->b, d->final, d->last, w->norm, b->n_want, c->D, c->eps);
+    o->linear(d->b, d->logits, c->V, d->final, c->D, b->n_want, &w->head, NULL, VL_EPI_NONE);
 }
 
 void vl_decoder_forward(vl_decoder *d, bool all_logits) {

@@ -124,6 +124,13 @@ int vl_vision_reserve(vl_vision *v, int patches, vl_err *err) {
     layout_device(v, &dev, (size_t)patches);
     layout_host(v, &host, (size_t)patches);
     v->capacity = patches;
+    if (vl_weights_bf16(&v->m->weights, &v->m->config, true)) {
+        const vl_vision_config *c = &v->m->config.vision;
+        size_t P = (size_t)patches, R = (size_t)tile_rows(c) < P ? (size_t)tile_rows(c) : P;
+        v->b->ops->only_linear(v->b, v->norm, R * (size_t)c->D);
+        v->b->ops->only_linear(v->b, v->attn, P * (size_t)c->D);
+        v->b->ops->only_linear(v->b, v->wide, R * (size_t)(c->F > c->D ? c->F : c->D));
+    }
     return 0;
 }
 
@@ -204,9 +211,9 @@ static void merge(vl_vision *v, const vl_merger *w, bool grouped, float *out) {
     for (int at = 0; at < v->P; at += R) {
         int n = v->P - at < R ? v->P - at : R;
         const float *x = v->x + (size_t)at * (size_t)c->D;
-        o->layernorm(v->b, v->norm, x, w->norm_w, w->norm_b, grouped ? n / g : n, grouped ? M : c->D,
-                     1e-6f);
-        o->linear(v->b, v->wide, M, v->norm, M, n / g, &w->fc1, w->fc1_b, VL_EPI_GELU_ERF);
+        o->layernorm(v->b, v->qkv, x, w->norm_w, w->norm_b, grouped ? n / g : n, grouped ? M : c->D,
+                     1e-6f);                                        /* four rows of D are one of M */
+        o->linear(v->b, v->wide, M, v->qkv, M, n / g, &w->fc1, w->fc1_b, VL_EPI_GELU_ERF);
         o->linear(v->b, out + (size_t)(at / g) * (size_t)c->out, c->out, v->wide, M, n / g, &w->fc2,
                   w->fc2_b, VL_EPI_NONE);                                       /* [n/4, text D]  */
     }

@@ -258,6 +258,25 @@ int vl_weights_load(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt
     return count_unused(w, c, ckpt, bound, err);
 }
 
+bool vl_weights_bf16(const vl_weights *w, const vl_config *c, bool vision) {
+    bool all = true;
+#define IS_BF16(m) all &= (m).dtype == VL_BF16 || (m).dtype == VL_F8_E4M3
+    for (int i = 0; vision && i < c->vision.depth; i++) {
+        const vl_vision_block *b = &w->blocks[i];
+        IS_BF16(b->qkv), IS_BF16(b->proj), IS_BF16(b->fc1), IS_BF16(b->fc2);
+    }
+    for (int i = 0; vision && i <= c->vision.n_deepstack; i++) {
+        const vl_merger *m = i < c->vision.n_deepstack ? &w->deepstack[i] : &w->merger;
+        IS_BF16(m->fc1), IS_BF16(m->fc2);
+    }
+    for (int i = 0; !vision && i < c->text.layers; i++) {
+        const vl_text_layer *l = &w->layers[i];
+        IS_BF16(l->q), IS_BF16(l->k), IS_BF16(l->v), IS_BF16(l->o), IS_BF16(l->gate), IS_BF16(l->up), IS_BF16(l->down);
+    }
+#undef IS_BF16
+    return all;
+}
+
 void vl_weights_free(vl_weights *w, vl_backend *b) {
     owned *own = w->owned;
     for (size_t i = 0; own && i < own->n; i++) b->ops->release(b, own->p[i]);

@@ -51,6 +51,8 @@ typedef struct vl_weights {
 /* Binds every tensor; names the first that is missing, misshapen or of a type that is no float. */
 int vl_weights_load(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt, vl_backend *b,
                     vl_err *err);
+/* Whether the products of the blocks (vision) or layers are all with bf16 weights, or FP8, which become bf16. */
+bool vl_weights_bf16(const vl_weights *w, const vl_config *c, bool vision);
 void vl_weights_free(vl_weights *w, vl_backend *b);
 /* Every tensor that a checkpoint of this shape holds, in the order of the table (cols 1: a vector).
  * Stops when fn returns non-zero, and returns that. */

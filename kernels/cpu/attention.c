@@ -13,9 +13,8 @@
  * same terms in the same order in both forms, so they give the same bits.
  *
  * In bf16 mode q, k, p and v are rounded to bf16 and the tiles are those of vdpbf16ps: pairs along E for
- * q and k, pairs of keys for p and v. Scores, softmax, its sum and the running output stay f32. On tile
- * registers (AMX) rows of k are tiles as they are, those of V^T are transposed once per block, and few
- * queries go the way of many: one unit makes every sum.
+ * q and k, pairs of keys for p and v. Scores, softmax, its sum and the running output stay f32. Where there
+ * are tile registers (AMX), attention_tiles.c does it instead.
  *
  * Each lane meets its keys in the same blocks (64 counted from the start of its segment or
  * sequence) and in the same order, whoever shares the panel: a row's bits do not depend on it.
@@ -37,7 +36,7 @@ enum {
 typedef struct group {
     const vl_ukernels *k;
     vl_uk_gemm *gemm;              /* the tile: gemm_f32, in bf16 mode gemm_dpbf16            */
-    bool few, tiles;               /* keys are lanes; gemm_tiles makes the sums               */
+    bool few;                      /* keys are lanes                                          */
     bool pairs;                    /* bf16 mode: below, read E / 2 words for E, KEYS / 2 rows of p, values */
     int E, W, mr, lanes;           /* W: 32-bit words of a row of q or k; queries in the group */
     float *q;                      /* many: [PANELS][E][32] Q^T       few: [lanes][E]          */
@@ -61,8 +60,8 @@ static size_t group_floats(int E) {
 /* Carves thread `thread`'s group out of the scratch and empties its running state. */
 static group group_at(float *scratch, int thread, const cpu_backend *b, int E, int lanes) {
     size_t e = (size_t)E, panels = (size_t)(lanes + VL_NR - 1) / VL_NR;
-    group g = {.k = &b->k, .tiles = b->tiles, .few = lanes <= FEW && !b->tiles, .pairs = b->bf16,
-               .E = E, .W = b->bf16 ? E / 2 : E, .lanes = lanes};
+    group g = {.k = &b->k, .few = lanes <= FEW, .pairs = b->bf16, .E = E, .W = b->bf16 ? E / 2 : E,
+               .lanes = lanes};
     g.gemm = g.pairs ? g.k->gemm_dpbf16 : g.k->gemm_f32;
     g.mr = g.k->tile[g.pairs ? VL_SLOT_gemm_dpbf16 : VL_SLOT_gemm_f32];
     g.q = scratch + (size_t)thread * group_floats(E);
@@ -171,30 +170,19 @@ static const float *put_keys(const group *g, float *dst, const float *k, size_t 
     return dst;
 }
 
-/* keys [n][W], values V^T [E][KEYS / 2], both of pairs: what gemm_tiles multiplies a panel by. */
-static void put_tiles(group *g, const float *k, const float *v, size_t ld, int n) {
-    size_t ldk = ld, ldv = ld;
-    put_keys(g, g->keys, k, &ldk, n);
-    v = put_values(g, v, &ldv, n);
-    g->k->pack_rows(g->values + KEYS / 2 * (size_t)g->E, v, ldv, (n + 1) / 2, g->E, KEYS / 2);
-}
-
 /* Every panel of the group meets the n keys that keys and v hold in the form its products want. */
 static void panels_meet(group *g, const float *v, size_t ldv, int n, const int32_t *valid, float scale) {
-    enum { SIDE = 16 };            /* rows of a tile: more scores than keys are harmless     */
     int E = g->E;
     size_t W = (size_t)g->W, tile = W * (size_t)g->mr;
     for (int at = 0; at < g->lanes; at += VL_NR) {
         int lanes = least(g->lanes - at, VL_NR), most = most_of(valid + at, lanes, n);
         if (most == 0) continue;
         float *q = g->q + (size_t)at * W, *o = g->o + (size_t)at * (size_t)E;
-        if (g->tiles) g->k->gemm_tiles(g->s, g->keys, W, q, E, (most + SIDE - 1) / SIDE * SIDE, false);
-        else tiles_times_panel(g, g->s, g->keys, (size_t)g->mr, tile, q, E, most, false);
+        tiles_times_panel(g, g->s, g->keys, (size_t)g->mr, tile, q, E, most, false);
         g->k->softmax(g->s, most, lanes, valid + at, scale, g->m + at, g->l + at, g->fix + at);
         if (g->pairs) pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
         g->k->scale_lanes(o, g->fix + at, E);
-        if (g->tiles) g->k->gemm_tiles(o, v, ldv, g->p, most, E, true);
-        else tiles_times_panel(g, o, v, ldv, (size_t)g->mr, g->p, most, E, true);
+        tiles_times_panel(g, o, v, ldv, (size_t)g->mr, g->p, most, E, true);
     }
 }
 
@@ -203,11 +191,6 @@ static void many_meet_keys(group *g, const float *k, const float *v, size_t ld, 
                            const int32_t *valid, float scale) {
     int mr = g->mr;
     size_t tile = (size_t)g->W * (size_t)mr, ldk = ld, ldv = ld;
-    if (g->tiles) {
-        put_tiles(g, k, v, ld, n);
-        panels_meet(g, g->values + KEYS / 2 * (size_t)g->E, KEYS / 2, n, valid, scale);
-        return;
-    }
     k = put_keys(g, g->round, k, &ldk, n);
     for (int r = 0; r < n; r += mr)
         g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ldk, ldk, least(n - r, mr),
@@ -293,7 +276,6 @@ static void full_item(void *arg, int item, int thread) {
         meet_keys(&g, k, k + plane, ld, n, valid, j->scale);
     }
     get_outputs(&g, full_output, &r);
-    if (g.tiles) g.k->tiles_end();
 }
 
 void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32_t *cu, int n, int P,
@@ -306,6 +288,11 @@ void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32
         if (groups > j.most) j.most = groups;
     }
     pthread_mutex_lock(&b->lock);
+    if (b->tiles) {
+        cpu_tiles_attend_full(b, out, qkv, cu, n, P, H, E, scale);
+        pthread_mutex_unlock(&b->lock);
+        return;
+    }
     j.scratch = cpu_scratch(b, group_floats(E) * (size_t)b->base.threads * sizeof(float));
     cpu_team_run(b->team, n * H * j.most, full_item, &j);
     pthread_mutex_unlock(&b->lock);
@@ -354,7 +341,6 @@ static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) 
                   (size_t)a->E, least(longest - at, KEYS), valid, a->scale);
     }
     get_outputs(&g, causal_output, &r);
-    if (g.tiles) g.k->tiles_end();
 }
 
 static void causal_item(void *arg, int item, int thread) {
@@ -376,6 +362,11 @@ void cpu_attend_causal(vl_backend *base, const vl_causal_args *a) {
     vl_assert(a->G > 0 && a->H == heads * a->G && heads <= GROUP_ROWS && a->E > 0 && a->E % 2 == 0,
               "H %d, G %d, E %d", a->H, a->G, a->E);
     pthread_mutex_lock(&b->lock);
+    if (b->tiles) {
+        cpu_tiles_attend_causal(b, a);
+        pthread_mutex_unlock(&b->lock);
+        return;
+    }
     causal_job j = {b, a, NULL, 0, GROUP_ROWS / heads};
     j.parts = (a->T + j.rows_per_part - 1) / j.rows_per_part;
     j.scratch = cpu_scratch(b, group_floats(a->E) * (size_t)b->base.threads * sizeof(float));

@@ -6,7 +6,10 @@
  *
  * Four products for four loads, and only C lives long: a sum goes on where the last call left it. The
  * instruction adds 16 pairs to C at a time in an order of its own, other than that of vdpbf16ps; every
- * product of this tier is therefore made here. Rows do not mix, so a row has the same bits alone. */
+ * product of this tier is therefore made here. Rows do not mix, so a row has the same bits alone.
+ *
+ * What comes next from memory is asked for in every step, a few lines at a time: in one burst they would
+ * take the buffers that the loads of the step need. */
 #include <immintrin.h>
 
 #include "kernels/cpu/ukernels.h"
@@ -21,7 +24,7 @@ enum { SIDE = 16 };
 #define A1 5
 #define B0 6
 #define B1 7
-enum { A_STEP = SIDE, B_STEP = SIDE * VL_NR, C_BYTES = VL_NR * 4, B_BYTES = VL_NR * 4 };
+enum { B_STEP = SIDE * VL_NR, C_BYTES = VL_NR * 4, B_BYTES = VL_NR * 4 };
 
 /* The compiler does not know what the tile instructions read: stores stay before this. */
 #define WRITTEN() __asm__ volatile("" ::: "memory")
@@ -44,6 +47,7 @@ static void configure(int rows) {
 void tiles_end_amx(void) {
     if (configured) _tile_release();
     configured = 0;
+    _mm_sfence(); /* what finish_tiles wrote past the caches */
 }
 
 /* dst [rows][16] = the first `words` of each row of src (ld), then zeros. */
@@ -66,11 +70,48 @@ static void put_ends(ends *e, const uint32_t *a, size_t lda, const uint32_t *pan
     WRITTEN();
 }
 
-/* 32 rows x 32 columns. */
-static void square(float *c, const uint32_t *a, size_t lda, const uint32_t *panel, int pairs, bool add) {
-    const float *low = c + SIDE * VL_NR;
-    size_t step = lda * 4;
-    if (add) {
+/* Lines of `ahead` for each of the steps. */
+static size_t share_of(const vl_tile_sum *t, int steps) {
+    size_t parts = (size_t)(steps > 0 ? steps : 1) * 64;
+    return t->ahead ? (t->ahead_bytes + parts - 1) / parts * 64 : 0;
+}
+
+static inline const uint8_t *ask(const uint8_t *ahead, size_t share) {
+    for (const uint8_t *end = ahead + share; ahead != end; ahead += 64) __builtin_prefetch(ahead, 0, 2);
+    return ahead;
+}
+
+/* A step of 32 rows, of up to 16; ld: bytes between rows of a. */
+#define SQUARE(a, ld, b)                          \
+    do {                                          \
+        _tile_loadd(B0, b, B_BYTES);              \
+        _tile_loadd(A0, a, ld);                   \
+        _tile_loadd(B1, (b) + SIDE, B_BYTES);     \
+        _tile_dpbf16ps(C00, A0, B0);              \
+        _tile_loadd(A1, (a) + SIDE * (ld) / 4, ld); \
+        _tile_dpbf16ps(C01, A0, B1);              \
+        _tile_dpbf16ps(C10, A1, B0);              \
+        _tile_dpbf16ps(C11, A1, B1);              \
+    } while (0)
+#define STRIP(a, ld, b)                           \
+    do {                                          \
+        _tile_loadd(A0, a, ld);                   \
+        _tile_loadd(B0, b, B_BYTES);              \
+        _tile_loadd(B1, (b) + SIDE, B_BYTES);     \
+        _tile_dpbf16ps(C00, A0, B0);              \
+        _tile_dpbf16ps(C01, A0, B1);              \
+    } while (0)
+
+/* 32 rows x 32 columns. t is read field by field, as it was written: a copy in wide words would have to wait until
+ * every store before it has left for the cache, those of the last square among them. */
+static void square(const vl_tile_sum *t, float *c, const uint32_t *a) {
+    float *low = c + SIDE * VL_NR;
+    const uint32_t *b = t->panel;
+    size_t ld = t->lda * 4, step = t->step;
+    int pairs = (t->kc + 1) / 2, steps = pairs / SIDE;
+    const uint8_t *ahead = t->ahead;
+    size_t share = share_of(t, steps);
+    if (t->add) {
         _tile_loadd(C00, c, C_BYTES);
         _tile_loadd(C01, c + SIDE, C_BYTES);
         _tile_loadd(C10, low, C_BYTES);
@@ -81,21 +122,14 @@ static void square(float *c, const uint32_t *a, size_t lda, const uint32_t *pane
         _tile_zero(C10);
         _tile_zero(C11);
     }
-    ends e;
-    for (; pairs > 0; pairs -= SIDE, a += A_STEP, panel += B_STEP) {
-        const uint32_t *top = a, *b = panel;
-        if (pairs < SIDE) {
-            put_ends(&e, a, lda, panel, pairs, 2 * SIDE);
-            top = e.a, b = e.b, step = SIDE * 4;
-        }
-        _tile_loadd(B0, b, B_BYTES);
-        _tile_loadd(A0, top, step);
-        _tile_loadd(B1, b + SIDE, B_BYTES);
-        _tile_dpbf16ps(C00, A0, B0);
-        _tile_loadd(A1, top + SIDE * (step / 4), step);
-        _tile_dpbf16ps(C01, A0, B1);
-        _tile_dpbf16ps(C10, A1, B0);
-        _tile_dpbf16ps(C11, A1, B1);
+    for (int s = 0; s < steps; s++, a += step, b += B_STEP) {
+        ahead = ask(ahead, share);
+        SQUARE(a, ld, b);
+    }
+    if (pairs > steps * SIDE) {
+        ends e;
+        put_ends(&e, a, t->lda, b, pairs - steps * SIDE, 2 * SIDE);
+        SQUARE(e.a, (size_t)SIDE * 4, e.b);
     }
     _tile_stored(C00, c, C_BYTES);
     _tile_stored(C01, c + SIDE, C_BYTES);
@@ -104,43 +138,41 @@ static void square(float *c, const uint32_t *a, size_t lda, const uint32_t *pane
 }
 
 /* Up to 16 rows. Ahead of use by 4 KiB where the panel comes from memory (few rows), as in simd.inc. */
-static void strip(float *c, const uint32_t *a, size_t lda, const uint32_t *panel, int pairs, int rows,
-                  bool add) {
-    size_t step = lda * 4;
+static void strip(const vl_tile_sum *t, float *c, const uint32_t *a, int rows) {
+    const uint32_t *b = t->panel;
+    size_t ld = t->lda * 4, step = t->step;
+    int pairs = (t->kc + 1) / 2, steps = pairs / SIDE;
     bool stream = rows <= VL_GEMV_ROWS;
-    if (add) {
+    const uint8_t *ahead = t->ahead;
+    size_t share = share_of(t, steps);
+    if (t->add) {
         _tile_loadd(C00, c, C_BYTES);
         _tile_loadd(C01, c + SIDE, C_BYTES);
     } else {
         _tile_zero(C00);
         _tile_zero(C01);
     }
-    ends e;
-    for (; pairs > 0; pairs -= SIDE, a += A_STEP, panel += B_STEP) {
-        const uint32_t *top = a, *b = panel;
-        if (pairs < SIDE) {
-            put_ends(&e, a, lda, panel, pairs, rows);
-            top = e.a, b = e.b, step = SIDE * 4;
-        }
-        for (int i = 0; stream && i < B_STEP; i += SIDE) __builtin_prefetch(panel + 1024 + i);
-        _tile_loadd(A0, top, step);
-        _tile_loadd(B0, b, B_BYTES);
-        _tile_loadd(B1, b + SIDE, B_BYTES);
-        _tile_dpbf16ps(C00, A0, B0);
-        _tile_dpbf16ps(C01, A0, B1);
+    for (int s = 0; s < steps; s++, a += step, b += B_STEP) {
+        for (int i = 0; stream && i < B_STEP; i += SIDE) __builtin_prefetch(b + 1024 + i);
+        ahead = ask(ahead, share);
+        STRIP(a, ld, b);
+    }
+    if (pairs > steps * SIDE) {
+        ends e;
+        put_ends(&e, a, t->lda, b, pairs - steps * SIDE, rows);
+        STRIP(e.a, (size_t)SIDE * 4, e.b);
     }
     _tile_stored(C00, c, C_BYTES);
     _tile_stored(C01, c + SIDE, C_BYTES);
 }
 
-void gemm_tiles_amx(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add) {
-    const uint32_t *x = a;
-    int pairs = (kc + 1) / 2;
-    while (rows > 0) {
-        int n = rows >= 2 * SIDE ? 2 * SIDE : rows > SIDE ? SIDE : rows;
+void gemm_tiles_amx(const vl_tile_sum *t) {
+    float *c = t->c;
+    const uint32_t *a = t->a;
+    for (int left = t->rows, n; left > 0; left -= n, c += n * VL_NR, a += (size_t)n * t->lda) {
+        n = left >= 2 * SIDE ? 2 * SIDE : left > SIDE ? SIDE : left;
         configure(n < SIDE ? n : SIDE);
-        if (n == 2 * SIDE) square(c, x, lda, panel, pairs, add);
-        else strip(c, x, lda, panel, pairs, n, add);
-        c += n * VL_NR, x += (size_t)n * lda, rows -= n;
+        if (n == 2 * SIDE) square(t, c, a);
+        else strip(t, c, a, n);
     }
 }

@@ -4,6 +4,7 @@
  *   team.c       threads
  *   pack.c       weight panels: reserved by prepare(), packed in the background or at first use
  *   linear.c     their layout; gemv and gemm over them
+ *   linear_tiles.c, attention_tiles.c, rows_tiles.c   bf16 mode on tile registers (AMX)
  *   narrow.c     the same for weights of 8 and 4 bits; narrow_head.c the exact head
  *   attention.c  attend_full and attend_causal, built from the same gemm tiles
  */
@@ -32,6 +33,8 @@ typedef struct cpu_backend {
     vl_packed_store packed;    /* where panels may be found ready made; find NULL: nowhere   */
     vl_tuning tuning;          /* choices that change no result                              */
     char note[384];            /* why they are not those of a file that is there             */
+    struct cpu_span { const float *at; size_t n; } *only_linear; /* declared by the model     */
+    int only_linears;
 } cpu_backend;
 
 /* At least `bytes`, 64-byte aligned, contents undefined; valid until the next call. Aborts with
@@ -57,6 +60,18 @@ void cpu_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx, int
 void cpu_attend_full(vl_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P,
                      int H, int E, float scale);
 void cpu_attend_causal(vl_backend *b, const vl_causal_args *a);
+/* The same where tiles is set, with the lock held and panels ready (linear_tiles.c, attention_tiles.c). */
+void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T, const vl_matrix *w,
+                      const float *bias, vl_epilogue epi);
+/* Whether rows of K columns at buf are kept as tiles (tiles.h) for linear: declared so, and K a multiple of 32. */
+bool cpu_kept(const cpu_backend *b, const float *buf, int K);
+/* out [T, D], if it is kept: x through a norm (w, and bias if a LayerNorm), or silu(x) * up. false: it is not
+ * kept, and nothing was done. */
+typedef struct cpu_kept_row { float *out; const float *x, *w, *bias, *up; int T, D; float eps; } cpu_kept_row;
+bool cpu_kept_rows(cpu_backend *b, cpu_kept_row row);
+void cpu_tiles_attend_full(cpu_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P, int H, int E,
+                           float scale);
+void cpu_tiles_attend_causal(cpu_backend *b, const vl_causal_args *a);
 
 /* The "cpu" backend (kernels/backend.c calls it). */
 int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err);

@@ -61,27 +61,30 @@ const char *const vl_slot_names[VL_SLOT_COUNT] = {
 };
 
 #if defined(__x86_64__)
-/* AMX: tile registers and products of bf16 and of bytes in cpuid, tile state switched on (XCR0), and the kernel's leave to
- * use it, which a process asks for once. */
-static bool tiles_granted(void) {
+/* AMX: tile registers and products of bf16 and of bytes in cpuid, and tile state switched on (XCR0). */
+static bool tiles_in_cpu(void) {
     enum { LEAF = 7, TILE = 1 << 24, TILE_BF16 = 1 << 22, TILE_INT8 = 1 << 25, OSXSAVE = 1 << 27, XCR0_TILES = 3 << 17 };
-    enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 }; /* of arch_prctl */
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return false;
     if (!__get_cpuid_count(LEAF, 0, &a, &b, &c, &d) || !(d & TILE) || !(d & TILE_BF16) ||
         !(d & TILE_INT8))
         return false;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (low & XCR0_TILES) == XCR0_TILES && syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
+    return (low & XCR0_TILES) == XCR0_TILES;
 }
-static bool tiles_present(void) {
+
+/* The kernel's leave to use them, which a process asks for once. It makes the process's saved state 8 KB larger,
+ * so it is asked for only where the tier may be used. */
+static bool tiles_granted(void) {
+    enum { REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 }; /* of arch_prctl */
     static atomic_int known; /* 0: not asked yet */
-    if (!atomic_load(&known)) atomic_store(&known, tiles_granted() ? 1 : -1);
+    if (!atomic_load(&known))
+        atomic_store(&known, syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0 ? 1 : -1);
     return atomic_load(&known) > 0;
 }
 #endif
 
-bool vl_tier_present(vl_tier t) {
+static bool tier_in_cpu(vl_tier t) {
 #if defined(__x86_64__)
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (t == VL_TIER_avx2) return avx2;
@@ -90,11 +93,18 @@ bool vl_tier_present(vl_tier t) {
     if (t == VL_TIER_avx512) return avx512;
     if (t == VL_TIER_avx512vnni) return avx512 && __builtin_cpu_supports("avx512vnni");
     if (t == VL_TIER_avx512bf16) return avx512 && __builtin_cpu_supports("avx512bf16");
-    if (t == VL_TIER_amx) return vl_tier_present(VL_TIER_avx512bf16) && tiles_present();
+    if (t == VL_TIER_amx) return tier_in_cpu(VL_TIER_avx512bf16) && tiles_in_cpu();
 #elif defined(__aarch64__)
     if (t == VL_TIER_neon) return true; /* part of the base architecture */
 #endif
     return t == VL_TIER_scalar;
+}
+
+bool vl_tier_present(vl_tier t) {
+#if defined(__x86_64__)
+    if (t == VL_TIER_amx && tier_in_cpu(t)) return tiles_granted();
+#endif
+    return tier_in_cpu(t);
 }
 
 /* The highest tier VL_CPU allows; -1 for a name that is not a tier. */
@@ -130,17 +140,19 @@ static const char *judge(const vl_candidate *c, int cap, const vl_tuning *tuning
     *choice = -1;
     for (int i = 0; i < vl_candidate_count; i++) {
         const vl_candidate *d = &vl_candidates[i];
-        if (d->slot != c->slot || !vl_tier_present(d->tier) || by_tune) continue;
+        if (d->slot != c->slot || by_tune) continue;
         bool match = want ? strlen(d->name) == len && !strncmp(d->name, want, len)
                           : (int)d->tier <= cap;
-        if (match) *choice = i;
-        by_tune = match && tuned && !strcmp(d->name, tuned);
+        if (!match || !vl_tier_present(d->tier)) continue;
+        *choice = i;
+        by_tune = tuned && !strcmp(d->name, tuned);
     }
-    if (!vl_tier_present(c->tier)) return "this CPU lacks it";
+    bool masked = !want && (int)c->tier > cap;
+    if (!tier_in_cpu(c->tier) || (!masked && !vl_tier_present(c->tier))) return "this CPU lacks it";
     if (*choice >= 0 && c == &vl_candidates[*choice])
         return want ? "forced by VL_KERNEL" : by_tune ? "chosen by vitreous tune" : "best present";
     if (want) return "VL_KERNEL names another";
-    if ((int)c->tier > cap) return "masked by VL_CPU";
+    if (masked) return "masked by VL_CPU";
     return by_tune ? "vitreous tune chose another" : "a better line is present";
 }
 

@@ -66,22 +66,39 @@ static void end_tiles(vl_tier tier) {
         if (vl_candidates[i].slot == VL_SLOT_tiles_end && vl_candidates[i].tier == tier) vl_candidates[i].fn();
 }
 
-/* Rows of x as they are: many in blocks of VL_KC, a few over all of K at once. */
+/* Blocks of 32 rows, as linear_tiles.c has them: many in blocks of VL_KC terms, a few over all of K at once. */
 static void run_gemm_tiles(lab *l, const bench_case *s) {
-    vl_uk_gemm *fn = (vl_uk_gemm *)l->c->fn;
+    enum { STEP = 32 * 16 };
     size_t bytes = (size_t)s->K * 2 * VL_NR;
     const uint8_t *panel = next_panel(l, bytes);
+    const uint32_t *x = (const uint32_t *)(const void *)l->x;
     int block = s->rows > VL_GEMV_ROWS ? VL_KC : s->K;
-    for (int k = 0; k < s->K; k += block) {
-        int kc = least(s->K - k, block);
-        size_t words = (size_t)(kc + 1) / 2;
-        for (int t = 0; t < s->rows; t += l->c->tile)
-            fn(l->y + t * VL_NR, l->x + ((size_t)k * ROWS + (size_t)t * words), words, panel + (size_t)k * 2 * VL_NR, kc,
-               least(s->rows - t, l->c->tile), k > 0);
-    }
+    for (int k = 0; k < s->K; k += block)
+        for (int t = 0; t < s->rows; t += l->c->tile) {
+            vl_tile_sum sum = {.c = l->y + t * VL_NR, .lda = 16, .step = STEP, .panel = panel + (size_t)k * 2 * VL_NR,
+                               .kc = least(s->K - k, block), .rows = least(s->rows - t, l->c->tile), .add = k > 0};
+            sum.a = x + (size_t)(k / 32 * (ROWS / 32 + 1) + t / 32 * (block / 32)) * STEP;
+            ((vl_uk_gemm_tiles *)l->c->fn)(&sum);
+        }
     end_tiles(l->c->tier);
     l->flops = 2.0 * s->rows * VL_NR * s->K;
     l->bytes = (double)bytes;
+}
+
+static void run_pack_tiles(lab *l, const bench_case *s) {
+    ((vl_uk_pack_tiles *)l->c->fn)((uint32_t *)(void *)l->y, (size_t)s->rows * 16, l->x, (size_t)s->K, s->rows, s->K);
+    l->bytes = 1.5 * 4 * s->rows * s->K;
+}
+static void run_softmax_tiles(lab *l, const bench_case *s) {
+    int32_t valid[VL_NR];
+    float m[VL_NR], fix[VL_NR];
+    for (int i = 0; i < VL_NR; i++) valid[i] = s->K, m[i] = 0;
+    ((vl_uk_softmax_tiles *)l->c->fn)(l->y, s->K, s->rows, valid, 0.1f, m, l->z, fix);
+    l->bytes = 8.0 * s->K * s->rows;
+}
+static void run_finish_tiles(lab *l, const bench_case *s) {
+    ((vl_uk_finish_tiles *)l->c->fn)(l->y, 1024, l->x, l->z, s->rows, s->K, (vl_epilogue)s->more);
+    l->bytes = 4.0 * s->rows * s->K * (s->more == VL_EPI_ADD ? 3 : 2);
 }
 
 static void run_tiles_end(lab *l, const bench_case *s) {
@@ -219,6 +236,11 @@ static const bench_case CASES[] = {
     FEW(VL_SLOT_gemv_bf16, run_gemv), FEW(VL_SLOT_gemv_f32, run_gemv), FEW(VL_SLOT_gemv_dpbf16, run_gemv),
     MANY(VL_SLOT_gemm_q8_tiles, "int8", run_gemm_qt), MANY(VL_SLOT_gemm_q4_tiles, "int8", run_gemm_qt),
     {VL_SLOT_pack_qt, CPU_QT_ROWS, 2048, "16 x 2048", NULL, run_pack_qt, 0},
+    {VL_SLOT_pack_tiles, 32, 2048, "32 x 2048", NULL, run_pack_tiles, 0},
+    {VL_SLOT_softmax_tiles, VL_NR, 256, "32 queries x 256 keys", NULL, run_softmax_tiles, 0},
+    {VL_SLOT_finish_tiles, VL_NR, VL_NR, "32 x 32, bias", NULL, run_finish_tiles, VL_EPI_NONE},
+    {VL_SLOT_finish_tiles, VL_NR, VL_NR, "32 x 32, residual", NULL, run_finish_tiles, VL_EPI_ADD},
+    {VL_SLOT_finish_tiles, VL_NR, VL_NR, "32 x 32, GELU", NULL, run_finish_tiles, VL_EPI_GELU_TANH},
     {VL_SLOT_pack_bf16, VL_NR, 2048, "32 x 2048", NULL, run_pack_bf16, 0},
     {VL_SLOT_pack_rows, 12, VL_KC, "12 x 256", NULL, run_pack_rows, 0},
     {VL_SLOT_pack_pairs, 12, VL_KC, "12 x 256", NULL, run_pack_pairs, 0},

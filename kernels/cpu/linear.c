@@ -10,8 +10,8 @@
  *            k block 1: [tile][KC][mr]    [KC][32]              +=
  *            one k block is 240 KB: read in order, from L2 after the group's first panel
  *
- * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add. On
- * tile registers (AMX) rows of x stay rows, [row][KC / 2 pairs], and more of them share a pass.
+ * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add; on
+ * tile registers (AMX) linear_tiles.c has its own way.
  *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.
@@ -20,13 +20,6 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/quantise.h"
-
-enum {
-    TILE_ROWS = 16,                /* AMX: rows of x are padded to a multiple of it          */
-    TILE_ROW_BLOCK = 800,          /* AMX: more of them, and TILE_KC terms at a time         */
-    TILE_KC = 256,
-    TILE_PAD = 16                  /* AMX: words between rows of a k block, lest they share cache sets */
-};
 
 /* FP8 weights times their block scales are rounded to bf16, as HF does when it dequantises them. */
 static bool is_bf16(const vl_matrix *w) { return w->dtype == VL_BF16 || w->dtype == VL_F8_E4M3; }
@@ -105,12 +98,10 @@ typedef struct linear_job {
     int ldo, ldx, T, mr, group;
     vl_epilogue epi;
     bool pairs;                    /* bf16 mode: x rounded to bf16 pairs, vdpbf16ps          */
-    bool amx;                      /* the same by gemm_tiles                                 */
     float *tiles;                  /* packed rows of x: [k block][tile][k or pair][mr]       */
-                                   /* (amx: [k block][row][pair])                            */
     float *sums;                   /* [thread][group][sum_rows][32]                          */
     int most_rows;                 /* rows of x packed at a time                             */
-    int sum_rows, kc;              /* rows in a pass; terms of a k block                     */
+    int sum_rows;                  /* rows in a pass                                         */
 } linear_job;
 
 static int least(int a, int b) { return a < b ? a : b; }
@@ -118,11 +109,6 @@ static int round_up(int n, int step) { return (n + step - 1) / step * step; }
 
 /* 32-bit words of `k` values of one row of x, as packed. */
 static size_t words(const linear_job *j, int k) { return (size_t)(j->pairs ? (k + 1) / 2 : k); }
-
-/* The same in the packed blocks of a gemm: how far apart rows of x lie, all k blocks up to k together. */
-static size_t row_words(const linear_job *j, int k) {
-    return words(j, k) + (j->amx ? (size_t)((k + TILE_KC - 1) / TILE_KC * TILE_PAD) : 0);
-}
 
 /* Rows t < T of 32 columns: sums [T][32] -> out. */
 static void finish(const linear_job *j, int panel, const float *sums, float *out, int T) {
@@ -155,13 +141,11 @@ static void gemv_item(void *arg, int item, int thread) {
     (void)thread;
     for (int i = first; i < end; i++) {
         const void *panel = (const uint8_t *)j->p->panels + (size_t)i * j->p->panel_bytes;
-        if (j->amx) j->k->gemm_tiles(sums, j->tiles, words(j, K), panel, K, j->T, false);
-        else if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, K), panel, K, j->T);
+        if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, K), panel, K, j->T);
         else if (is_bf16(j->w)) j->k->gemv_bf16(sums, j->x, (size_t)j->ldx, panel, K, j->T);
         else j->k->gemv_f32(sums, j->x, (size_t)j->ldx, panel, K, j->T);
         finish(j, i, sums, j->out, j->T);
     }
-    if (j->amx) j->k->tiles_end();
 }
 
 /* A few rows: every panel is streamed once. In bf16 mode all threads read the rows rounded here. */
@@ -183,14 +167,11 @@ static void pack_rows_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     int row = item * j->mr, rows = least(j->T - row, j->mr);
     (void)thread;
-    for (int k = 0; k < j->w->cols; k += j->kc) {
-        int kc = least(j->w->cols - k, j->kc);
-        float *dst = j->tiles + row_words(j, k) * padded_rows(j) + (size_t)row * row_words(j, kc);
+    for (int k = 0; k < j->w->cols; k += VL_KC) {
+        int kc = least(j->w->cols - k, VL_KC);
+        float *dst = j->tiles + words(j, k) * padded_rows(j) + (size_t)row * words(j, kc);
         const float *x = j->x + (size_t)row * (size_t)j->ldx + k;
-        if (j->amx) /* rows of padding hold anything: no row sees another */
-            for (int r = 0; r < rows; r++, dst += row_words(j, kc), x += j->ldx)
-                j->k->pack_pairs((uint32_t *)(void *)dst, x, 0, 1, kc, 1);
-        else if (j->pairs)
+        if (j->pairs)
             j->k->pack_pairs((uint32_t *)(void *)dst, x, (size_t)j->ldx, rows, kc, j->mr);
         else j->k->pack_rows(dst, x, (size_t)j->ldx, rows, kc, j->mr);
     }
@@ -213,42 +194,36 @@ static void fetch_share(const uint8_t *next, size_t bytes, int share, int shares
 static void gemm_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     bool bf16 = is_bf16(j->w);
-    vl_uk_gemm *gemm = j->amx     ? j->k->gemm_tiles
-                       : j->pairs ? j->k->gemm_dpbf16
-                       : bf16     ? j->k->gemm_bf16
-                                  : j->k->gemm_f32;
+    vl_uk_gemm *gemm = j->pairs ? j->k->gemm_dpbf16 : bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
     int K = j->w->cols, N = j->w->rows, mr = j->mr, first = item * j->group;
     int panels = least(panel_count(j->w) - first, j->group);
     size_t lane = bf16 ? 2 : 4; /* bytes of one k in a panel, per column */
     size_t stride = (size_t)j->sum_rows * VL_NR;
     float *sums = j->sums + (size_t)(thread * j->group) * stride;
     const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)first * j->p->panel_bytes;
-    for (int k = 0; k < K; k += j->kc) {
-        int kc = least(K - k, j->kc);
-        const float *block = j->tiles + row_words(j, k) * padded_rows(j);
-        size_t lda = j->amx ? row_words(j, kc) : (size_t)mr;
+    for (int k = 0; k < K; k += VL_KC) {
+        int kc = least(K - k, VL_KC);
+        const float *block = j->tiles + words(j, k) * padded_rows(j);
         for (int p = 0; p < panels; p++) {
             const uint8_t *w = panel + (size_t)p * j->p->panel_bytes + (size_t)k * lane * VL_NR;
             bool last = p + 1 == panels; /* then the first panel's next k block comes, if there is one */
             const uint8_t *next = last ? panel + (size_t)(k + kc) * lane * VL_NR : w + j->p->panel_bytes;
-            size_t ahead = (size_t)(last ? least(K - k - kc, j->kc) : kc) * lane * VL_NR;
+            size_t ahead = (size_t)(last ? least(K - k - kc, VL_KC) : kc) * lane * VL_NR;
             for (int t = 0; t < j->T; t += mr) {
                 fetch_share(next, ahead, t / mr, (j->T + mr - 1) / mr);
                 float *s = sums + (size_t)p * stride + t * VL_NR, *out = j->out + (size_t)t * (size_t)j->ldo;
                 int rows = least(j->T - t, mr);
                 if (k + kc == K) fetch_rows(out + (first + p) * VL_NR, (size_t)j->ldo, rows, N - (first + p) * VL_NR);
-                gemm(s, block + (size_t)t * row_words(j, kc), lda, w, kc,
-                     j->amx ? round_up(rows, TILE_ROWS) : rows, k > 0);
+                gemm(s, block + (size_t)t * words(j, kc), (size_t)mr, w, kc, rows, k > 0);
                 if (k + kc == K) finish(j, first + p, s, out, rows);
             }
         }
     }
-    if (j->amx) j->k->tiles_end();
 }
 
 /* Rows in each pass over the panels: few passes, all of nearly the same size. */
 static int block_rows(const linear_job *j) {
-    int most = j->amx ? TILE_ROW_BLOCK : j->most_rows, blocks = (j->T + most - 1) / most;
+    int blocks = (j->T + j->most_rows - 1) / j->most_rows;
     return round_up((j->T + blocks - 1) / blocks, j->mr);
 }
 
@@ -266,21 +241,24 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     cpu_pack_ready(b, p);
     linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
                     .ldx = ldx, .T = T, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
-    j.amx = j.pairs && b->tiles;
+    if (j.pairs && b->tiles) {
+        cpu_tiles_linear(b, out, ldo, x, ldx, T, w, bias, epi);
+        pthread_mutex_unlock(&b->lock);
+        return;
+    }
+    vl_assert(!cpu_kept(b, x, w->cols) && !cpu_kept(b, out, w->rows), "%s: rows kept for bf16 weights", w->name);
     if (T <= b->tuning.value[VL_TUNE_exact_few]) {
         if (T > 0) gemv(b, &j);
         pthread_mutex_unlock(&b->lock);
         return;
     }
-    j.mr = b->k.tile[j.amx        ? VL_SLOT_gemm_tiles
-                     : j.pairs    ? VL_SLOT_gemm_dpbf16
+    j.mr = b->k.tile[j.pairs      ? VL_SLOT_gemm_dpbf16
                      : is_bf16(w) ? VL_SLOT_gemm_bf16
                                   : VL_SLOT_gemm_f32];
-    j.kc = j.amx ? TILE_KC : VL_KC;
     j.most_rows = b->tuning.value[VL_TUNE_exact_rows];
     int block = block_rows(&j);
     j.sum_rows = block;
-    size_t tiles = (size_t)block * (j.amx ? row_words(&j, w->cols) : (size_t)w->cols);
+    size_t tiles = (size_t)block * (size_t)w->cols;
     tiles = (tiles + 15) & ~(size_t)15;
     int threads = b->base.threads, panels = panel_count(w);
     j.group = least((panels + 4 * threads - 1) / (4 * threads), b->tuning.value[VL_TUNE_exact_panels]); /* some items

@@ -53,7 +53,7 @@ void *cpu_scratch(cpu_backend *b, size_t bytes) {
  * be: rows of a wide activation lie a page apart, so with small pages a tile of 12 rows is 12 misses of the
  * TLB. What was allocated stands just before the aligned pointer: where it starts and, for pages, its size. */
 enum { OWN_PAGES = 4 << 20 };
-typedef struct allocation { void *raw; size_t pages; } allocation;
+typedef struct allocation { void *raw; size_t pages, bytes; } allocation;
 
 static void *cpu_alloc(vl_backend *b, size_t bytes) {
     (void)b;
@@ -63,13 +63,51 @@ static void *cpu_alloc(vl_backend *b, size_t bytes) {
     uint8_t *raw = pages ? cpu_pages(size) : vl_calloc(size, 1);
     if (!raw) return NULL;
     allocation *p = (allocation *)(void *)(((uintptr_t)raw + sizeof(allocation) + 63) & ~(uintptr_t)63);
-    p[-1] = (allocation){raw, pages};
+    p[-1] = (allocation){raw, pages, bytes};
     return p;
 }
+
+/* Spans of memory that only linear reads: a few for each session. */
+static bool cpu_only_linear(vl_backend *base, const float *buf, size_t n) {
+    cpu_backend *b = cpu_of(base);
+    if (!b->tiles || b->bits) return false;
+    if (!buf) return true;
+    pthread_mutex_lock(&b->lock);
+    struct cpu_span *more = realloc(b->only_linear, (size_t)(b->only_linears + 1) * sizeof *more);
+    if (more) { /* without it: floats, as they are everywhere else */
+        b->only_linear = more;
+        more[b->only_linears++] = (struct cpu_span){buf, n};
+    }
+    pthread_mutex_unlock(&b->lock);
+    return true;
+}
+
+bool cpu_kept(const cpu_backend *b, const float *buf, int K) {
+    for (int i = 0; i < b->only_linears; i++) {
+        const struct cpu_span *s = &b->only_linear[i];
+        if (buf < s->at || buf >= s->at + s->n) continue;
+        vl_assert(buf == s->at, "rows that only linear reads are used from the middle");
+        return K % 32 == 0;
+    }
+    return false;
+}
+
+static void forget_spans(cpu_backend *b, const void *p, size_t bytes) {
+    uintptr_t from = (uintptr_t)p, end = from + bytes;
+    int kept = 0;
+    pthread_mutex_lock(&b->lock);
+    for (int i = 0; i < b->only_linears; i++) {
+        uintptr_t at = (uintptr_t)b->only_linear[i].at;
+        if (at < from || at >= end) b->only_linear[kept++] = b->only_linear[i];
+    }
+    b->only_linears = kept;
+    pthread_mutex_unlock(&b->lock);
+}
+
 static void cpu_release(vl_backend *b, void *p) {
-    (void)b;
     if (!p) return;
     allocation a = ((allocation *)p)[-1];
+    forget_spans(cpu_of(b), p, a.bytes);
     if (a.pages) cpu_pages_free(a.raw, a.pages);
     else free(a.raw);
 }
@@ -141,6 +179,7 @@ static void layernorm_row(const rows_job *j, size_t r) {
 }
 static void cpu_layernorm(vl_backend *b, float *out, const float *x, const float *w,
                           const float *bias, int T, int D, float eps) {
+    if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, bias, NULL, T, D, eps})) return;
     for_rows(b, (rows_job){.row = layernorm_row, .out = out, .a = x, .b = w, .c = bias, .n = T,
                            .cols = D, .eps = eps});
 }
@@ -151,6 +190,7 @@ static void rmsnorm_row(const rows_job *j, size_t r) {
 }
 static void cpu_rmsnorm(vl_backend *b, float *out, const float *x, const float *w, int T, int D,
                         float eps) {
+    if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, NULL, NULL, T, D, eps})) return;
     for_rows(b, (rows_job){.row = rmsnorm_row, .out = out, .a = x, .b = w, .n = T, .cols = D,
                            .eps = eps});
 }
@@ -199,6 +239,7 @@ static void swiglu_row(const rows_job *j, size_t r) {
     j->k->swiglu(j->out + at, j->a + at, j->b + at, j->cols);
 }
 static void cpu_swiglu(vl_backend *b, float *out, const float *gate, const float *up, int T, int F) {
+    if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, gate, NULL, NULL, up, T, F, 0})) return;
     for_rows(b, (rows_job){.row = swiglu_row, .out = out, .a = gate, .b = up, .n = T, .cols = F});
 }
 
@@ -228,16 +269,18 @@ static void cpu_add_rows(vl_backend *b, float *dst, const int32_t *dst_idx, cons
 /* Four table rows, weighted, in the order of the corners; products and sums in double, rounded
  * once (the table is tiny and the op runs once per picture). */
 static void pos_embed_row(const rows_job *j, size_t p) {
+    enum { PIECE = 256 };          /* columns at a time, widened                              */
     size_t each = vl_dtype_size(j->table->dtype);
-    for (int d = 0; d < j->cols; d++) {
-        double sum = 0;
-        for (int k = 0; k < 4; k++) {
-            float v;
-            const uint8_t *row = table_row(j->table, j->src_idx[4 * p + (size_t)k]);
-            vl_widen(&v, row + (size_t)d * each, j->table->dtype, 1);
-            sum += (double)j->a[4 * p + (size_t)k] * (double)v;
-        }
-        j->out[p * (size_t)j->cols + (size_t)d] = (float)sum;
+    const float *w = j->a + 4 * p;
+    float v[4][PIECE], *out = j->out + p * (size_t)j->cols;
+    for (int d = 0; d < j->cols; d += PIECE, out += PIECE) {
+        int n = j->cols - d < PIECE ? j->cols - d : PIECE;
+        for (size_t k = 0; k < 4; k++)
+            vl_widen(v[k], (const uint8_t *)table_row(j->table, j->src_idx[4 * p + k]) + (size_t)d * each,
+                     j->table->dtype, (size_t)n);
+        for (int i = 0; i < n; i++)
+            out[i] = (float)((double)w[0] * (double)v[0][i] + (double)w[1] * (double)v[1][i] +
+                             (double)w[2] * (double)v[2][i] + (double)w[3] * (double)v[3][i]);
     }
 }
 static void cpu_pos_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,
@@ -314,13 +357,15 @@ static void cpu_close(vl_backend *base) {
     cpu_pack_close(b);
     cpu_team_close(b->team);
     if (b->scratch) cpu_pages_free(b->scratch, b->scratch_bytes);
+    free(b->only_linear);
     pthread_mutex_destroy(&b->lock);
     free(b);
 }
 
 static const vl_ops CPU_OPS = {
     .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .put = cpu_copy, .get = cpu_copy,
-    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .embed = cpu_embed,
+    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .only_linear = cpu_only_linear,
+    .embed = cpu_embed,
     .linear = cpu_linear, .layernorm = cpu_layernorm, .rmsnorm = cpu_rmsnorm,
     .qk_norm_rope = cpu_qk_norm_rope, .rope_vision = cpu_rope_vision,
     .attend_full = cpu_attend_full, .attend_causal = cpu_attend_causal, .swiglu = cpu_swiglu,

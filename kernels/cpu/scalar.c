@@ -50,11 +50,16 @@ void gemm_dpbf16_scalar(float *c, const void *a, size_t lda, const void *panel, 
     gemm(c, a, lda, panel, kc, rows, add, x_pairs, weight_bf16);
 }
 
-static double x_row_pairs(const void *a, size_t lda, int k, int r) {
-    return x_pairs((const uint32_t *)a + (size_t)r * lda, 1, k, 0);
-}
-void gemm_tiles_scalar(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add) {
-    gemm(c, a, lda, panel, kc, rows, add, x_row_pairs, weight_bf16);
+void gemm_tiles_scalar(const vl_tile_sum *t) {
+    for (int r = 0; r < t->rows; r++)
+        for (int j = 0; j < VL_NR; j++) {
+            const uint32_t *row = t->a + (size_t)r * t->lda;
+            float *out = &t->c[r * VL_NR + j];
+            double s = 0;
+            for (int k = 0; k < t->kc; k++)
+                s += x_pairs(row + (size_t)(k / 32) * t->step, 1, k % 32, 0) * weight_bf16(t->panel, k, j);
+            *out = t->add ? *out + (float)s : (float)s;
+        }
 }
 void tiles_end_scalar(void) {}
 
@@ -115,6 +120,14 @@ void pack_pairs_scalar(uint32_t *dst, const float *x, size_t ldx, int rows, int 
         }
 }
 
+void pack_tiles_scalar(uint32_t *dst, size_t step, const float *x, size_t ldx, int rows, int K) {
+    for (int r = 0; r < rows; r++, x += ldx, dst += 16)
+        for (int k = 0; k < (K + 31) / 32 * 32; k += 2) {
+            uint32_t lo = k < K ? rounded(x[k]) : 0, hi = k + 1 < K ? rounded(x[k + 1]) : 0;
+            dst[(size_t)(k / 32) * step + (size_t)(k % 32 / 2)] = lo | hi << 16;
+        }
+}
+
 void pair_rows_scalar(uint32_t *dst, const uint16_t *x, size_t ldx, int rows, int n) {
     for (int r = 0; r < rows; r += 2, x += 2 * ldx)
         for (int i = 0; i < n; i++)
@@ -134,6 +147,11 @@ void epilogue_scalar(float *out, const float *sum, const float *bias, int n, vl_
         case VL_EPI_GELU_ERF: out[i] = (float)(0.5 * x * erfc(-x * 0.7071067811865476)); break;
         }
     }
+}
+
+void finish_tiles_scalar(float *out, size_t ldo, const float *sums, const float *bias, int rows, int n,
+                         vl_epilogue epi) {
+    for (int r = 0; r < rows; r++) epilogue_scalar(out + (size_t)r * ldo, sums + r * VL_NR, bias, n, epi);
 }
 
 void layernorm_scalar(float *out, const float *x, const float *w, const float *bias, int D,
@@ -184,6 +202,30 @@ void softmax_scalar(float *s, int keys, int lanes, const int32_t *valid, float s
         m[q] = top;
         l[q] = (float)((double)l[q] * f + sum);
         fix[q] = (float)f;
+    }
+}
+
+void softmax_tiles_scalar(float *s, int keys, int rows, const int32_t *valid, float scale, float *m, float *l,
+                          float *fix) {
+    for (int r = 0; r < rows; r++) {
+        int n = valid[r] < keys ? valid[r] : keys;
+        float top = m[r], p[VL_NR];
+        for (int k = 0; k < n; k++) top = fmaxf(top, s[k / VL_NR * VL_SCORES + r * VL_NR + k % VL_NR]);
+        if (!isinf(m[r]) && (top - m[r]) * scale * 1.44269504f <= VL_HEADROOM) top = m[r];
+        fix[r] = m[r] == top || isinf(m[r]) ? 1.0f : (float)exp(((double)m[r] - (double)top) * (double)scale);
+        m[r] = top;
+        for (int i = 0; i < 16; i++) l[r * 16 + i] *= fix[r];
+        for (int k = 0; k < keys; k += VL_NR) {
+            float *row = s + k / VL_NR * VL_SCORES + r * VL_NR;
+            for (int i = 0; i < VL_NR; i++) {
+                p[i] = k + i < n ? (float)exp(((double)row[i] - (double)top) * (double)scale) : 0.0f;
+                l[r * 16 + i % 16] += p[i];
+            }
+            for (int i = 0; i < VL_NR; i += 2) {
+                uint32_t pair = rounded(p[i]) | rounded(p[i + 1]) << 16;
+                memcpy(row + i / 2, &pair, sizeof pair);
+            }
+        }
     }
 }
 

@@ -30,7 +30,9 @@ enum {
     VL_NR = 32,          /* rows of W in a panel = columns of a tile                      */
     VL_KC = 256,         /* terms of a block sum; even                                    */
     VL_GEMV_ROWS = 8,    /* up to this many rows of x go through gemv                     */
-    VL_MAX_MR = 16       /* largest row tile of any gemm                                  */
+    VL_MAX_MR = 16,      /* largest row tile of any gemm                                  */
+    VL_HEADROOM = 8,     /* p of softmax_tiles may be 2^8: bf16 is as fine there                */
+    VL_SCORES = 32 * VL_NR + 16 /* floats between blocks of scores, lest they share cache sets */
 };
 
 /* c [rows][32] (+)= a block of a sum: sum over k < kc of a[k * lda + row] * panel[k][col].
@@ -39,10 +41,23 @@ enum {
  * add: c += s, else c = s. */
 typedef void vl_uk_gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                         bool add);
-/* gemm_tiles: the same on tile registers (AMX), for bf16 mode. a: bf16 pairs, row-major, [rows][(kc + 1) / 2],
- * its rows lda words apart; any kc, any number of rows, fastest in multiples of 16. A sum may be cut at any
- * multiple of 32 terms: the next call with `add` goes on with it, so the same bits come out. Tiles stay
- * configured until the thread calls tiles_end, which it must do before it leaves the backend's code. */
+/* gemm_tiles: the same on tile registers (AMX), for bf16 mode; any kc, any number of rows, fastest in multiples
+ * of 16. a: bf16 pairs in steps of 32 terms: the 16 words of row r in step s begin at a + s * step + r * lda
+ * (step 16: plain rows; where kc is no multiple of 32, the last step's words beyond it are not used). A sum may
+ * be cut at any multiple of 32 terms: the next call with `add` goes on with it, so the same bits come out. The
+ * bytes from `ahead` are asked for meanwhile, evenly. Tiles stay configured until the thread calls tiles_end,
+ * which it must do before it leaves the backend's code. */
+typedef struct vl_tile_sum {
+    float *c;                      /* [rows][32]                                              */
+    const uint32_t *a;
+    size_t lda, step;
+    const void *panel;
+    int kc, rows;
+    bool add;
+    const uint8_t *ahead;          /* weights that come next, or NULL                         */
+    size_t ahead_bytes;
+} vl_tile_sum;
+typedef void vl_uk_gemm_tiles(const vl_tile_sum *t);
 typedef void vl_uk_tiles_end(void);
 /* y [rows][32] = x [rows, K] times the whole panel [K]; rows <= VL_GEMV_ROWS. x: f32, for gemv_dpbf16
  * bf16 pairs [rows][(K + 1) / 2]; its rows are ldx 32-bit words apart. */
@@ -57,6 +72,23 @@ typedef void vl_uk_pack_pairs(uint32_t *dst, const float *x, size_t ldx, int row
 /* dst [(rows + 1) / 2][n] pairs of two rows of bf16 x [rows, n] (ldx, in halves): the even row in the low
  * half; a missing last row is zero. */
 typedef void vl_uk_pair_rows(uint32_t *dst, const uint16_t *x, size_t ldx, int rows, int n);
+/* Blocks of x for gemm_tiles: dst [ceil(K / 32)] of `step` words, each [rows][16], pairs of x [rows, K] (ldx)
+ * rounded to bf16. Terms beyond K are zero; what lies between is left as it is. */
+typedef void vl_uk_pack_tiles(uint32_t *dst, size_t step, const float *x, size_t ldx, int rows, int K);
+/* One online-softmax step of bf16 mode for `rows` <= 32 queries over `keys` keys, as gemm_tiles makes scores and
+ * takes probabilities: blocks of 32 keys, VL_SCORES floats apart, each [32 queries][32 keys].
+ *   s             in: q.k, out: the first 16 words of a row are pairs of p = e^((s - m) scale), rounded
+ *   valid [32]    row i sees the first valid[i] keys; the others, up to a whole block, get p = 0
+ *   m [32]        what scores are taken against: the running maximum when it last rose so far that p could
+ *                 have passed 2^VL_HEADROOM, so that outputs are seldom scaled; -inf: the row has seen no key
+ *   l [32][16]    running sums of p before rounding: key k is added to lane k % 16
+ *   fix [32]      out: what the running output must be scaled by; 1 for a row that saw no key before
+ * scale > 0. p is within 1e-5 of itself before rounding. */
+typedef void vl_uk_softmax_tiles(float *s, int keys, int rows, const int32_t *valid, float scale, float *m,
+                                 float *l, float *fix);
+/* epilogue of many rows: out [rows][n] (ldo) from sums [rows][32], n <= 32. GELU within 1e-5 or 1e-32 (bf16 mode). */
+typedef void vl_uk_finish_tiles(float *out, size_t ldo, const float *sums, const float *bias, int rows, int n,
+                                vl_epilogue epi);
 /* Integer modes, layouts and order of sums in quant.h. c [rows][32] (+)= a tile of x times `groups` groups
  * of a panel of int8 or int4 weights; rows <= 6. */
 typedef void vl_uk_gemm_q(float *c, const uint32_t *tile, const uint8_t *panel, int groups, int rows,
@@ -103,8 +135,11 @@ typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint3
     S(gemm_bf16, vl_uk_gemm)     \
     S(gemm_f32, vl_uk_gemm)      \
     S(gemm_dpbf16, vl_uk_gemm)   \
-    S(gemm_tiles, vl_uk_gemm)    \
+    S(gemm_tiles, vl_uk_gemm_tiles) \
     S(tiles_end, vl_uk_tiles_end) \
+    S(pack_tiles, vl_uk_pack_tiles) \
+    S(softmax_tiles, vl_uk_softmax_tiles) \
+    S(finish_tiles, vl_uk_finish_tiles) \
     S(gemv_bf16, vl_uk_gemv)     \
     S(gemv_f32, vl_uk_gemv)      \
     S(gemv_dpbf16, vl_uk_gemv)   \

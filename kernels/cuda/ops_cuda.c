@@ -85,6 +85,10 @@ static int cuda_sync(vl_backend *base, vl_err *err) {
     return b->fault.code ? vl_fail(err, b->fault.code, "%s", b->fault.msg) : 0;
 }
 
+static bool cuda_only_linear(vl_backend *b, const float *buf, size_t n) {
+    (void)b, (void)buf, (void)n;
+    return false;
+}
 static void cuda_tap(vl_backend *b, const char *name, int layer, const float *x, int rows, int cols) {
     (void)b, (void)name, (void)layer, (void)x, (void)rows, (void)cols;
 }
@@ -360,7 +364,8 @@ static void cuda_close(vl_backend *base) {
 
 static const vl_ops CUDA_OPS = {
     .name = "cuda", .alloc = cuda_alloc, .release = cuda_release, .put = cuda_put, .get = cuda_get,
-    .prepare = cuda_prepare, .sync = cuda_sync, .kv_elem = 2, .embed = cuda_embed,
+    .prepare = cuda_prepare, .sync = cuda_sync, .kv_elem = 2,
+    .only_linear = cuda_only_linear, .embed = cuda_embed,
     .linear = cuda_linear, .layernorm = cuda_layernorm, .rmsnorm = cuda_rmsnorm,
     .qk_norm_rope = cuda_qk_norm_rope, .rope_vision = cuda_rope_vision,
     .attend_full = cuda_attend_full, .attend_causal = cuda_attend_causal, .swiglu = cuda_swiglu,

@@ -41,13 +41,10 @@ enum { MOST_ROWS = 72 };
 
 static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref, int rows, int kc,
                       size_t lda, bool add, kind k) {
-    bool by_row = cand->slot == VL_SLOT_gemm_tiles, pairs = by_row || cand->slot == VL_SLOT_gemm_dpbf16;
-    bool bf16 = pairs || cand->slot == VL_SLOT_gemm_bf16;
+    bool pairs = cand->slot == VL_SLOT_gemm_dpbf16, bf16 = pairs || cand->slot == VL_SLOT_gemm_bf16;
     if (pairs && k == TINY) k = NORMAL; /* vdpbf16ps takes subnormals as zero */
     int steps = pairs ? (kc + 1) / 2 : kc;
-    if (by_row) lda += (size_t)steps;
-    size_t n = (size_t)rows * VL_NR;
-    size_t xs = by_row ? (size_t)(rows - 1) * lda + (size_t)steps : (size_t)(steps - 1) * lda + (size_t)rows;
+    size_t n = (size_t)rows * VL_NR, xs = (size_t)(steps - 1) * lda + (size_t)rows;
     size_t lanes = (size_t)(bf16 ? (kc + 1) / 2 : kc) * VL_NR;
     float *a = guard_words(xs), *c = guard_words(n);
     void *panel = guard_words(lanes);
@@ -59,11 +56,9 @@ static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref,
     else fill(panel, lanes, k, &rng);
     for (int i = 0; i < VL_NR && pairs && kc % 2; i++) { /* the half beyond an odd kc is zero */
         ((uint32_t *)panel)[lanes - 1 - (size_t)i] &= 0xffffu;
-        if (i < rows && !by_row) ((uint32_t *)(void *)a)[xs - 1 - (size_t)i] &= 0xffffu;
+        if (i < rows) ((uint32_t *)(void *)a)[xs - 1 - (size_t)i] &= 0xffffu;
     }
     fill(old, n, k, &rng);
-    for (int i = 0; i < rows && by_row && kc % 2; i++)
-        ((uint32_t *)(void *)a)[(size_t)i * lda + (size_t)steps - 1] &= 0xffffu;
     if (add) memcpy(c, old, n * sizeof *c);
     memcpy(want, old, n * sizeof *c);
     ref(want, a, lda, panel, kc, rows, add);
@@ -103,37 +98,82 @@ static void check_gemm(const vl_candidate *cand, const vl_candidate *ref) {
     }
 }
 
-/* Tiles of rows: any number of rows, rows far apart or not, sums longer than a block; and the bits of a row
- * do not depend on its company, nor on where a sum is cut. */
+/* Where the words of row r, step s of a tile sum's x lie: plain rows, or blocks of 32 rows step by step. */
+typedef enum tile_form { PLAIN, APART, BLOCKS, FORMS } tile_form;
+
+static void tiles_case(vl_uk_gemm_tiles *fn, vl_uk_gemm_tiles *ref, int rows, int kc, tile_form form, bool add, kind k) {
+    if (k == TINY) k = NORMAL; /* tdpbf16ps takes subnormals as zero */
+    int pairs = (kc + 1) / 2, steps = (pairs + 15) / 16;
+    size_t lda = form == BLOCKS ? 16 : (size_t)pairs + (form == APART ? 5 : 0);
+    size_t step = form == BLOCKS ? (size_t)rows * 16 + 16 : 16, last = (size_t)(pairs - (steps - 1) * 16);
+    size_t n = (size_t)rows * VL_NR, xs = (size_t)(rows - 1) * lda + (size_t)(steps - 1) * step + last;
+    size_t lanes = (size_t)pairs * VL_NR;
+    uint32_t *a = guard_words(xs), *panel = guard_words(lanes), *aa = guard_words(xs), *pp = guard_words(lanes);
+    float *c = guard_words(n);
+    static float want[MOST_ROWS * VL_NR], old[MOST_ROWS * VL_NR], mag[MOST_ROWS * VL_NR];
+    static double tol[MOST_ROWS * VL_NR];
+    fill_bf16(a, xs, k, &rng);
+    fill_bf16(panel, lanes, k, &rng);
+    fill(old, n, k, &rng);
+    for (int i = 0; i < VL_NR && kc % 2; i++) panel[lanes - 1 - (size_t)i] &= 0xffffu; /* beyond an odd kc: zero */
+    for (int i = 0; i < rows && kc % 2; i++) a[(size_t)i * lda + (size_t)(steps - 1) * step + last - 1] &= 0xffffu;
+    if (add) memcpy(c, old, n * sizeof *c);
+    memcpy(want, old, n * sizeof *c);
+    vl_tile_sum t = {.c = want, .a = a, .lda = lda, .step = step, .panel = panel, .kc = kc, .rows = rows, .add = add};
+    ref(&t);
+    t.c = c;
+    t.ahead = add ? (const uint8_t *)panel : NULL; /* asking changes nothing */
+    t.ahead_bytes = lanes * 4;
+    fn(&t);
+    for (size_t i = 0; i < xs; i++) aa[i] = a[i] & 0x7fff7fffu;
+    for (size_t i = 0; i < lanes; i++) pp[i] = panel[i] & 0x7fff7fffu;
+    t = (vl_tile_sum){.c = mag, .a = aa, .lda = lda, .step = step, .panel = pp, .kc = kc, .rows = rows};
+    ref(&t);
+    for (size_t i = 0; i < n; i++)
+        tol[i] = EPS * ((2 * sqrt(kc) + 2) * (double)mag[i] + 2 * fabs((double)want[i]) +
+                        (add ? fabs((double)old[i]) : 0)) + DENORM * (kc + 1);
+    char what[96];
+    snprintf(what, sizeof what, "rows %d kc %d form %d add %d %s", rows, kc, form, add, KIND_NAMES[k]);
+    near_all(c, want, tol, n, what);
+    guards_end();
+}
+
+/* Tiles of rows: any number of rows, in every form, sums longer than a block; and the bits of a row do not
+ * depend on its company, nor on where a sum is cut. */
 static void check_gemm_tiles(const vl_candidate *cand, const vl_candidate *ref) {
     static const int KC[] = {1, 2, 3, 31, 32, 33, 64, 72, 255, 256, 264, 1000};
     static const int ROWS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 20, 31, 32, 33, 48, 63, 64, MOST_ROWS};
     enum { NKC = sizeof KC / sizeof *KC, K = 300, CUT = 96, LDA = K / 2 };
-    vl_uk_gemm *fn = (vl_uk_gemm *)cand->fn, *oracle = (vl_uk_gemm *)ref->fn;
+    vl_uk_gemm_tiles *fn = (vl_uk_gemm_tiles *)cand->fn, *oracle = (vl_uk_gemm_tiles *)ref->fn;
     for (size_t r = 0; r < sizeof ROWS / sizeof *ROWS; r++)
         for (size_t i = 0; i < NKC; i++)
-            for (int variant = 0; variant < 4; variant++)
-                gemm_case(cand, fn, oracle, ROWS[r], KC[i], variant & 1 ? 5 : 0, variant & 2,
-                          (kind)((r + i + (size_t)variant) % KINDS));
+            for (int variant = 0; variant < 2 * FORMS; variant++)
+                tiles_case(fn, oracle, ROWS[r], KC[i], (tile_form)(variant % FORMS), variant / FORMS,
+                           (kind)((r + i + (size_t)variant) % KINDS));
     if (cand->tier == VL_TIER_scalar) return; /* rounds at the end of each call */
     static uint32_t a[MOST_ROWS * LDA], panel[LDA * VL_NR];
     static float all[MOST_ROWS * VL_NR], part[MOST_ROWS * VL_NR];
     fill_bf16(a, MOST_ROWS * LDA, NORMAL, &rng);
     fill_bf16(panel, LDA * VL_NR, NORMAL, &rng);
-    fn(all, a, LDA, panel, K, MOST_ROWS, false);
+    vl_tile_sum whole = {.c = all, .a = a, .lda = LDA, .step = 16, .panel = panel, .kc = K, .rows = MOST_ROWS};
+    fn(&whole);
     for (int rows = 1; rows <= 40; rows++) {
         for (int at = 0; at < MOST_ROWS; at += rows) {
-            int n = MOST_ROWS - at < rows ? MOST_ROWS - at : rows;
-            fn(part + at * VL_NR, a + at * LDA, LDA, panel, CUT, n, false);
-            fn(part + at * VL_NR, a + at * LDA + CUT / 2, LDA, panel + CUT / 2 * VL_NR, K - CUT, n, true);
+            vl_tile_sum t = whole;
+            t.c = part + at * VL_NR, t.a = a + at * LDA, t.kc = CUT;
+            t.rows = MOST_ROWS - at < rows ? MOST_ROWS - at : rows;
+            fn(&t);
+            t.a += CUT / 2, t.panel = panel + CUT / 2 * VL_NR, t.kc = K - CUT, t.add = true;
+            fn(&t);
         }
         CHECK(!memcmp(all, part, sizeof all), "%s: %d rows at a time change bits", running, rows);
     }
     if (!bench) return;
     for (int rows = 64; rows > 0; rows = rows == 64 ? 32 : rows == 32 ? 16 : rows == 16 ? 1 : 0) {
         char shape[32];
+        vl_tile_sum t = {.c = all, .a = a, .lda = 16, .step = 512, .panel = panel, .kc = 256, .rows = rows, .add = true};
         snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, 256);
-        bench_row(shape, TIME(fn(all, a, 128, panel, 256, rows, true)), 2.0 * rows * VL_NR * 256, 256 * VL_NR * 2);
+        bench_row(shape, TIME(fn(&t)), 2.0 * rows * VL_NR * 256, 256 * VL_NR * 2);
     }
 }
 
@@ -148,14 +188,37 @@ static void check_tiles_end(const vl_candidate *cand, const vl_candidate *ref) {
             float first[33 * VL_NR], again[33 * VL_NR];
             fill_bf16(a, 33 * 16, NORMAL, &rng);
             fill_bf16(panel, 16 * VL_NR, NORMAL, &rng);
-            ((vl_uk_gemm *)c->fn)(first, a, 16, panel, 32, rows, false);
+            vl_tile_sum t = {.c = first, .a = a, .lda = 16, .step = 16, .panel = panel, .kc = 32, .rows = rows};
+            ((vl_uk_gemm_tiles *)c->fn)(&t);
             ((vl_uk_tiles_end *)cand->fn)();
             ((vl_uk_tiles_end *)cand->fn)(); /* nothing to give back */
-            ((vl_uk_gemm *)c->fn)(again, a, 16, panel, 32, rows, false);
+            t.c = again;
+            ((vl_uk_gemm_tiles *)c->fn)(&t);
             CHECK(!memcmp(first, again, (size_t)rows * VL_NR * 4), "%s: %d rows", running, rows);
         }
     }
     ((vl_uk_tiles_end *)cand->fn)();
+}
+
+/* Blocks of rounded rows: the bits of the scalar line; rows of padding and everything around stay as they are. */
+static void check_pack_tiles(const vl_candidate *cand, const vl_candidate *ref) {
+    for (int i = 0; i < TAIL_COUNT; i++)
+        for (int rows = 1; rows <= 32; rows += rows < 3 ? 1 : 29) {
+            int K = TAILS[i] * 3 - 2, steps = (K + 31) / 32;
+            size_t ldx = (size_t)K + (size_t)(i % 3), step = (size_t)rows * 16 + (i % 2 ? 48 : 0);
+            size_t n = (size_t)(steps - 1) * step + (size_t)rows * 16;
+            float *x = guard_words((size_t)(rows - 1) * ldx + (size_t)K);
+            uint32_t *got = guard_words(n), *want = guard_words(n);
+            fill(x, (size_t)(rows - 1) * ldx + (size_t)K, (kind)(i % KINDS), &rng);
+            ((vl_uk_pack_tiles *)ref->fn)(want, step, x, ldx, rows, K);
+            ((vl_uk_pack_tiles *)cand->fn)(got, step, x, ldx, rows, K);
+            CHECK(!memcmp(got, want, n * 4), "%s: rows %d K %d", running, rows, K);
+            guards_end();
+        }
+    if (!bench) return;
+    static float x[32 * 2048];
+    static uint32_t dst[32 * 1024];
+    bench_row("32 x 2048", TIME(((vl_uk_pack_tiles *)cand->fn)(dst, 512, x, 2048, 32, 2048)), 0, 32 * 2048 * 6);
 }
 
 static void check_gemv(const vl_candidate *cand, const vl_candidate *ref) {
@@ -518,6 +581,94 @@ static void check_softmax(const vl_candidate *cand, const vl_candidate *ref) {
               64 * VL_NR * 12, sizeof s * 2);
 }
 
+/* One row of tile scores against double: probabilities within 1e-5 and their rounding, sums lane by lane. */
+static void softmax_tiles_row(const float *s, const float *was, int keys, int n, float scale, const float *old, int r,
+                              float m, const float *l, float fix) {
+    double top = (double)old[0], most = top, f = 1, sums[16] = {0};
+    int blocks = (keys + 31) / 32;
+    for (int k = 0; k < n; k++) most = fmax(most, (double)was[k / 32 * VL_SCORES + r * 32 + k % 32]);
+    double rise = (most - top) * (double)scale * 1.44269504; /* in powers of two */
+    CHECK(n <= 0 || (double)m == most || (!isinf(old[0]) && (double)m == top && rise <= VL_HEADROOM + 1e-4),
+          "%s: taken against %g; it was %g, the maximum is %g", running, (double)m, top, most);
+    CHECK(n <= 0 || isinf(old[0]) || rise < VL_HEADROOM + 1e-4 || (double)m == most, "%s: %g, not %g", running, (double)m, most);
+    top = (double)m;
+    if (!isinf(old[0]) && (double)old[0] != top) f = exp(((double)old[0] - top) * (double)scale);
+    for (int i = 0; i < 16; i++) sums[i] = (double)old[1] * f;
+    for (int k = 0; k < blocks * 32; k++) {
+        const float *row = s + k / 32 * VL_SCORES + r * 32;
+        uint32_t pair;
+        memcpy(&pair, row + k % 32 / 2, sizeof pair);
+        double got = (double)vl_bf16_to_f32((uint16_t)(k % 2 ? pair >> 16 : pair & 0xffff)), want = 0;
+        if (k < n) want = exp(((double)was[k / 32 * VL_SCORES + r * 32 + k % 32] - top) * (double)scale);
+        sums[k % 16] += want;
+        CHECK(k < n ? fabs(got - want) <= (0x1p-8 + 1e-5) * want + 2e-38 : got == 0, "%s: keys %d of %d, row %d key %d: %g, not %g",
+              running, n, keys, r, k, got, want);
+    }
+    CHECK(fabs((double)fix - f) <= 1e-5 * f + 2e-38, "%s: fix %g, not %g", running, (double)fix, f);
+    for (int i = 0; i < 16; i++)
+        CHECK(fabs((double)l[i] - sums[i]) <= 2e-5 * sums[i] + 2e-36, "%s: sum %g, not %g", running, (double)l[i], sums[i]);
+}
+
+static void check_softmax_tiles(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KEYS[] = {1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 100, 256}, ROWS[] = {1, 2, 16, 31, 32};
+    vl_uk_softmax_tiles *fn = (vl_uk_softmax_tiles *)cand->fn;
+    (void)ref;
+    for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++)
+        for (int v = 0; v < 5 * 4; v++) {
+            int keys = KEYS[i], rows = ROWS[v / 4], blocks = (keys + 31) / 32;
+            size_t n = (size_t)(blocks - 1) * VL_SCORES + (size_t)rows * 32;
+            float *s = guard_words(n), *was = guard_words(n), *m = guard_words((size_t)rows), *fix = guard_words((size_t)rows);
+            float *l = guard_words((size_t)rows * 16), old[32][2], scale = v & 1 ? 0.125f : 20.0f;
+            int32_t valid[32];
+            for (size_t k = 0; k < n; k++) s[k] = was[k] = (float)vl_rng_normal(&rng) * 3;
+            for (int r = 0; r < rows; r++) {
+                bool fresh = v & 2;
+                valid[r] = r % 4 == 3 ? (int)(vl_rng_u64(&rng) % (uint64_t)(keys + 2)) - 1 : keys + r % 2;
+                m[r] = old[r][0] = fresh ? -INFINITY : (float)vl_rng_normal(&rng) * 3;
+                old[r][1] = fresh ? 0 : (float)r;
+                for (int k = 0; k < 16; k++) l[r * 16 + k] = old[r][1];
+            }
+            fn(s, keys, rows, valid, scale, m, l, fix);
+            for (int r = 0; r < rows; r++)
+                softmax_tiles_row(s, was, keys, valid[r] < keys ? valid[r] : keys, scale, old[r], r, m[r], l + r * 16, fix[r]);
+            guards_end();
+        }
+    if (!bench) return;
+    static float s[8 * VL_SCORES], m[32], l[512], fix[32];
+    int32_t valid[32];
+    for (int i = 0; i < 32; i++) valid[i] = 256, m[i] = 1;
+    bench_row("32 x 256 keys", TIME(fn(s, 256, 32, valid, 0.1f, m, l, fix)), 0, 8.0 * 32 * 256);
+}
+
+/* Outputs of a block of rows: those of the epilogue, row by row, within what bf16 mode asks for. */
+static void check_finish_tiles(const vl_candidate *cand, const vl_candidate *ref) {
+    vl_uk_finish_tiles *fn = (vl_uk_finish_tiles *)cand->fn;
+    for (int n = 1; n <= 32; n++)
+        for (int v = 0; v < 8; v++) {
+            int rows = n % 2 ? 32 : 1 + n / 2;
+            size_t ldo = (size_t)n + (size_t)(v % 3) * (n == 32 ? 16 : 1), count = (size_t)(rows - 1) * ldo + (size_t)n;
+            float *out = guard_words(count), *want = guard_words(count), *sums = guard_words((size_t)rows * 32), *bias = NULL;
+            fill(sums, (size_t)rows * 32, (kind)(n % KINDS), &rng);
+            for (int i = 0; i < rows * 32; i++) /* as wide as GELU turns */
+                if (n % 2) sums[i] = (float)vl_rng_normal(&rng) * 4;
+            if (v & 4) fill(bias = guard_words((size_t)n), (size_t)n, NORMAL, &rng);
+            for (size_t i = 0; i < count; i++) out[i] = want[i] = (float)vl_rng_normal(&rng);
+            fn(out, ldo, sums, bias, rows, n, (vl_epilogue)(v & 3));
+            ((vl_uk_finish_tiles *)ref->fn)(want, ldo, sums, bias, rows, n, (vl_epilogue)(v & 3));
+            for (size_t i = 0; i < count; i++) {
+                double w = (double)want[i], tol = (v & 3) >= 2 ? 1e-5 * fabs(w) + 1e-32 : 1e-7 * fabs(w);
+                CHECK(out[i] == want[i] || fabs((double)out[i] - w) <= tol, "%s: epilogue %d of %d x %d at %zu: %g, not %g", running,
+                      v & 3, rows, n, i, (double)out[i], w);
+            }
+            guards_end();
+        }
+    if (!bench) return;
+    static float out[32 * 64], sums[32 * 32], bias[32];
+    for (int e = 0; e < 3; e++)
+        bench_row(e == 2 ? "32 x 32, GELU" : e ? "32 x 32, residual" : "32 x 32, bias",
+                  TIME(fn(out, 64, sums, bias, 32, 32, (vl_epilogue)e)), 0, 32 * 32 * (e == 1 ? 12 : 8));
+}
+
 /* ---- the running output of attention --------------------------------------------------------------- */
 
 static void check_scale_lanes(const vl_candidate *cand, const vl_candidate *ref) {
@@ -762,6 +913,8 @@ static void check_pack_q(const vl_candidate *cand, const vl_candidate *ref) {
 static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
     [VL_SLOT_gemm_bf16] = check_gemm, [VL_SLOT_gemm_f32] = check_gemm,
     [VL_SLOT_gemm_tiles] = check_gemm_tiles, [VL_SLOT_tiles_end] = check_tiles_end,
+    [VL_SLOT_pack_tiles] = check_pack_tiles, [VL_SLOT_softmax_tiles] = check_softmax_tiles,
+    [VL_SLOT_finish_tiles] = check_finish_tiles,
     [VL_SLOT_gemm_dpbf16] = check_gemm, [VL_SLOT_pack_pairs] = check_pack_pairs,
     [VL_SLOT_gemv_bf16] = check_gemv, [VL_SLOT_gemv_f32] = check_gemv, [VL_SLOT_gemv_dpbf16] = check_gemv,
     [VL_SLOT_pack_bf16] = check_pack_bf16, [VL_SLOT_pack_rows] = check_pack_rows,

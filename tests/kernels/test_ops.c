@@ -2,6 +2,7 @@
  * the same row gives the same bits for 1 or 2 threads, through gemv or gemm, alone, in a chunk or in
  * a batch. Runs on the tier that VL_CPU leaves; main() repeats itself for every tier present. */
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kernels/cpu/ukernels.h"
@@ -282,7 +283,64 @@ static void test_attention(vl_backend *one, vl_backend *two) {
         causal_case(one, two, 70, 9, 6, 2, HEADS[i]);
     }
     causal_case(one, two, 130, 200, 16, 8, 128);
+    if (strcmp(mode, "bf16")) return; /* more keys than a step of the softmax on tiles takes */
+    causal_case(one, two, 300, 3, 2, 1, 64);
+    full_case(one, two, (const int32_t[]){0, 300, 590}, 2, 1, 64);
     causal_case(one, two, 1, 1, 3, 1, 40);
+}
+
+/* What only linear reads may lie in memory as the products want it (only_linear): the same bits come out of the next
+ * linear as without, for every op that writes such rows. */
+enum { KEPT_D = 96, KEPT_N = 64, KEPT_OPS = 6 };
+static const char *const KEPT[KEPT_OPS] = {"layernorm", "rmsnorm", "swiglu", "linear", "attend_full", "attend_causal"};
+
+static void kept_write(vl_backend *b, int op, float *out, const float *x, const float *v, const vl_matrix *gelu, int T,
+                       int H) {
+    int E = KEPT_D / H;
+    int32_t cu[2] = {0, T}, table[2] = {1, 0}, seq[128] = {0}, len[128];
+    for (int i = 0; i < T; i++) len[i] = i + 1;
+    switch (op) {
+    case 0: b->ops->layernorm(b, out, x, v, v + KEPT_D, T, KEPT_D, 1e-6f); break;
+    case 1: b->ops->rmsnorm(b, out, x, v, T, KEPT_D, 1e-6f); break;
+    case 2: b->ops->swiglu(b, out, x, x + (size_t)T * KEPT_D, T, KEPT_D); break;
+    case 3: b->ops->linear(b, out, KEPT_D, x, KEPT_D, T, gelu, v, VL_EPI_GELU_TANH); break;
+    case 4: b->ops->attend_full(b, out, x, cu, 1, T, H, E, 0.2f); break;
+    default: /* any floats are keys and values: [2 blocks][H][64][E] */
+        b->ops->attend_causal(b, &(vl_causal_args){.out = out, .q = x, .ldq = KEPT_D, .k_pool = x, .v_pool = x + 128 * KEPT_D,
+            .table = table, .max_blocks = 2, .row_seq = seq, .row_len = len, .T = T, .H = H, .G = H, .E = E, .scale = 0.2f});
+    }
+}
+
+static void test_kept(vl_backend *b, bool keeps) {
+    static const int ROWS[] = {1, 7, 9, 13, 15, 16, 20, 31, 33, 70, 100};
+    enum { MOST = 100, N_ROWS = sizeof ROWS / sizeof *ROWS };
+    float *wide[2], *x = random_floats(3 * 128 * KEPT_D), *v = random_floats(2 * KEPT_D);
+    vl_matrix w = random_matrix(KEPT_N, KEPT_D, VL_BF16, &wide[0]), gelu = random_matrix(KEPT_D, KEPT_D, VL_BF16, &wide[1]);
+    vl_err err;
+    CHECK(!b->ops->prepare(b, &w, VL_USE_LINEAR, &err) && !b->ops->prepare(b, &gelu, VL_USE_LINEAR, &err), "%s", err.msg);
+    CHECK(b->ops->only_linear(b, NULL, 0) == keeps, "%s: only_linear", tier);
+    for (int op = 0; op < KEPT_OPS; op++)
+        for (int i = 0; i < N_ROWS * 2; i++) {
+            int T = ROWS[i / 2], H = i % 2 ? 4 : 3; /* heads of 24 and of 32 columns */
+            size_t n = (size_t)T * KEPT_D;
+            float *plain = b->ops->alloc(b, MOST * KEPT_D * 4), *kept = b->ops->alloc(b, MOST * KEPT_D * 4);
+            float *want = nans((size_t)T * KEPT_N), *got = nans((size_t)T * KEPT_N);
+            CHECK(b->ops->only_linear(b, kept, MOST * KEPT_D) == keeps, "%s", tier);
+            kept_write(b, op, plain, x, v, &gelu, T, H);
+            kept_write(b, op, kept, x, v, &gelu, T, H);
+            b->ops->linear(b, want, KEPT_N, plain, KEPT_D, T, &w, NULL, VL_EPI_NONE);
+            b->ops->linear(b, got, KEPT_N, kept, KEPT_D, T, &w, NULL, VL_EPI_NONE);
+            CHECK(same(want, got, (size_t)T * KEPT_N), "%s %s T %d H %d: kept rows change bits", tier, KEPT[op], T, H);
+            CHECK(!same(plain, kept, n) == keeps, "%s %s T %d: rows are kept or not", tier, KEPT[op], T);
+            b->ops->release(b, kept);
+            kept = b->ops->alloc(b, MOST * KEPT_D * 4); /* perhaps where it was: floats again */
+            kept_write(b, op, kept, x, v, &gelu, T, H);
+            CHECK(same(plain, kept, n), "%s %s T %d: released memory is still kept", tier, KEPT[op], T);
+            b->ops->release(b, kept), b->ops->release(b, plain);
+            free(want), free(got);
+        }
+    free((void *)(uintptr_t)w.data), free((void *)(uintptr_t)gelu.data);
+    free(wide[0]), free(wide[1]), free(x), free(v);
 }
 
 /* ---- the small ops ------------------------------------------------------------------------------- */
@@ -325,16 +383,19 @@ static void test_rows(vl_backend *b) {
     b->ops->argmax(b, ids, logits, 2, 4);
     CHECK(ids[0] == -1 && ids[1] == -1, "%s argmax of NaN %d %d", tier, ids[0], ids[1]);
     test_argmax(b);
-    float *wide, out[10], corner[] = {0.25f, 0.25f, 0.5f, 0};
-    vl_matrix table = random_matrix(4, 5, VL_BF16, &wide);
+    enum { COLS = 601 };           /* more than are widened at a time                         */
+    float *wide, out[2 * COLS], corner[] = {0.25f, 0.25f, 0.5f, 0};
+    vl_matrix table = random_matrix(4, COLS, VL_BF16, &wide);
     vl_err err;
     CHECK(b->ops->prepare(b, &table, VL_USE_GATHER, &err) == 0, "%s", err.msg);
     b->ops->pos_embed(b, out, &table, (const int32_t[]){3, 0, 1, 2}, corner, 1);
-    double w = 0.25 * (double)wide[15] + 0.25 * (double)wide[0] + 0.5 * (double)wide[5];
-    CHECK(fabs((double)out[0] - w) < 1e-6, "%s pos_embed", tier);
-    out[5] = 7;
+    for (int i = 0; i < COLS; i++) {
+        double w = 0.25 * (double)wide[3 * COLS + i] + 0.25 * (double)wide[i] + 0.5 * (double)wide[COLS + i];
+        CHECK(out[i] == (float)w, "%s pos_embed column %d: %g, not %g", tier, i, (double)out[i], w);
+    }
+    out[COLS] = 7;
     b->ops->embed(b, out, &table, (const int32_t[]){2, -1}, 2);
-    CHECK(same(out, wide + 10, 5) && out[5] == 7, "%s embed leaves negative ids", tier);
+    CHECK(same(out, wide + 2 * COLS, COLS) && out[COLS] == 7, "%s embed leaves negative ids", tier);
     free((void *)(uintptr_t)table.data);
     free(wide);
 }
@@ -431,7 +492,27 @@ static void test_open(void) {
     unsetenv("VL_PACK");
 }
 
+/* Tile registers are asked for only where VL_CPU leaves them: before anything else in the process. */
+static void test_permission(void) {
+#if defined(__x86_64__)
+    enum { GET_XCOMP_PERM = 0x1022, XTILEDATA = 18 }; /* of arch_prctl */
+    const char *cap = getenv("VL_CPU");
+    char *kept = cap ? strdup(cap) : NULL;
+    uint64_t mask = 0;
+    vl_ukernels k;
+    vl_err err;
+    setenv("VL_CPU", "avx2", 1);
+    CHECK(vl_ukernels_resolve(&k, &err) == 0, "%s", err.msg);
+    if (syscall(SYS_arch_prctl, GET_XCOMP_PERM, &mask) == 0)
+        CHECK(!(mask >> XTILEDATA & 1), "VL_CPU=avx2 asked the kernel for tile registers");
+    if (kept) setenv("VL_CPU", kept, 1);
+    else unsetenv("VL_CPU");
+    free(kept);
+#endif
+}
+
 int main(void) {
+    test_permission();
     const char *cap = getenv("VL_CPU"); /* set: only that tier */
     for (int t = 0; t < VL_TIERS; t++) {
         if (!vl_tier_present((vl_tier)t) || (cap && strcmp(cap, vl_tier_names[t]))) continue;
@@ -442,6 +523,7 @@ int main(void) {
         test_linear(one, two);
         test_file_pages(two);
         test_attention(one, two);
+        test_kept(two, false);
         test_rows(two);
         one->ops->close(one);
         two->ops->close(two);
@@ -456,6 +538,7 @@ int main(void) {
         vl_backend *one = open_cpu(1), *two = open_cpu(2);
         test_linear(one, two);
         test_attention(one, two);
+        test_kept(two, t == VL_TIER_amx);
         one->ops->close(one);
         two->ops->close(two);
         mode = "exact";

@@ -1,0 +1,171 @@
+/* linear_tiles.c: linear in bf16 mode on tile registers (AMX), on the panels of linear.c.
+ *
+ *   T <= 8   each panel is streamed once from memory while T rows of x, rounded, sit in cache
+ *   T >  8   rows of x are rounded into tiles (tiles.h), which all threads read:
+ *
+ *              x, packed                           panels of a group      sums
+ *              k block 0: [32 rows][step] tiles    [KC / 2][32] 16 KB     [panel][rows][32] f32
+ *              k block 1: [32 rows][step] tiles    [KC / 2][32]        +=
+ *                16 KB for 32 rows, read in order  in L1                  in L2
+ *
+ * KC is what L1 holds of a panel beside the tiles that stream past it; what comes next of the weights is asked for
+ * into L2 meanwhile. Where x fits L2, a panel takes all k blocks in turn, one stream of weights; where it does not,
+ * a group of panels shares a k block of x while that is there.
+ * Work is handed out by panel (output columns), never along K, and tiles go on with a sum where it was left, so
+ * threads, T and blocking cannot change a bit. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tiles.h"
+
+enum {
+    ROWS = CPU_TILE_ROWS,
+    KC = CPU_TILE_KC,
+    PASS_ROWS = 512,               /* most rows in a pass                                    */
+    RESIDENT = 1 << 20,            /* bytes of x that stay in L2 whole: each panel then goes alone */
+    SUMS = 1 << 20,                /* else, bytes of sums of a group                         */
+    GROUP = 16                     /* and most panels in it                                  */
+};
+
+typedef struct tile_job {
+    const vl_ukernels *k;
+    const cpu_weight *p;
+    float *out;
+    const float *x, *bias;
+    size_t ldo, ldx;
+    int T, N, K, panels, group, threads;
+    int row0, rows;                /* of this pass                                           */
+    vl_epilogue epi;
+    uint32_t *tiles;               /* packed x                                               */
+    uint32_t *kept;                /* out as the next linear's x, or NULL: floats            */
+    float *sums;                   /* [thread][group][sum_rows][32]                          */
+    size_t sum_rows;
+} tile_job;
+
+static int least(int a, int b) { return a < b ? a : b; }
+static int up(int n, int step) { return (n + step - 1) / step * step; }
+
+static const uint8_t *panel_at(const tile_job *j, int panel, int k) {
+    return (const uint8_t *)j->p->panels + (size_t)panel * j->p->panel_bytes + (size_t)k * 2 * VL_NR;
+}
+
+static void finish(const tile_job *j, int panel, const float *sums, int row, int rows) {
+    int col = panel * VL_NR, n = least(j->N - col, VL_NR);
+    const float *bias = j->bias ? j->bias + col : NULL;
+    if (j->kept) { /* 32 columns are one step of the next product */
+        float part[ROWS * VL_NR] __attribute__((aligned(64)));
+        j->k->finish_tiles(part, VL_NR, sums, bias, rows, n, j->epi);
+        cpu_tile_put(j->k, j->kept, j->T, j->N, row, rows, col, n, part, VL_NR);
+        return;
+    }
+    j->k->finish_tiles(j->out + (size_t)row * j->ldo + col, j->ldo, sums, bias, rows, n, j->epi);
+}
+
+/* ---- a few rows ------------------------------------------------------------------------------- */
+
+static void few_item(void *arg, int item, int thread) {
+    const tile_job *j = arg;
+    float sums[VL_GEMV_ROWS * VL_NR] __attribute__((aligned(64)));
+    int first = 0, end = cpu_run_of(j->panels, j->threads, item, &first);
+    (void)thread;
+    for (int i = first; i < end; i++) {
+        vl_tile_sum t = {.c = sums, .a = j->tiles, .lda = 16, .panel = panel_at(j, i, 0), .kc = j->K, .rows = j->T};
+        cpu_tile_at(j->T, j->K, 0, 0, &t.step); /* in one block of rows, steps are as far apart across k blocks */
+        j->k->gemm_tiles(&t);
+        finish(j, i, sums, 0, j->T);
+    }
+    j->k->tiles_end();
+}
+
+static void few(cpu_backend *b, tile_job *j) {
+    if (!j->tiles) {
+        j->tiles = cpu_scratch(b, cpu_tile_words(j->T, j->K) * sizeof *j->tiles);
+        cpu_tile_put(j->k, j->tiles, j->T, j->K, 0, j->T, 0, j->K, j->x, j->ldx);
+    }
+    cpu_team_run(b->team, cpu_run_count(j->panels, j->threads), few_item, j);
+}
+
+/* ---- many rows -------------------------------------------------------------------------------- */
+
+static void pack_item(void *arg, int item, int thread) {
+    const tile_job *j = arg;
+    int row = item * ROWS, rows = least(j->T - row, ROWS);
+    (void)thread;
+    cpu_tile_put(j->k, j->tiles, j->T, j->K, row, rows, 0, j->K, j->x + (size_t)row * j->ldx, j->ldx);
+}
+
+/* Asks for the lines that the epilogue of a block is about to write, while its last sums are made. */
+static void fetch_rows(const float *out, size_t ldo, int rows, int n) {
+    for (int r = 0; r < rows; r++, out += ldo) {
+        __builtin_prefetch(out, 1);
+        if (n > 16) __builtin_prefetch(out + 16, 1);
+    }
+}
+
+/* One k block of one panel meets the rows of the pass. next: the weights that come after it. */
+static void panel_meets_rows(const tile_job *j, int panel, float *sums, int k, const uint8_t *next,
+                             size_t next_bytes) {
+    int kc = least(j->K - k, KC), blocks = up(j->rows, ROWS) / ROWS;
+    size_t share = (size_t)up((int)next_bytes / blocks, 64), asked = 0;
+    vl_tile_sum t = {.lda = 16, .panel = panel_at(j, panel, k), .kc = kc, .add = k > 0};
+    for (int row = j->row0; row < j->row0 + j->rows; row += ROWS) {
+        int rows = least(j->T - row, ROWS);
+        bool last = k + kc == j->K;
+        t.c = sums + (size_t)(row - j->row0) * VL_NR;
+        t.a = j->tiles + cpu_tile_at(j->T, j->K, row, k, &t.step);
+        t.rows = cpu_tile_rows(j->T, rows);
+        t.ahead = asked < next_bytes ? next + asked : NULL;
+        t.ahead_bytes = share < next_bytes - asked ? share : next_bytes - asked;
+        asked += t.ahead_bytes;
+        if (last && j->epi == VL_EPI_ADD) fetch_rows(j->out + (size_t)row * j->ldo + panel * VL_NR, j->ldo, rows, j->N - panel * VL_NR);
+        j->k->gemm_tiles(&t);
+        if (last) finish(j, panel, t.c, row, rows);
+    }
+}
+
+/* Panels in runs (cpu_run_of), run by run in groups: all k blocks of one group, then the next group. */
+static void many_item(void *arg, int item, int thread) {
+    const tile_job *j = arg;
+    int first = 0, end = cpu_run_of(j->panels, j->threads, item, &first);
+    size_t stride = j->sum_rows * VL_NR;
+    float *sums = j->sums + (size_t)(thread * j->group) * stride;
+    for (; first < end; first += j->group) {
+        int last = least(first + j->group, end) - 1;
+        for (int k = 0; k < j->K; k += KC)
+            for (int p = first; p <= last; p++) {
+                int next_p = p < last ? p + 1 : k + KC < j->K ? first : p + 1, next_k = p < last ? k : k + KC;
+                if (next_k >= j->K) next_k = 0;
+                bool more = next_p < j->panels;
+                panel_meets_rows(j, p, sums + (size_t)(p - first) * stride, k, more ? panel_at(j, next_p, next_k) : NULL,
+                                 more ? (size_t)least(j->K - next_k, KC) * 2 * VL_NR : 0);
+            }
+    }
+    j->k->tiles_end();
+}
+
+static void many(cpu_backend *b, tile_job *j) {
+    int passes = (j->T + PASS_ROWS - 1) / PASS_ROWS, pass = up((j->T + passes - 1) / passes, ROWS);
+    size_t tiles = j->tiles ? 0 : (cpu_tile_words(j->T, j->K) + 15) & ~(size_t)15;
+    j->sum_rows = (size_t)pass;
+    j->group = (size_t)pass * (size_t)j->K * 2 <= RESIDENT ? 1 : least(SUMS / (pass * VL_NR * 4), GROUP);
+    uint32_t *scratch = cpu_scratch(b, (tiles + (size_t)(j->threads * j->group) * j->sum_rows * VL_NR) * sizeof *scratch);
+    j->sums = (float *)(void *)(scratch + tiles);
+    if (!j->tiles) {
+        j->tiles = scratch;
+        cpu_team_run(b->team, up(j->T, ROWS) / ROWS, pack_item, j);
+    }
+    for (j->row0 = 0; j->row0 < j->T; j->row0 += pass) {
+        j->rows = least(j->T - j->row0, pass);
+        cpu_team_run(b->team, cpu_run_count(j->panels, j->threads), many_item, j);
+    }
+}
+
+void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T, const vl_matrix *w,
+                      const float *bias, vl_epilogue epi) {
+    const cpu_weight *p = w->impl;
+    tile_job j = {.k = &b->k, .p = p, .out = out, .x = x, .bias = bias, .ldo = (size_t)ldo, .ldx = (size_t)ldx,
+                  .T = T, .N = w->rows, .K = w->cols, .panels = p->n_panels, .threads = b->base.threads, .epi = epi};
+    if (cpu_kept(b, x, j.K)) j.tiles = (uint32_t *)(void *)(uintptr_t)x;
+    if (cpu_kept(b, out, j.N)) j.kept = (uint32_t *)(void *)out;
+    vl_assert(!(j.kept && epi == VL_EPI_ADD), "%s adds to rows that only linear reads", w->name);
+    if (T > VL_GEMV_ROWS) many(b, &j);
+    else if (T > 0) few(b, &j);
+}

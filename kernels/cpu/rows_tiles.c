@@ -1,0 +1,40 @@
+/* rows_tiles.c: norms and swiglu whose results only linear reads, in bf16 mode on tile registers (AMX): a row is
+ * computed beside the others of a few, rounded, and put where the products look for it (tiles.h). The values are
+ * those of the plain ops, rounded where linear would have rounded them. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tiles.h"
+
+enum { AT_A_TIME = 8 };            /* rows of an item: they stay in L1 or L2 until they are put; divides 32 */
+
+typedef struct kept_job {
+    const cpu_backend *b;
+    cpu_kept_row row;
+    float *temp;                   /* [thread][AT_A_TIME][D] */
+} kept_job;
+
+static void kept_item(void *arg, int item, int thread) {
+    const kept_job *j = arg;
+    const cpu_kept_row *w = &j->row;
+    int first = item * AT_A_TIME, n = cpu_tile_least(w->T - first, AT_A_TIME);
+    size_t D = (size_t)w->D;
+    float *temp = j->temp + (size_t)thread * AT_A_TIME * D;
+    for (int r = 0; r < n; r++) {
+        const float *x = w->x + (size_t)(first + r) * D;
+        float *out = temp + (size_t)r * D;
+        if (w->up) j->b->k.swiglu(out, x, w->up + (size_t)(first + r) * D, w->D);
+        else if (w->bias) j->b->k.layernorm(out, x, w->w, w->bias, w->D, w->eps);
+        else j->b->k.rmsnorm(out, x, w->w, w->D, w->eps);
+    }
+    cpu_tile_put(&j->b->k, (uint32_t *)(void *)w->out, w->T, w->D, first, n, 0, w->D, temp, D);
+}
+
+bool cpu_kept_rows(cpu_backend *b, cpu_kept_row row) {
+    pthread_mutex_lock(&b->lock);
+    bool kept = cpu_kept(b, row.out, row.D);
+    if (kept && row.T > 0) {
+        kept_job j = {b, row, cpu_scratch(b, (size_t)b->base.threads * AT_A_TIME * (size_t)row.D * sizeof(float))};
+        cpu_team_run(b->team, (row.T + AT_A_TIME - 1) / AT_A_TIME, kept_item, &j);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return kept;
+}
