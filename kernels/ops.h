@@ -153,6 +153,8 @@ struct vl_backend {
     const vl_ops *ops;
     int threads;           /* host threads that compute; 0: none of its own (a device)     */
     const char *dtype;     /* what it computes in: "exact", "bf16", ...                     */
+    const char *device;    /* what its bits depend on besides this program and the CPU: device,
+                              driver and library versions; NULL: nothing                    */
 };
 
 /* Who receives taps; host NULL: there was no memory for a copy. Kept beside the backend by the decorator that model/session puts on top. */

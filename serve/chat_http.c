@@ -236,8 +236,8 @@ void generate(http_request *r, int which, const answer_form *form) {
         free(s);
         return;
     }
-    if (chat_open(&s->c, r->srv, which, s->body, s->files, r->tenant, INTERACTIVE, r->arrived,
-                  &e) ||
+    s->by = http_caller(r);
+    if (chat_open(&s->c, r->srv, which, s->body, s->files, &s->by, INTERACTIVE, &e) ||
         chat_start(&s->c, &e)) {
         http_error(r, &e);
         sse_end(s);

@@ -93,8 +93,8 @@ static void route_props(http_request *r) {
     const vl_model_info *m = srv->info;
     scheduler_state st;
     scheduler_get_state(srv->scheduler, &st);
-    json_t *model = json_pack("{s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:s,s:b}",
-        "id", srv->model_id, "backend", m->backend, "dtype", m->dtype, "threads", m->threads,
+    json_t *model = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:s,s:b}",
+        "id", srv->model_id, "backend", m->backend, "device", m->device, "dtype", m->dtype, "threads", m->threads,
         "context", (json_int_t)m->context, "parameters", (json_int_t)m->parameters,
         "weight_bytes", (json_int_t)m->weight_bytes, "vocabulary", m->vocab, "layers", m->layers,
         "vision_depth", m->vision_depth, "patch_size", m->patch_size,
@@ -200,7 +200,7 @@ static void route_template(http_request *r) {
     bool generation = true, vision_id = false;
     if (field_bool(r->json, "add_generation_prompt", &generation, &e) ||
         field_bool(r->json, "add_vision_id", &vision_id, &e) ||
-        (t && !json_is_null(t) && tools_check(t, &e))) {
+        (t && !json_is_null(t) && tools_check(t, false, &e))) {
         http_error(r, &e);
         return;
     }
@@ -251,7 +251,8 @@ static void route_preprocess(http_request *r) {
     picture_limits lim = {r->srv->config.min_pixels, r->srv->config.max_pixels};
     const json_t *image = json_object_get(body, "image");
     const char *preset = json_string_value(json_object_get(body, "preset"));
-    double deadline = 0;
+    caller by = http_caller(r);
+    fetching f = {.srv = r->srv, .by = &by};
     int rc = body ? 0 : -1;
     if (rc == 0 && preset && !picture_preset(r->srv, preset, &lim))
         rc = api_fail(&e, 400, "invalid_value", "preset", "presets: fast, balanced, ocr, ground");
@@ -267,8 +268,7 @@ static void route_preprocess(http_request *r) {
         else if (!strncmp(json_string_value(image), "file-", 5))
             rc = files_get(r->srv->files, r->tenant, json_string_value(image), &data, &e);
         else if (fetch_wanted(r->srv, json_string_value(image), json_string_length(image)))
-            rc = fetch_picture(r->srv, json_string_value(image), json_string_length(image),
-                               &deadline, &data, &e, "image");
+            rc = fetch_picture(&f, json_string_value(image), json_string_length(image), &data, &e, "image");
         else
             rc = data_url_decode(json_string_value(image), json_string_length(image),
                                  (size_t)r->srv->config.image_bytes, &data, &e, "image");

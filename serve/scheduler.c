@@ -327,10 +327,11 @@ int scheduler_open(scheduler **out, server *srv, vl_err *err) {
     pthread_mutex_init(&s->lock, NULL);
     cond_init(&s->wake);
     cond_init(&s->idle);
-    vl_session_params p = {.max_requests = c->batch, .kv_tokens = c->kv_tokens, .prefix_cache = true,
+    vl_session_params p = {.max_requests = c->batch, .kv_tokens = c->kv_tokens,
+                           .prefix_cache = c->prefix_cache_bytes != 0,
                            .picture_cache_bytes = (size_t)c->picture_cache_bytes,
                            .speculate = c->speculate,
-                           .prefix_cache_bytes = c->prefix_cache_bytes};
+                           .prefix_cache_bytes = c->prefix_cache_bytes > 0 ? c->prefix_cache_bytes : 0};
     if (vl_session_open(&s->session, srv->model, &p, err)) {
         free(s);
         return -1;

@@ -19,6 +19,7 @@ typedef struct answer_form {
 struct sse {
     http_request *r;
     const answer_form *form;
+    caller by;
     json_t *body;
     attachment *files;
     chat c;
@@ -26,6 +27,7 @@ struct sse {
     size_t len, at;
     double last;                      /* when something was last sent                       */
     int sequence;                     /* events sent (responses.c)                          */
+    bool message;                     /* the message is announced (responses.c)             */
     bool ended, failed;
 };
 

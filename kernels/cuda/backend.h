@@ -108,6 +108,7 @@ typedef struct cuda_blas {
     int (*SetStream)(void *handle, CUstream s);
     int (*SetWorkspace)(void *handle, void *workspace, size_t bytes);
     int (*SetMathMode)(void *handle, int mode);
+    int (*GetVersion)(void *handle, int *version);
     int (*GemmEx)(void *handle, int trans_a, int trans_b, int m, int n, int k, const void *alpha,
                   const void *a, int type_a, int lda, const void *b, int type_b, int ldb,
                   const void *beta, void *c, int type_c, int ldc, int compute, int algorithm);
@@ -121,6 +122,7 @@ typedef struct cuda_backend {
     pthread_mutex_t lock;
     vl_err fault;              /* code 0: nothing went wrong so far                      */
     char name[128];            /* of the device                                          */
+    char described[208];       /* name, code, driver, cuBLAS                             */
     CUdevice device;
     CUcontext context;
     CUmodule module;

@@ -380,7 +380,7 @@ int vl_cuda_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         cuda_close(&b->base);
         return -1;
     }
-    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16"};
+    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16", .device = b->described};
     *out = &b->base;
     return 0;
 }
