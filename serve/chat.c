@@ -18,6 +18,7 @@ typedef struct source {
     blob data;
     picture_limits limits;
     const json_t *url;                /* to be fetched, or NULL */
+    bool ground;                      /* the preset for boxes was asked for */
     char param[80];
 } source;
 
@@ -171,11 +172,13 @@ static int set_limits(chat *c, const json_t *part, source *s, api_error *e) {
     const char *name = NULL;
     for (int i = 2; i >= 0; i--) {    /* the most specific comes last and wins */
         const char *keys[] = {"preset", "detail"};
-        for (int k = 0; from[i] && k < 2; k++)
-            if ((name = json_string_value(json_object_get(from[i], keys[k]))) &&
-                !picture_preset(c->srv, name, &lim))
+        for (int k = 0; from[i] && k < 2; k++) {
+            if (!(name = json_string_value(json_object_get(from[i], keys[k])))) continue;
+            if (!picture_preset(c->srv, name, &lim))
                 return api_fail(e, 400, "invalid_value", s->param, "%s: '%.40s' is not known",
                                 keys[k], name);
+            s->ground = !strcmp(name, "ground");
+        }
         if (from[i] && (field_int(from[i], "min_pixels", 1, INT64_C(1) << 40, &lim.min_pixels, e) ||
                         field_int(from[i], "max_pixels", 1, INT64_C(1) << 40, &lim.max_pixels, e)))
             return -1;
@@ -471,6 +474,7 @@ static int load_pictures(chat *c, source *sources, api_error *e) {
         if (picture_load(c->srv, s->data.data, s->data.len, s->limits, s->param, &c->pictures[i],
                          &report, e)) return -1;
         json_object_set_new(report, "index", json_integer(i));
+        if (s->ground) picture_warn_coarse(report);
         json_array_append_new(c->reports, report);
         c->n_pictures++;
     }

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "kernels/kernels_info.h"
 #include "model/preprocess.h"
 #include "model/preset.h"
 #include "serve/chat.h"
@@ -100,10 +101,11 @@ static void route_props(http_request *r) {
         "vision_depth", m->vision_depth, "patch_size", m->patch_size,
         "min_pixels", (json_int_t)m->min_pixels, "max_pixels", (json_int_t)m->max_pixels,
         "warning", m->warning, "embedded", c->model_dir == NULL);
-    json_t *limits = json_pack("{s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:i,s:f,s:i}",
+    json_t *limits = json_pack("{s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:I,s:i,s:f,s:i}",
         "body_bytes", (json_int_t)c->body_bytes, "image_bytes", (json_int_t)c->image_bytes,
         "image_pixels", (json_int_t)c->image_pixels, "images", c->images, "queue", c->queue,
-        "batch", c->batch, "kv_tokens", c->kv_tokens, "n", MAX_CHOICES, "max_time", c->max_time_s,
+        "batch", c->batch, "kv_tokens", c->kv_tokens, "kv_bytes",
+        (json_int_t)memory_kv_bytes(srv, c->kv_tokens), "n", MAX_CHOICES, "max_time", c->max_time_s,
         "stop", MAX_STOPS);
     json_t *speed = json_pack("{s:f,s:f,s:f}", "encode_ms_per_image_token",
         st.encode_s_per_token * 1e3, "prefill_ms_per_token", st.prefill_s_per_token * 1e3,
@@ -114,6 +116,20 @@ static void route_props(http_request *r) {
         c->n_keys > 0, "durable_jobs", c->state_dir != NULL, "remote_urls", c->n_url_hosts > 0,
         "default_pixels", "min_pixels", (json_int_t)c->min_pixels, "max_pixels",
         (json_int_t)c->max_pixels));
+}
+
+/* What computes: the leaf kernels of the CPU, which of them were chosen for this machine, and why. */
+static void route_ops(http_request *r) {
+    vl_kernel_row rows[VL_KERNEL_ROWS_MAX];
+    const vl_model_info *m = r->srv->info;
+    json_t *list = json_array();
+    size_t n = vl_kernels_list(rows, VL_KERNEL_ROWS_MAX);
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:i,s:b,s:s}", "slot", rows[i].slot, "name", rows[i].name,
+            "tier", rows[i].tier, "tile", rows[i].tile, "chosen", rows[i].chosen, "reason",
+            rows[i].reason ? rows[i].reason : ""));
+    http_json(r, 200, json_pack("{s:s,s:s,s:s,s:i,s:o}", "backend", m->backend, "device", m->device, "dtype", m->dtype,
+                                "threads", m->threads, "kernels", list));
 }
 
 static json_t *model_object(const server *srv) {
@@ -280,6 +296,7 @@ static void route_preprocess(http_request *r) {
         http_error(r, &e);
     } else {
         int tokens = vl_picture_get_info(pic)->tokens;
+        if (preset && !strcmp(preset, "ground")) picture_warn_coarse(report);
         json_object_set_new(report, "estimate", picture_estimate(r->srv, tokens));
         json_object_set_new(report, "presets", preset_sizes(r->srv, report));
         http_json(r, 200, report);
@@ -341,6 +358,7 @@ const route routes[] = {
     {"GET", "/metrics", route_metrics, R_LIVE, "Prometheus metrics"},
     {"GET", "/props", route_props, R_LIVE, "Model, limits, presets and measured speed"},
     {"GET", "/v1/props", route_props, R_LIVE, "The same as /props"},
+    {"GET", "/v1/ops", route_ops, R_LIVE, "The kernels that compute here, and why they were chosen"},
     {"GET", "/openapi.json", route_openapi, R_LIVE, "This description"},
     {"GET", "/v1/models", route_models, R_LIVE, "The one model that is loaded"},
     {"GET", "/v1/models/", route_model, R_LIVE, "One model"},

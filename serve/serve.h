@@ -104,6 +104,10 @@ typedef struct server {
 serve_config server_defaults(void);
 int server_open(server *srv, const char *preset, vl_err *err);
 void server_close(server *srv);
+/* memory.c: bytes of so many tokens of KV cache; and whether weights and KV fit into `usable` bytes (0: not
+ * known). A message says what would. */
+int64_t memory_kv_bytes(const server *srv, int64_t tokens);
+int memory_check(const server *srv, int64_t usable, vl_err *err);
 /* Random identifier "prefix" + 24 hex digits, NUL-terminated. */
 void new_id(char *out, size_t size, const char *prefix);
 /* One JSON line on stderr: ts, level, msg and `fields` (taken; may be NULL).

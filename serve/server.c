@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernels/threads.h"
 #include "serve/cache.h"
 #include "serve/constrain.h"
 #include "serve/fetch.h"
@@ -341,8 +342,10 @@ static void make_identity(server *srv) {
 
 int server_open(server *srv, const char *preset, vl_err *err) {
     const serve_config *c = &srv->config;
+    int64_t usable = vl_usable_memory(""); /* with nothing of ours in it yet */
     if (vl_model_open(&srv->model, c->model_dir, &c->model, err)) return -1;
     srv->info = vl_model_get_info(srv->model);
+    if (memory_check(srv, usable, err)) return -1;
     make_identity(srv);
     picture_limits lim;
     if (preset) {

@@ -14,11 +14,10 @@ import threading
 import time
 
 import serving
-from serving import Server, check, equal, finish, png, text, together
+from serving import HANG, Server, check, equal, finish, png, text, together, until
 
 PICTURE = png(80, 40)
 MAX = 200000
-HANG = 300                                               # seconds after which a test gives up
 asked = []
 hold = threading.Event()                                 # while it is not set, /silent says nothing
 later = {"sometimes": [503, 429, 200], "dead": [503], "removed": [404]}
@@ -186,13 +185,6 @@ def slow(s, base):
     hold.set()
 
 
-def until(what, ready):
-    end = time.monotonic() + HANG
-    while not ready() and time.monotonic() < end:
-        time.sleep(0.05)
-    check(ready(), what)
-
-
 def unwanted(port, cert):
     """A fetch ends with the request's time, its client, and the server; all while the site says nothing at all."""
     rule = ("--allow-image-urls", f"127.0.0.1:{port}", "--image-url-timeout", str(HANG), "--test-image-url-ca", cert)
@@ -205,18 +197,18 @@ def unwanted(port, cert):
         equal((status, r["error"]["code"]), (408, "deadline_exceeded"), "max_time of a job")
         for path, body in (("/v1/chat/completions", {"messages": [{"role": "user", "content": silent}], "stream": True}),
                            ("/v1/preprocess", {"image": silent[0]["image_url"]["url"]})):
-            left, data, before = s.metric('image_fetches_total'), json.dumps(body).encode(), len(asked)
+            left, data, before = s.metric("image_fetches_total"), json.dumps(body).encode(), len(asked)
             with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
                 c.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
                           % (path.encode(), len(data)) + data)
-                until("the site is asked", lambda n=before: len(asked) > n)
-            until(f"{path}: a client that goes away ends its fetch", lambda n=left: s.metric('image_fetches_total') > n)
+                until(lambda n=before: len(asked) > n, "the site is asked")
+            until(lambda n=left: s.metric("image_fetches_total") > n, f"{path}: a client that goes away ends its fetch")
         check('result="client_closed"} 2' in s.get("/metrics")[2].decode(), "both counted as such")
         out = []
         t = threading.Thread(target=lambda: out.append(s.chat(silent)))
         before = len(asked)
         t.start()
-        until("the site is asked again", lambda: len(asked) > before)
+        until(lambda: len(asked) > before, "the site is asked again")
         s.process.send_signal(signal.SIGTERM)
         t.join(HANG)
         check(out and out[0][0] == 503 and out[0][1]["error"]["code"] == "shutting_down", f"a server that stops: {out}")
@@ -235,7 +227,7 @@ def tenants(port, cert):
             for _ in range(12)]
         for t in greedy:
             t.start()
-        until("four of them are under way", lambda: len(asked) == before + 4)
+        until(lambda: len(asked) == before + 4, "four of them are under way")
         status, r = s.chat([by_url(f"https://127.0.0.1:{port}/a.png"), text("?")], headers=two)
         equal((status, len(asked), len(out)), (200, before + 5, 0), f"another key is served meanwhile: {str(r)[:200]}")
         hold.set()
@@ -259,7 +251,7 @@ def jobs(port, cert):
         def ended():
             state.update({n: s.json("GET", "/v1/jobs/" + i)[1] for n, i in ids.items()})
             return all(j["status"] in ("done", "failed") for j in state.values())
-        until("every job ends", ended)
+        until(ended, "every job ends")
         for name, (end, tries) in {"sometimes": ("done", 3), "dead": ("failed", 4), "removed": ("failed", 1)}.items():
             j = state[name]
             equal((j["status"], j["tries"], sum(p == "/" + name for p, _ in asked)), (end, tries, tries + 1), f"{name}: {str(j)[:300]}")

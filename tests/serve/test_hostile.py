@@ -14,9 +14,8 @@ import tempfile
 import threading
 import time
 
-from serving import SLOW, Server, check, equal, finish, image, png, text, together
+from serving import HANG, SLOW, Server, check, equal, finish, image, png, text, together, until
 
-HANG = 120 * SLOW                     # seconds after which what should happen is said never to happen
 LONG = {"messages": [{"role": "user", "content": "tell me everything"}], "temperature": 0, "max_tokens": 2000,
         "ignore_eos": True, "cache": False}
 
@@ -207,11 +206,7 @@ def deaths(s):
 
 def idle(s):
     """Waits until nothing runs; returns how long that took."""
-    start = time.monotonic()
-    while (left := s.metric("inflight") + s.metric("queue_depth")) > 0 and time.monotonic() - start < HANG:
-        time.sleep(0.01)
-    equal(left, 0, "what nobody waits for ends")
-    return time.monotonic() - start
+    return until(lambda: s.metric("inflight") + s.metric("queue_depth") == 0, "what nobody waits for ends")
 
 
 def cancel(s):
@@ -301,13 +296,10 @@ def killed_jobs():
             s.process.kill()
             s.process.wait()
         with Server("--state", state) as s:
-            start, states = time.monotonic(), []
-            while time.monotonic() - start < HANG:
-                states = [s.json("GET", f"/v1/jobs/{i}")[1].get("status") for i in ids]
-                if set(states) == {"done"}:
-                    break
-                time.sleep(0.1)
-            equal(states, ["done"] * 6, "every job accepted before SIGKILL is done after it")
+            def states():
+                return [s.json("GET", f"/v1/jobs/{i}")[1].get("status") for i in ids]
+            until(lambda: set(states()) == {"done"}, "jobs run after a restart")
+            equal(states(), ["done"] * 6, "every job accepted before SIGKILL is done after it")
 
 
 def main():

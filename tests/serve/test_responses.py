@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """/v1/responses: what it takes, what it refuses, its typed events, and that it says what the chat route says."""
 import json
-import time
 
-from serving import Server, check, equal, finish, image, png, text, url
+from serving import Server, check, equal, finish, image, png, text, until, url
 
 EVENTS = ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
 ENDS = ["response.output_text.done", "response.content_part.done", "response.output_item.done"]
@@ -261,11 +260,7 @@ def cancel(s):
     c.getresponse().read(50)
     c.sock.close() if c.sock else None
     c.close()
-    for _ in range(200):
-        if s.metric("inflight") == 0:
-            break
-        time.sleep(0.05)
-    equal(s.metric("inflight"), 0, "a client that goes away ends its answer")
+    until(lambda: s.metric("inflight") == 0, "a client that goes away ends its answer")
 
 
 def main():
