@@ -185,9 +185,7 @@ static void response_pieces(sse *s, int i) {
 
 static void response_progress(sse *s, const event *e) {
     send_open(s);
-    send_event(s, "response.x_progress", json_pack("{s:s,s:i,s:i}", "stage",
-        e->ev.kind == VL_EV_ENCODE ? "encode" : "prefill", "done", e->ev.done, "total",
-        e->ev.total));
+    send_event(s, "response.x_progress", sse_progress_object(s, e));
 }
 
 static void send_call(sse *s, int index, const json_t *call) {

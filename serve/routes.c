@@ -21,12 +21,14 @@ static void reply_error(http_request *r, int status, const char *code, const cha
     http_error(r, &e);
 }
 
-/* Live: 200 unless the engine has failed for good. */
+/* Live: 200 unless the engine has failed for good or hangs (a driver may never come back). */
 static void route_health(http_request *r) {
     scheduler_state st;
     scheduler_get_state(r->srv->scheduler, &st);
     if (st.broken)
         reply_error(r, 503, "engine_failed", "the engine has failed and must be restarted");
+    else if (st.stuck)
+        reply_error(r, 503, "engine_stuck", "the engine has work and gets no further (--watchdog): restart it");
     else http_json(r, 200, json_pack("{s:s}", "status", "ok"));
 }
 
@@ -34,7 +36,7 @@ static void route_ready(http_request *r) {
     scheduler_state st;
     scheduler_get_state(r->srv->scheduler, &st);
     if (atomic_load(&r->srv->draining)) reply_error(r, 503, "shutting_down", "shutting down");
-    else if (!st.ready) reply_error(r, 503, "not_ready", "not ready");
+    else if (!st.ready || st.stuck) reply_error(r, 503, "not_ready", "not ready");
     else http_json(r, 200, json_pack("{s:s}", "status", "ready"));
 }
 
@@ -52,7 +54,7 @@ static void refresh_gauges(server *srv) {
     bool gpu = !strcmp(srv->info->backend, "cuda");
     const struct { metric_id id; double value; } now[] = {
         {M_QUEUE_DEPTH, st.waiting}, {M_INFLIGHT, st.running},
-        {M_READY, st.ready && !atomic_load(&srv->draining)},
+        {M_READY, st.ready && !st.stuck && !atomic_load(&srv->draining)},
         {M_KV_USAGE, s->kv_blocks ? (double)s->kv_blocks_used / (double)s->kv_blocks : 0},
         {M_PREFIX_BLOCKS, (double)s->kv_blocks_used}, {M_PREFIX_BYTES, (double)s->prefix_bytes},
         {M_PREFIX_HITS, (double)s->prefix_hit_tokens},

@@ -48,7 +48,7 @@ typedef struct serve_config {
         result_cache_disk_bytes,
         picture_cache_bytes, prefix_cache_bytes; /* prefix: -1: what kv_tokens holds */
     int connections, queue, batch, kv_tokens, speculate, images, default_tokens;
-    double header_s, body_s, max_time_s, shutdown_s, picture_s, fetch_s;
+    double header_s, body_s, max_time_s, shutdown_s, picture_s, fetch_s, watchdog_s;
     bool sandbox, log_requests;
 } serve_config;
 

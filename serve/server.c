@@ -158,6 +158,8 @@ static const struct opt {
     {"header-timeout", O_NUM, AT(header_s), 0.1, 3600, "seconds; default 10"},
     {"body-timeout", O_NUM, AT(body_s), 0.1, 3600, "seconds, plus size at 128 KiB/s; default 30"},
     {"image-timeout", O_NUM, AT(picture_s), 0.1, 600, "seconds to decode a picture; default 5"},
+    {"watchdog", O_NUM, AT(watchdog_s), 0, 1e6,
+     "seconds without progress after which /health says 503, 0: never; default 300"},
     {"shutdown-timeout", O_NUM, AT(shutdown_s), 0, 3600, "seconds to finish; default 30"},
     {"files-bytes", O_INT64, AT(files_bytes), 0, 1e12,
      "uploaded files kept in memory; default 64 MiB"},
@@ -184,7 +186,7 @@ serve_config server_defaults(void) {
         .result_cache_disk_bytes = 256 << 20,
         .picture_cache_bytes = 256 << 20, .prefix_cache_bytes = -1, .connections = 256, .queue = 32, .batch = 8,
         .kv_tokens = 32768, .images = 8, .default_tokens = 512, .header_s = 10, .body_s = 30,
-        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .sandbox = true,
+        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .watchdog_s = 300, .sandbox = true,
         .log_requests = true};
 }
 

@@ -107,6 +107,7 @@ def streams(s):
     fresh = s.stream([image(png(96, 64, (9, 9, 9))), text("Go")], stream_options={"include_progress": True})[1]
     vit = [c["x_progress"] for c in fresh[:-1] if c.get("x_progress", {}).get("stage") == "encode"]
     check(vit and vit[-1]["done"] == vit[-1]["total"], f"vision blocks are counted: {vit[-1:]}")
+    check(all(x["eta_ms"] > 0 for x in vit), f"and when the first token may come: {[round(x['eta_ms'], 2) for x in vit]}")
     status, chunks = s.stream("hi", n=3, seed=1, temperature=1)
     equal({c["choices"][0]["index"] for c in chunks[:-1]}, {0, 1, 2}, "n in a stream")
 

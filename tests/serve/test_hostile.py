@@ -253,6 +253,17 @@ def deadlines():
             t.join()
 
 
+def watchdog():
+    """An engine that has work and gets no further makes /health say so. Every step takes longer than this limit."""
+    with Server("--watchdog", "0.000001") as s:
+        equal(s.get("/health")[0], 200, "without work all is well")
+        t = threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_tokens": 3500}, timeout=HANG))
+        t.start()
+        until(lambda: s.get("/health")[0] == 503, "no progress is told")
+        t.join()
+        until(lambda: s.get("/health")[0] == 200, "and it is forgotten when there is some")
+
+
 def drain():
     with Server("--shutdown-timeout", str(120 * SLOW)) as s:
         out = []
@@ -310,7 +321,7 @@ def main():
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, drain, killed_jobs):
+    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs):
         before = time.monotonic()
         part()
         if os.environ.get("V"):
