@@ -353,7 +353,7 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
                b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx && !vl_kernel_forced("gemm_dpbf16", &len) &&
                !vl_kernel_forced("gemv_dpbf16", &len);
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, p->threads, mode_of(b)};
+    b->base = (vl_backend){&CPU_OPS, p->threads, mode_of(b), NULL};
     *out = &b->base;
     return 0;
 }
