@@ -42,7 +42,7 @@ def packages():
         asked = [w for line in re.findall(r"^(?:LIB|SERVE|HEADER)_PKG +:?\+?= *(.*)$", f.read(), re.M) for w in line.split()]
     with open(os.path.join(ROOT, "tools", "deps.sh"), encoding="utf-8") as f:
         deps = f.read().split()
-    build, run = read("Dockerfile").split("\nFROM ")[:2]
+    build, run = read("Dockerfile").split("\nFROM ")[1:]
     check("libjpeg" in asked and "sqlite3" in asked and "libcurl" in asked, f"the Makefile's modules: {asked}")
     for module in asked:
         if not check(module in PACKAGES, f"{module} is new in the Makefile: add its packages to PACKAGES here"):

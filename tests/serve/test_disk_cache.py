@@ -121,7 +121,7 @@ def smaller(folder):
     db.execute("PRAGMA auto_vacuum=NONE")
     db.execute("VACUUM")
     db.close()
-    check(before > 3 * (less + SLACK), f"enough to see a difference: {before}")
+    check(before > 2 * (less + SLACK), f"enough to see a difference: {before}")
     with Server("--result-cache-dir", folder, "--result-cache-disk-bytes", str(less), "--result-cache", "0") as s:
         check(0 < s.metric("result_cache_disk_bytes") <= less < full, "a lower bound holds from the start")
         check(on_disk(folder) <= less + SLACK, f"for the file too, while it is open: {before} -> {on_disk(folder)}")

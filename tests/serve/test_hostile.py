@@ -257,7 +257,7 @@ def watchdog():
     """An engine that has work and gets no further makes /health say so. Every step takes longer than this limit."""
     with Server("--watchdog", "0.000001") as s:
         equal(s.get("/health")[0], 200, "without work all is well")
-        t = threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_tokens": 3500}, timeout=HANG))
+        t = threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_tokens": 400}, timeout=HANG))
         t.start()
         until(lambda: s.get("/health")[0] == 503, "no progress is told")
         t.join()
