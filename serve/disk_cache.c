@@ -77,8 +77,14 @@ static int64_t number(sqlite3 *db, const char *sql) {
 
 static int64_t max_pages(const disk_cache *d) { return d->max_bytes / PAGE + SLACK; }
 
+/* SQLite takes no number that the file has passed already. */
+static int limit_pages(disk_cache *d) {
+    char sql[80];
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count=%lld", (long long)max_pages(d));
+    return sqlite3_exec(d->db, sql, NULL, NULL, NULL);
+}
+
 static int open_file(disk_cache *d, const char *path) {
-    char sql[160];
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* whatever the folder's mode is */
     if (fd >= 0) close(fd);
     int rc = sqlite3_open(path, &d->db);
@@ -94,10 +100,7 @@ static int open_file(disk_cache *d, const char *path) {
             " record BLOB NOT NULL);"
             "CREATE INDEX IF NOT EXISTS by_use ON results(used, charged); COMMIT;",
             NULL, NULL, NULL);
-    if (!rc) {
-        snprintf(sql, sizeof sql, "PRAGMA max_page_count=%lld", (long long)max_pages(d));
-        rc = sqlite3_exec(d->db, sql, NULL, NULL, NULL);
-    }
+    if (!rc) rc = limit_pages(d);
     const struct { sqlite3_stmt **at; const char *sql; } all[] = {
         {&d->get, "SELECT id, charged, sum, record FROM results WHERE key=?1"},
         {&d->touch, "UPDATE results SET used=?2 WHERE id=?1"},
@@ -136,7 +139,7 @@ static bool shrink(disk_cache *d) {
     make_room(d, 0);
     if (number(d->db, "PRAGMA page_count") > max_pages(d))
         sqlite3_exec(d->db, "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL);
-    return number(d->db, "PRAGMA page_count") <= max_pages(d);
+    return number(d->db, "PRAGMA page_count") <= max_pages(d) && !limit_pages(d);
 }
 
 /* Answers lie in it as text: nobody else may look inside. A folder that is there already is left as it
