@@ -18,6 +18,7 @@ from serving import HANG, Server, check, equal, finish, png, text, together, unt
 
 PICTURE = png(80, 40)
 MAX = 200000
+LONGEST = "600"                                          # seconds: what --image-url-timeout takes at most
 asked = []
 hold = threading.Event()                                 # while it is not set, /silent says nothing
 later = {"sometimes": [503, 429, 200], "dead": [503], "removed": [404]}
@@ -188,7 +189,7 @@ def slow(s, base):
 
 def unwanted(port, cert):
     """A fetch ends with the request's time, its client, and the server; all while the site says nothing at all."""
-    rule = ("--allow-image-urls", f"127.0.0.1:{port}", "--image-url-timeout", str(HANG), "--test-image-url-ca", cert)
+    rule = ("--allow-image-urls", f"127.0.0.1:{port}", "--image-url-timeout", LONGEST, "--test-image-url-ca", cert)
     silent = [by_url(f"https://127.0.0.1:{port}/silent"), text("?")]
     hold.clear()
     with Server(*rule) as s:
@@ -220,7 +221,7 @@ def tenants(port, cert):
     """One key's fetches leave places for the others."""
     one, two = {"Authorization": "Bearer key-number-one"}, {"Authorization": "Bearer key-number-two"}
     hold.clear()
-    with Server("--allow-image-urls", f"127.0.0.1:{port}", "--image-url-timeout", str(HANG), "--test-image-url-ca", cert,
+    with Server("--allow-image-urls", f"127.0.0.1:{port}", "--image-url-timeout", LONGEST, "--test-image-url-ca", cert,
                 "--api-key", "key-number-one", "--api-key", "key-number-two") as s:
         before, out = len(asked), []
         greedy = [threading.Thread(target=lambda: out.append(
