@@ -54,6 +54,7 @@ typedef struct vl_model_info {
     uint64_t decode_bytes;            /* weight bytes read for one decoded token      */
     int64_t min_pixels, max_pixels;   /* of preprocessor_config.json                  */
     const char *warning;              /* "" or what a careful user should know        */
+    const char *device;               /* GPU, driver and library versions; "": the CPU */
 } vl_model_info;
 /* dir: a Hugging Face checkpoint folder; NULL: the embedded demo model. */
 int vl_model_open(vl_model **out, const char *dir, const vl_model_params *params, vl_err *err);
@@ -147,6 +148,10 @@ typedef struct vl_sampling {
     int dry_allowed_length, dry_range;
     const int32_t *dry_breakers;      /* token ids, copied at submit                    */
     int n_dry_breakers;
+    /* 2: Mirostat 2.0 in the place of top_k, top_p, min_p and typical_p: keeps the surprise of the
+     * answer's tokens near tau bits, learning at the rate eta. 0: off.                 */
+    int mirostat;
+    float mirostat_tau, mirostat_eta;
 } vl_sampling;
 vl_sampling vl_sampling_greedy(int max_tokens);
 vl_sampling vl_sampling_of_model(const vl_model *m, int max_tokens); /* generation_config.json */

@@ -17,6 +17,9 @@ vl_sampling cli_sampling_of(const cli_sampling *s, const vl_model *m) {
     if (!isnan(s->presence)) v.presence_penalty = (float)s->presence;
     if (!isnan(s->frequency)) v.frequency_penalty = (float)s->frequency;
     if (s->top_k != INT64_MIN) v.top_k = (int)s->top_k;
+    if (s->mirostat != INT64_MIN) v.mirostat = (int)s->mirostat;
+    if (!isnan(s->tau)) v.mirostat_tau = (float)s->tau;
+    if (!isnan(s->eta)) v.mirostat_eta = (float)s->eta;
     if (s->seed != INT64_MIN) v.seed = (uint64_t)s->seed;
     v.stop = s->stop.v;
     v.n_stop = s->stop.n;

@@ -99,14 +99,15 @@ int cli_demo_answer(vl_model *m, size_t i);
 
 /* ---- answering (answer.c) ---------------------------------------------------------------------- */
 typedef struct cli_sampling {
-    int64_t n, top_k, seed;           /* INT64_MIN: not given                               */
-    double temp, top_p, min_p, repetition, presence, frequency; /* NAN: not given           */
+    int64_t n, top_k, seed, mirostat; /* INT64_MIN: not given                               */
+    double temp, top_p, min_p, repetition, presence, frequency, tau, eta; /* NAN: not given */
     cli_list stop;
     bool greedy, ignore_eos, detect_repetition;
     int64_t speculate;
 } cli_sampling;
-#define CLI_SAMPLING_NONE {.n = 512, .top_k = INT64_MIN, .seed = INT64_MIN, .temp = NAN,           \
-    .top_p = NAN, .min_p = NAN, .repetition = NAN, .presence = NAN, .frequency = NAN}
+#define CLI_SAMPLING_NONE {.n = 512, .top_k = INT64_MIN, .seed = INT64_MIN,                        \
+    .mirostat = INT64_MIN, .temp = NAN, .top_p = NAN, .min_p = NAN, .repetition = NAN, .presence = NAN, \
+    .frequency = NAN, .tau = NAN, .eta = NAN}
 #define CLI_SAMPLING_OPTIONS(s)                                                                    \
     {"max-tokens", 'n', CLI_INT, &(s)->n, "N", "longest answer (default 512)", 1, 1e6},            \
     {"temp", 0, CLI_NUM, &(s)->temp, "T", "0: greedy; default: the checkpoint's own", 0, 100},     \
@@ -117,6 +118,9 @@ typedef struct cli_sampling {
     {"repetition-penalty", 0, CLI_NUM, &(s)->repetition, "X", "1: off", 1e-3, 100},                \
     {"presence-penalty", 0, CLI_NUM, &(s)->presence, "X", "0: off", -100, 100},                    \
     {"frequency-penalty", 0, CLI_NUM, &(s)->frequency, "X", "0: off", -100, 100},                  \
+    {"mirostat", 0, CLI_INT, &(s)->mirostat, "N", "2: Mirostat 2.0 instead of top-p, top-k, min-p; 0: off", 0, 2}, \
+    {"mirostat-tau", 0, CLI_NUM, &(s)->tau, "BITS", "surprise it aims at (default 5)", 0, 100},     \
+    {"mirostat-eta", 0, CLI_NUM, &(s)->eta, "X", "its learning rate (default 0.1)", 0, 1},         \
     {"seed", 0, CLI_INT, &(s)->seed, "N", "the same seed gives the same answer", 0, 9e18},         \
     {"stop", 0, CLI_LIST, &(s)->stop, "TEXT", "end the answer before this text", 0, 0},            \
     {"ignore-eos", 0, CLI_FLAG, &(s)->ignore_eos, NULL, "go on to --max-tokens", 0, 0},            \

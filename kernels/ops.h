@@ -165,6 +165,8 @@ struct vl_backend {
     const char *dtype;     /* what it computes in: "exact", "bf16", ...                     */
     int ranks;             /* devices that share the heads of a layer; 1: all on one        */
     const char *note;      /* what its user should hear, or NULL                            */
+    const char *device;    /* what its bits depend on besides this program and the CPU: device,
+                              driver and library versions; NULL: nothing                    */
 };
 
 /* Of G key/value heads, how many each device keeps. */

@@ -259,6 +259,6 @@ void vl_wrap_init(vl_wrap *w, vl_backend *inner) {
         .add_rows = w_add_rows, .pos_embed = w_pos_embed, .argmax = w_argmax, .tap = w_tap,
         .close = w_close,
     };
-    w->base = (vl_backend){&w->ops, inner->threads, inner->dtype, inner->ranks, inner->note};
+    w->base = (vl_backend){&w->ops, inner->threads, inner->dtype, inner->ranks, inner->note, inner->device};
     w->inner = inner;
 }

@@ -23,8 +23,11 @@ static long read_number(const char *group, const char *file) {
     return buf[0] ? atol(buf) : -1;
 }
 
-/* CPUs that one group's quota allows, 0: any number. */
-static int group_cpus(const char *group, int version) {
+/* What one group allows of something; 0: no limit. */
+typedef int64_t group_limit(const char *group, int version);
+
+/* CPUs. */
+static int64_t group_cpus(const char *group, int version) {
     char buf[64], path[1100];
     long quota = -1, period = 0;
     if (version == 2) {
@@ -37,36 +40,43 @@ static int group_cpus(const char *group, int version) {
     }
     if (quota <= 0 || period <= 0) return 0;
     long cpus = quota / period + (quota % period != 0);
-    return cpus < 1 << 20 ? (int)cpus : 1 << 20;
+    return cpus < 1 << 20 ? cpus : 1 << 20;
+}
+
+/* Bytes: "max" or a number in memory.max; version 1 says a number near 2^63 for no limit. */
+static int64_t group_memory(const char *group, int version) {
+    long bytes = read_number(group, version == 2 ? "memory.max" : "memory.limit_in_bytes");
+    return bytes > 0 && bytes < INT64_C(1) << 60 ? bytes : 0;
 }
 
 /* The least of the group at base/path and of all above it, down to base itself. */
-static int least_on_path(const char *base, char *path, int version) {
-    int least = 0;
+static int64_t least_on_path(const char *base, char *path, int version, group_limit *limit) {
+    int64_t least = 0;
     for (;;) {
         char group[1024];
         int n = snprintf(group, sizeof group, "%s%s", base, path);
-        int cpus = n > 0 && (size_t)n < sizeof group ? group_cpus(group, version) : 0;
-        if (cpus && (!least || cpus < least)) least = cpus;
+        int64_t one = n > 0 && (size_t)n < sizeof group ? limit(group, version) : 0;
+        if (one && (!least || one < least)) least = one;
         char *slash = strrchr(path, '/');
         if (!slash) return least;
         *slash = 0;
     }
 }
 
-/* The controller list of a version 1 line has "cpu" in it. */
-static int has_cpu(const char *list) {
+/* The controller list of a version 1 line has `name` in it. */
+static int has(const char *list, const char *name) {
     for (;;) {
         size_t n = strcspn(list, ",");
-        if (n == 3 && !strncmp(list, "cpu", 3)) return 1;
+        if (n == strlen(name) && !strncmp(list, name, n)) return 1;
         if (!list[n]) return 0;
         list += n + 1;
     }
 }
 
-int vl_cgroup_cpus(const char *root) {
+/* The least over every group of this process. */
+static int64_t least_limit(const char *root, const char *controller, group_limit *limit) {
     char buf[4096], base[256], *save = NULL;
-    int least = 0;
+    int64_t least = 0;
     snprintf(base, sizeof base, "%s/proc/self/cgroup", root);
     slurp(buf, sizeof buf, base);
     for (char *line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -74,12 +84,27 @@ int vl_cgroup_cpus(const char *root) {
         if (!path) continue;
         *path++ = 0;
         list++;
-        if (*list && !has_cpu(list)) continue;
-        snprintf(base, sizeof base, "%s/sys/fs/cgroup%s", root, *list ? "/cpu" : "");
-        int cpus = least_on_path(base, path, *list ? 1 : 2);
-        if (cpus && (!least || cpus < least)) least = cpus;
+        if (*list && !has(list, controller)) continue;
+        snprintf(base, sizeof base, "%s/sys/fs/cgroup%s%s", root, *list ? "/" : "", *list ? controller : "");
+        int64_t one = least_on_path(base, path, *list ? 1 : 2, limit);
+        if (one && (!least || one < least)) least = one;
     }
     return least;
+}
+
+int vl_cgroup_cpus(const char *root) { return (int)least_limit(root, "cpu", group_cpus); }
+int64_t vl_cgroup_memory(const char *root) { return least_limit(root, "memory", group_memory); }
+
+int64_t vl_usable_memory(const char *root) {
+    char path[256], line[256];
+    long kb = 0;
+    int64_t limit = vl_cgroup_memory(root);
+    snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %ld", &kb) != 1) continue;
+    if (f) fclose(f);
+    int64_t available = (int64_t)kb << 10;
+    return limit && (!available || limit < available) ? limit : available;
 }
 
 int vl_usable_threads(void) {

@@ -41,6 +41,7 @@ static void describe(vl_model *m) {
         .parameters = m->weights.parameters, .weight_bytes = m->weights.bytes,
         .decode_bytes = m->weights.decode_bytes, .min_pixels = m->preprocess.min_pixels,
         .max_pixels = m->preprocess.max_pixels, .warning = m->warning,
+        .device = m->backend->device ? m->backend->device : "",
     };
 }
 
@@ -209,7 +210,7 @@ int vl_detokenize(const vl_model *m, const int32_t *ids, size_t n, bool skip_spe
 
 vl_sampling vl_sampling_greedy(int max_tokens) {
     return (vl_sampling){.max_tokens = max_tokens, .top_p = 1, .repetition_penalty = 1, .logprobs = -1,
-                         .detect_repetition = true};
+                         .detect_repetition = true, .mirostat_tau = 5, .mirostat_eta = 0.1f};
 }
 
 vl_sampling vl_sampling_of_model(const vl_model *m, int max_tokens) {

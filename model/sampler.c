@@ -21,6 +21,7 @@ struct vl_sampler {
     float *raw;              /* [V] logits as the model gave them, with logprobs    */
     int32_t *count;          /* [V] occurrences in the answer (penalties); zeros between uses */
     deviation *deviation;    /* [V] of the candidates left, with typical-p */
+    double mu;               /* bits of surprise that a token may have, with mirostat */
 };
 
 static bool has_typical(const vl_sampling *p) { return p->typical_p > 0 && p->typical_p < 1; }
@@ -33,6 +34,7 @@ int vl_sampler_open(vl_sampler **out, const vl_sampling *p, int vocab, const int
     s->V = vocab;
     s->eos = eos;
     s->n_eos = n_eos;
+    s->mu = 2 * (double)p->mirostat_tau;
     vl_rng_seed(&s->rng, p->seed);
     size_t n = (size_t)vocab, n_bias = p->n_bias > 0 ? (size_t)p->n_bias : 0;
     size_t n_breakers = p->n_dry_breakers > 0 ? (size_t)p->n_dry_breakers : 0;
@@ -227,12 +229,39 @@ static int typical(vl_sampler *s, int n, int kept, double *mass) {
     return left;
 }
 
-/* temperature, top-k, top-p (over what top-k left), min-p, typical-p, then one draw. */
+/* One of the popped candidates: its place. */
+static int choose(vl_sampler *s, int kept, double mass) {
+    double u = vl_rng_uniform(&s->rng) * mass;
+    int i = 0;
+    while (i < kept - 1 && (u -= (double)s->weight[i]) >= 0) i++;
+    return i;
+}
+
+/* Mirostat 2.0 (Basu et al., 2021): of the tokens with at most mu bits of surprise (and the best one in
+ * any case) one is drawn; mu then moves against the error of its surprise among those. */
+static int32_t draw_mirostat(vl_sampler *s, int n) {
+    const vl_sampling *p = &s->p;
+    double best = (double)s->heap[0].logit, total = 0, mass = 0;
+    int kept = 0;
+    for (int i = 0; i < n; i++) total += weight_of(p, s->heap[i].logit, best);
+    for (; kept < n; kept++) {
+        double w = weight_of(p, pop(s, n - kept).logit, best);
+        if (kept && -log2(w / total) > s->mu) break;
+        s->weight[kept] = (float)w;
+        mass += (double)s->weight[kept];
+    }
+    int i = choose(s, kept, mass);
+    s->mu -= (double)p->mirostat_eta * (-log2((double)s->weight[i] / mass) - (double)p->mirostat_tau);
+    return s->heap[n - 1 - i].id;
+}
+
+/* temperature, then mirostat, or top-k, top-p (over what top-k left), min-p, typical-p and one draw. */
 static int32_t draw(vl_sampler *s, const float *logits) {
     const vl_sampling *p = &s->p;
     int n = make_heap(s, logits), kept = 0, limit = p->top_k > 0 && p->top_k < n ? p->top_k : n;
     if (n == 0) return -1;
     if (p->temperature <= 0) return s->heap[0].id;
+    if (p->mirostat) return draw_mirostat(s, n);
     double best = (double)s->heap[0].logit, total = 0, mass = 0;
     bool cut = limit < n; /* else top-p sees every token, and pops only as far as it must */
     for (int i = 0; i < limit; i++) {
@@ -246,10 +275,7 @@ static int32_t draw(vl_sampler *s, const float *logits) {
     }
     while (kept > 1 && s->weight[kept - 1] < p->min_p) mass -= (double)s->weight[--kept];
     if (has_typical(p)) kept = typical(s, n, kept, &mass);
-    double u = vl_rng_uniform(&s->rng) * mass;
-    int i = 0;
-    while (i < kept - 1 && (u -= (double)s->weight[i]) >= 0) i++;
-    return s->heap[n - 1 - i].id;
+    return s->heap[n - 1 - choose(s, kept, mass)].id;
 }
 
 int32_t vl_sampler_next(vl_sampler *s, float *logits, const int32_t *ids, int n, int n_prompt,

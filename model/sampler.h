@@ -1,7 +1,7 @@
 /* sampler.h: logits -> one token, in the order of HF's logits processors:
  * repetition / presence / frequency penalties, DRY (not HF's; where its authors put it), min_tokens,
- * logit_bias, the caller's mask, temperature, top-k, top-p, min-p, typical-p. Nothing is allocated
- * after open. */
+ * logit_bias, the caller's mask, temperature, top-k, top-p, min-p, typical-p (or, in the place of these
+ * four, mirostat). Nothing is allocated after open. */
 #ifndef VL_SAMPLER_H
 #define VL_SAMPLER_H
 

@@ -81,12 +81,15 @@ static int check_sampling(const vl_sampling *p, int V, vl_err *err) {
         {"typical_p", p->typical_p, 0, 1},
         {"dry_multiplier", p->dry_multiplier, 0, 100},
         {"dry_base", p->dry_base, p->dry_multiplier > 0 ? 1 : 0, 8},
+        {"mirostat_tau", p->mirostat_tau, 0, 100}, {"mirostat_eta", p->mirostat_eta, 0, 1},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++)
         if (!(range[i].v >= range[i].lo && range[i].v <= range[i].hi))
             return vl_fail(err, VL_E_INPUT, "%s = %g is outside [%g, %g]", range[i].name,
                            (double)range[i].v, (double)range[i].lo, (double)range[i].hi);
     if (p->logprobs > 20) return vl_fail(err, VL_E_LIMIT, "logprobs = %d is over the limit of 20", p->logprobs);
+    if (p->mirostat != 0 && p->mirostat != 2)
+        return vl_fail(err, VL_E_INPUT, "mirostat = %d: expected 2 (version 2.0), or 0 for off", p->mirostat);
     if (p->top_k < 0) return vl_fail(err, VL_E_INPUT, "top_k = %d is negative", p->top_k);
     if (p->min_tokens < 0 || p->dry_allowed_length < 0 || p->dry_range < 0)
         return vl_fail(err, VL_E_INPUT, "min_tokens, dry_allowed_length or dry_range is negative");

@@ -10,16 +10,23 @@ static const char tool_open[] = "<tool_call>", tool_close[] = "</tool_call>";
 
 /* ---- tool calls --------------------------------------------------------------------------- */
 
+const char *chat_id_tail(const chat *c) { return c->id + strcspn(c->id, "-_") + 1; }
+
+static bool is_blank(char ch) { return ch == ' ' || ch == '\n' || ch == '\r' || ch == '\t'; }
+
 size_t choice_ready(const chat *c, const choice *k) {
     if (!c->tool_calls || !k->len) return k->len;
     const char *at = strstr(k->text, tool_open);
-    if (at) return (size_t)(at - k->text);
-    if (k->done) return k->len;
-    size_t max = sizeof tool_open - 2;
+    size_t ready = at ? (size_t)(at - k->text) : k->len, max = sizeof tool_open - 2;
+    if (!at && k->done) return k->len;
     /* A beginning of <tool_call> at the end? */
-    for (size_t n = k->len < max ? k->len : max; n; n--)
-        if (!memcmp(k->text + k->len - n, tool_open, n)) return k->len - n;
-    return k->len;
+    for (size_t n = k->len < max ? k->len : max; n && !at; n--)
+        if (!memcmp(k->text + k->len - n, tool_open, n)) {
+            ready = k->len - n;
+            break;
+        }
+    while (ready && is_blank(k->text[ready - 1])) ready--;
+    return ready;
 }
 
 static json_t *parse_call(const chat *c, size_t index, const char *text, size_t n) {
@@ -27,10 +34,10 @@ static json_t *parse_call(const chat *c, size_t index, const char *text, size_t 
     const json_t *name = json_object_get(o, "name"), *args = json_object_get(o, "arguments");
     json_t *call = NULL;
     if (json_is_string(name)) {
-        char id[64];                  /* made from the answer's, so that a replay repeats it */
+        char id[64];
         char *dump = json_is_string(args) ? strdup(json_string_value(args))
                    : args ? json_dumps(args, JSON_COMPACT) : strdup("{}");
-        snprintf(id, sizeof id, "call_%s_%zu", strchr(c->id, '-') + 1, index);
+        snprintf(id, sizeof id, "call_%s_%zu", chat_id_tail(c), index);
         call = json_pack("{s:s,s:s,s:{s:O,s:s}}", "id", id, "type", "function", "function", "name",
                          name, "arguments", dump ? dump : "{}");
         free(dump);
@@ -64,7 +71,7 @@ json_t *choice_tool_calls(const chat *c, const choice *k, char **content) {
         json_array_append_new(calls, call);
         p = end ? end + sizeof tool_close - 1 : p + strlen(p);
     }
-    while (calls && n && strchr(" \n\r\t", rest[n - 1])) n--;
+    while (calls && n && is_blank(rest[n - 1])) n--;
     rest[n] = 0;
     *content = rest;
     return calls;

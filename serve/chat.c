@@ -18,6 +18,7 @@ typedef struct source {
     blob data;
     picture_limits limits;
     const json_t *url;                /* to be fetched, or NULL */
+    bool ground;                      /* the preset for boxes was asked for */
     char param[80];
 } source;
 
@@ -32,7 +33,7 @@ static void set_defaults(chat *c) {
                          .presence_penalty = d.presence_penalty,
                          .frequency_penalty = d.frequency_penalty,
                          .max_time = c->srv->config.max_time_s, .detect_repetition = true,
-                         .typical_p = 1, .dry_base = 1.75, .dry_allowed_length = 2, .dry_range = -1,
+                         .mirostat_tau = d.mirostat_tau, .mirostat_eta = d.mirostat_eta, .typical_p = 1, .dry_base = 1.75, .dry_allowed_length = 2, .dry_range = -1,
                          .skip_special_tokens = true, .add_generation_prompt = true, .cache = true};
 }
 
@@ -126,14 +127,20 @@ static int read_stream_options(chat *c, api_error *e) {
     return 0;
 }
 
+static int check_min_tokens(const chat *c, int64_t most, api_error *e) {
+    if (c->f.min_tokens <= most) return 0;
+    return api_fail(e, 400, "invalid_value", "min_tokens", "min_tokens is above the most tokens to "
+                    "generate, %lld (max_tokens, its default, or what the context leaves)", (long long)most);
+}
+
 static int read_scalars(chat *c, api_error *e) {
     chat_fields *f = &c->f;
     if (fields_read(f, c->body, c->route, c->warnings, e) || read_stop(c, e) || read_bias(c, e) ||
         read_stream_options(c, e) || read_breakers(c, e)) return -1;
     if (f->max_completion_tokens > 0) f->max_tokens = f->max_completion_tokens;
-    if (f->max_tokens > 0 && f->min_tokens > f->max_tokens)
-        return api_fail(e, 400, "invalid_value", "min_tokens", "min_tokens is above the most "
-                        "tokens to generate, %lld", (long long)f->max_tokens);
+    if (check_min_tokens(c, f->max_tokens > 0 ? f->max_tokens : c->srv->config.default_tokens, e)) return -1;
+    if (f->mirostat == 1)
+        return api_fail(e, 400, "invalid_value", "mirostat", "mirostat must be 2 (version 2.0) or 0 (off)");
     if (f->top_logprobs >= 0 && !f->logprobs)
         return api_fail(e, 400, "invalid_value", "top_logprobs",
                         "top_logprobs needs logprobs: true");
@@ -165,11 +172,13 @@ static int set_limits(chat *c, const json_t *part, source *s, api_error *e) {
     const char *name = NULL;
     for (int i = 2; i >= 0; i--) {    /* the most specific comes last and wins */
         const char *keys[] = {"preset", "detail"};
-        for (int k = 0; from[i] && k < 2; k++)
-            if ((name = json_string_value(json_object_get(from[i], keys[k]))) &&
-                !picture_preset(c->srv, name, &lim))
+        for (int k = 0; from[i] && k < 2; k++) {
+            if (!(name = json_string_value(json_object_get(from[i], keys[k])))) continue;
+            if (!picture_preset(c->srv, name, &lim))
                 return api_fail(e, 400, "invalid_value", s->param, "%s: '%.40s' is not known",
                                 keys[k], name);
+            s->ground = !strcmp(name, "ground");
+        }
         if (from[i] && (field_int(from[i], "min_pixels", 1, INT64_C(1) << 40, &lim.min_pixels, e) ||
                         field_int(from[i], "max_pixels", 1, INT64_C(1) << 40, &lim.max_pixels, e)))
             return -1;
@@ -198,7 +207,7 @@ static int resolve(chat *c, const json_t *ref, source *s, api_error *e) {
     const char *text = json_string_value(ref);
     size_t len = json_string_length(ref);
     if (!strncmp(text, "file-", 5)) {
-        if (files_get(c->srv->files, c->tenant, text, &s->data, e)) {
+        if (files_get(c->srv->files, c->by->tenant, text, &s->data, e)) {
             snprintf(e->param, sizeof e->param, "%s", s->param);
             return -1;
         }
@@ -224,12 +233,12 @@ static int resolve(chat *c, const json_t *ref, source *s, api_error *e) {
 
 /* All pictures by URL together may have as many bytes as a body that carried them. */
 static int fetch_urls(const chat *c, source *sources, api_error *e) {
-    double deadline = 0;
+    fetching f = {.srv = c->srv, .by = c->by, .max_time = c->f.max_time};
     size_t total = 0, most = (size_t)c->srv->config.body_bytes;
     for (int i = 0; i < c->n_pictures; i++) {
         source *s = &sources[i];
-        if (s->url && fetch_picture(c->srv, json_string_value(s->url), json_string_length(s->url),
-                                    &deadline, &s->data, e, s->param)) return -1;
+        if (s->url && fetch_picture(&f, json_string_value(s->url), json_string_length(s->url), &s->data, e,
+                                    s->param)) return -1;
         if (s->url && (total += s->data.len) > most)
             return api_fail(e, 413, "images_too_large", s->param, "the images by URL have more than %zu bytes together", most);
     }
@@ -309,20 +318,75 @@ static int clean_message(chat *c, size_t i, const json_t *m, source *sources, ap
     return 0;
 }
 
-/* Items of `input` other than messages (calls, reasoning, references) need what is not kept. */
-static int check_items(const json_t *list, api_error *e) {
-    size_t i;
-    json_t *item;
-    json_array_foreach((json_t *)(uintptr_t)list, i, item) {
-        char where[32];
-        json_t *type = json_object_get(item, "type");
-        snprintf(where, sizeof where, "input[%zu]", i);
-        if (type && (!json_is_string(type) || strcmp(json_string_value(type), "message")))
-            return api_fail(e, 400, "unsupported_item", where, "items of type '%.40s' are not "
-                            "supported, only messages", json_is_string(type)
-                            ? json_string_value(type) : json_kind(type));
+/* ---- items of the Responses API ----------------------------------------------------------- */
+
+/* What the items read so far leave behind: the calls of the turn that is being read (NULL: the next call
+ * begins one) and every call's id. */
+typedef struct items { json_t *calls, *ids; } items;
+
+static int string_of(const json_t *item, const char *name, const char *where, const char **out, api_error *e) {
+    *out = json_string_value(json_object_get(item, name));
+    return *out ? 0 : api_fail(e, 400, "invalid_type", where, "%s must be a string", name);
+}
+
+/* {"type": "function_call"}: a call that the assistant made; those of one turn are one message. */
+static int read_call(chat *c, items *all, const json_t *item, const char *where, api_error *e) {
+    const char *id, *name, *arguments;
+    if (string_of(item, "call_id", where, &id, e) || string_of(item, "name", where, &name, e) ||
+        string_of(item, "arguments", where, &arguments, e)) return -1;
+    if (!all->calls) {
+        json_t *last = json_array_get(c->messages, json_array_size(c->messages) - 1);
+        const char *role = json_string_value(json_object_get(last, "role"));
+        if (!role || strcmp(role, "assistant") || json_object_get(last, "tool_calls"))
+            json_array_append_new(c->messages,
+                                  last = json_pack("{s:s,s:s}", "role", "assistant", "content", ""));
+        json_object_set_new(last, "tool_calls", all->calls = json_array());
     }
+    json_array_append_new(all->calls, json_pack("{s:O,s:s,s:{s:O,s:O}}", "id", json_object_get(item, "call_id"),
+        "type", "function", "function", "name", json_object_get(item, "name"), "arguments",
+        json_object_get(item, "arguments")));
+    json_object_set_new(all->ids, id, json_true());
     return 0;
+}
+
+/* {"type": "function_call_output"}: what came of it. */
+static int read_output(chat *c, items *all, size_t i, const json_t *item, const char *where, source *sources,
+                       api_error *e) {
+    const char *id;
+    json_t *output = json_object_get(item, "output");
+    if (string_of(item, "call_id", where, &id, e)) return -1;
+    if (!json_object_get(all->ids, id))
+        return api_fail(e, 400, "invalid_value", where, "no function_call before it has the call_id '%.60s'", id);
+    if (!json_is_string(output) && !json_is_array(output))
+        return api_fail(e, 400, "invalid_type", where, "output must be a string or an array of parts");
+    json_t *m = json_pack("{s:s,s:O,s:s}", "role", "tool", "content", output, "tool_call_id", id);
+    int rc = clean_message(c, i, m, sources, e);
+    json_decref(m);
+    return rc;
+}
+
+static int read_item(chat *c, items *all, size_t i, const json_t *item, source *sources, api_error *e) {
+    char where[32];
+    json_t *type = json_object_get(item, "type");
+    const char *word = type ? json_string_value(type) : "message";
+    snprintf(where, sizeof where, "input[%zu]", i);
+    if (word && !strcmp(word, "function_call")) return read_call(c, all, item, where, e);
+    all->calls = NULL;
+    if (word && !strcmp(word, "function_call_output")) return read_output(c, all, i, item, where, sources, e);
+    if (word && !strcmp(word, "message")) return clean_message(c, i, item, sources, e);
+    return api_fail(e, 400, "unsupported_item", where, "items of type '%.40s' are not supported, only message, "
+                    "function_call and function_call_output", word ? word : json_kind(type));
+}
+
+static int read_items(chat *c, const json_t *list, source *sources, api_error *e) {
+    items all = {NULL, json_object()};
+    json_t *item;
+    size_t i;
+    int rc = 0;
+    json_array_foreach((json_t *)(uintptr_t)list, i, item)
+        if ((rc = read_item(c, &all, i, item, sources, e))) break;
+    json_decref(all.ids);
+    return rc;
 }
 
 static int read_messages(chat *c, source *sources, api_error *e) {
@@ -339,7 +403,7 @@ static int read_messages(chat *c, source *sources, api_error *e) {
     if (!json_is_array(list) || !json_array_size(list))
         return api_fail(e, 400, "invalid_type", name, "%s must be a non-empty array%s", name,
                         responses ? " or string" : "");
-    if (responses && check_items(list, e)) return -1;
+    if (responses) return read_items(c, list, sources, e);
     json_array_foreach(list, i, m)
         if (clean_message(c, i, m, sources, e)) return -1;
     return 0;
@@ -387,7 +451,7 @@ static void make_key(chat *c, const source *sources) {
     vl_sha256_init(&h);
     hash_part(&h, c->srv->identity, sizeof c->srv->identity);
     hash_part(&h, &c->route, sizeof c->route);
-    const char *key = c->srv->config.n_keys ? c->srv->config.keys[c->tenant] : "";
+    const char *key = c->srv->config.n_keys ? c->srv->config.keys[c->by->tenant] : "";
     hash_part(&h, key, strlen(key));
     hash_json(&h, rest);
     hash_json(&h, c->messages);
@@ -410,6 +474,7 @@ static int load_pictures(chat *c, source *sources, api_error *e) {
         if (picture_load(c->srv, s->data.data, s->data.len, s->limits, s->param, &c->pictures[i],
                          &report, e)) return -1;
         json_object_set_new(report, "index", json_integer(i));
+        if (s->ground) picture_warn_coarse(report);
         json_array_append_new(c->reports, report);
         c->n_pictures++;
     }
@@ -451,7 +516,7 @@ static int make_prompt(chat *c, api_error *e) {
         c->f.max_tokens = room - (int64_t)n;
         if (asked) warn_add(c->warnings, "max_tokens was lowered to what the context leaves");
     }
-    return 0;
+    return check_min_tokens(c, c->f.max_tokens, e);
 }
 
 /* ---- the whole ---------------------------------------------------------------------------- */
@@ -484,9 +549,9 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
 }
 
 int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
-              int tenant, priority prio, double arrived, api_error *e) {
-    *c = (chat){.srv = srv, .route = route, .body = body, .attachments = attachments,
-                .tenant = tenant, .priority = prio, .arrived = arrived};
+              const caller *by, priority prio, api_error *e) {
+    *c = (chat){.srv = srv, .route = route, .body = body, .attachments = attachments, .by = by,
+                .priority = prio};
     new_id(c->id, sizeof c->id,
            route == FOR_CHAT ? "chatcmpl-" : route == FOR_TEXT ? "cmpl-" : "resp_");
     c->created = (int64_t)time(NULL);

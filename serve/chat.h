@@ -44,9 +44,8 @@ enum { MAX_PICTURES = 64 };
 typedef struct chat {
     server *srv;
     int route;                        /* FOR_CHAT, FOR_TEXT or FOR_RESPONSES                */
-    int tenant;
+    const caller *by;
     priority priority;
-    double arrived;
     char id[48];
     int64_t created;
     chat_fields f;
@@ -68,9 +67,9 @@ typedef struct chat {
     uint8_t key[32];
 } chat;
 
-/* body is borrowed and must outlive the chat. */
+/* body and by are borrowed and must outlive the chat. */
 int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
-              int tenant, priority priority, double arrived, api_error *e);
+              const caller *by, priority priority, api_error *e);
 int chat_start(chat *c, api_error *e);
 /* Waits up to `seconds` for one event; returns it (free() it) after taking it in, or NULL. */
 event *chat_pump(chat *c, double seconds);
@@ -83,13 +82,16 @@ json_t *chat_result(chat *c, api_error *e);
 void chat_free(chat *c);
 
 /* ---- chat_output.c ---- */
-/* Are these functions in OpenAI form? */
-int tools_check(const json_t *tools, api_error *e);
+/* Are these functions in OpenAI's form? flat: in that of its Responses API. */
+int tools_check(const json_t *tools, bool flat, api_error *e);
 /* The constraint that the request asks for, or NULL in *out; also sets tools and tool_calls. */
 int chat_constraint(chat *c, constraint **out, api_error *e);
 
 /* ---- answer.c ---- */
-/* Everything in the choice that may be shown now: text before a possible tool call. */
+/* The part of the id that is this answer's own; ids made from it are repeated by a replay. */
+const char *chat_id_tail(const chat *c);
+/* Everything in the choice that may be shown now: text before a possible tool call and the blanks
+ * before that. */
 size_t choice_ready(const chat *c, const choice *k);
 json_t *choice_tool_calls(const chat *c, const choice *k, char **content);
 json_t *chat_usage(const chat *c);

@@ -136,13 +136,41 @@ static void sse_finish(sse *s) {
     s->ended = true;
 }
 
+/* Seconds: what is left of this stage at the pace that it has had so far (at its first event: that recent
+ * requests had), and what comes after it at the pace of recent requests. */
+static double time_left(sse *s, const vl_event *ev) {
+    const chat *c = &s->c;
+    bool encode = ev->kind == VL_EV_ENCODE;
+    double now = vl_now(), later = 0;
+    scheduler_state st;
+    scheduler_get_state(c->srv->scheduler, &st);
+    if (s->stage_at == 0 || s->stage != (int)ev->kind || s->picture != ev->picture) {
+        s->stage = (int)ev->kind;
+        s->picture = ev->picture;
+        s->stage_done = ev->done;
+        s->stage_at = now;
+    }
+    for (int i = encode ? ev->picture : c->n_pictures; i < c->n_pictures; i++)
+        later += st.encode_s_per_token * vl_picture_get_info(c->pictures[i])->tokens;
+    double mine = encode ? st.encode_s_per_token * vl_picture_get_info(c->pictures[ev->picture])->tokens : 0;
+    double each = ev->done > s->stage_done ? (now - s->stage_at) / (ev->done - s->stage_done)
+                : encode                   ? mine / (ev->total > 0 ? ev->total : 1)
+                                           : st.prefill_s_per_token;
+    if (encode) later += st.prefill_s_per_token * c->prompt_tokens - mine;
+    return each * (ev->total - ev->done) + later + st.decode_s_per_token;
+}
+
+json_t *sse_progress_object(sse *s, const event *e) {
+    bool encode = e->ev.kind == VL_EV_ENCODE;
+    json_t *p = json_pack("{s:s,s:i,s:i,s:f}", "stage", encode ? "encode" : "prefill", "done", e->ev.done, "total",
+                          e->ev.total, "eta_ms", time_left(s, &e->ev) * 1e3);
+    if (encode) json_object_set_new(p, "image", json_integer(e->ev.picture));
+    return p;
+}
+
 static void sse_progress(sse *s, const event *e) {
     json_t *o = chunk(&s->c, json_array());
-    json_t *p =
-        json_pack("{s:s,s:i,s:i}", "stage", e->ev.kind == VL_EV_ENCODE ? "encode" : "prefill",
-                  "done", e->ev.done, "total", e->ev.total);
-    if (e->ev.kind == VL_EV_ENCODE) json_object_set_new(p, "image", json_integer(e->ev.picture));
-    json_object_set_new(o, "x_progress", p);
+    json_object_set_new(o, "x_progress", sse_progress_object(s, e));
     sse_data(s, o);
 }
 
@@ -236,8 +264,8 @@ void generate(http_request *r, int which, const answer_form *form) {
         free(s);
         return;
     }
-    if (chat_open(&s->c, r->srv, which, s->body, s->files, r->tenant, INTERACTIVE, r->arrived,
-                  &e) ||
+    s->by = http_caller(r);
+    if (chat_open(&s->c, r->srv, which, s->body, s->files, &s->by, INTERACTIVE, &e) ||
         chat_start(&s->c, &e)) {
         http_error(r, &e);
         sse_end(s);

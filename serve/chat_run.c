@@ -22,9 +22,9 @@ int chat_start(chat *c, api_error *e) {
     for (int i = 0; i < c->n; i++) {
         const chat_fields *f = &c->f;
         choice *k = &c->choices[i];
-        k->task = (task){.prompt = c->prompt, .box = &c->box, .choice = i, .tenant = c->tenant,
-                         .priority = c->priority, .arrived = c->arrived,
-                         .deadline = f->max_time > 0 ? c->arrived + f->max_time : 0};
+        k->task = (task){.prompt = c->prompt, .box = &c->box, .choice = i, .tenant = c->by->tenant,
+                         .priority = c->priority, .arrived = c->by->arrived,
+                         .deadline = f->max_time > 0 ? c->by->arrived + f->max_time : 0};
         k->task.sampling = (vl_sampling){
             .max_tokens = (int)f->max_tokens, .temperature = (float)f->temperature,
             .top_k = f->top_k < 0 ? 0 : (int)f->top_k, .top_p = (float)f->top_p,
@@ -39,8 +39,9 @@ int chat_start(chat *c, api_error *e) {
             .dry_multiplier = f->dry_range ? (float)f->dry_multiplier : 0,
             .dry_base = (float)f->dry_base, .dry_allowed_length = (int)f->dry_allowed_length,
             .dry_range = f->dry_range < 0 ? 0 : (int)f->dry_range, .dry_breakers = c->breakers,
-            .n_dry_breakers = c->n_breakers,
-            .cache_salt = (uint64_t)c->tenant + 1}; /* tenants share no KV prefix and no picture */
+            .n_dry_breakers = c->n_breakers, .mirostat = (int)f->mirostat,
+            .mirostat_tau = (float)f->mirostat_tau, .mirostat_eta = (float)f->mirostat_eta,
+            .cache_salt = (uint64_t)c->by->tenant + 1}; /* tenants share no KV prefix and no picture */
         tasks[i] = &k->task;
     }
     if (scheduler_submit(c->srv->scheduler, tasks, c->n, e)) return -1;
@@ -144,6 +145,7 @@ void chat_free(chat *c) {
     }
     for (int i = 0; i < c->n_pictures; i++) vl_picture_free(c->pictures[i]);
     vl_prompt_free(c->prompt);
+    json_decref(c->tools);
     json_decref(c->messages);
     json_decref(c->warnings);
     json_decref(c->reports);

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, SLACK = 64 };        /* SLACK: pages of the file beyond the bound */
 
 struct disk_cache {
     pthread_mutex_t lock;
@@ -75,26 +75,32 @@ static int64_t number(sqlite3 *db, const char *sql) {
     return n;
 }
 
+static int64_t max_pages(const disk_cache *d) { return d->max_bytes / PAGE + SLACK; }
+
+/* SQLite takes no number that the file has passed already. */
+static int limit_pages(disk_cache *d) {
+    char sql[80];
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count=%lld", (long long)max_pages(d));
+    return sqlite3_exec(d->db, sql, NULL, NULL, NULL);
+}
+
 static int open_file(disk_cache *d, const char *path) {
-    char sql[160];
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* whatever the folder's mode is */
     if (fd >= 0) close(fd);
     int rc = sqlite3_open(path, &d->db);
     /* EXCLUSIVE first: WAL then needs no shared memory, and a second server is told. */
     if (!rc)
         rc = sqlite3_exec(d->db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA page_size=4096;"
+            "PRAGMA auto_vacuum=INCREMENTAL;" /* before the first table, or it is too late */
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=1048576;"
+            "PRAGMA wal_autocheckpoint=200;" /* pages: the log stays small beside a small bound */
             "PRAGMA cell_size_check=ON; BEGIN EXCLUSIVE;"
             "CREATE TABLE IF NOT EXISTS results(id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL,"
             " used INTEGER NOT NULL, charged INTEGER NOT NULL, sum BLOB NOT NULL,"
             " record BLOB NOT NULL);"
             "CREATE INDEX IF NOT EXISTS by_use ON results(used, charged); COMMIT;",
             NULL, NULL, NULL);
-    if (!rc) {
-        snprintf(sql, sizeof sql, "PRAGMA max_page_count=%lld",
-                 (long long)(d->max_bytes / PAGE + 64));
-        rc = sqlite3_exec(d->db, sql, NULL, NULL, NULL);
-    }
+    if (!rc) rc = limit_pages(d);
     const struct { sqlite3_stmt **at; const char *sql; } all[] = {
         {&d->get, "SELECT id, charged, sum, record FROM results WHERE key=?1"},
         {&d->touch, "UPDATE results SET used=?2 WHERE id=?1"},
@@ -127,6 +133,30 @@ static void remove_file(const char *path) {
     }
 }
 
+/* The bound may be lower than last time: rows go, then the file's free pages. False: the file is still
+ * too large (it was made without auto_vacuum, or the disk is full). */
+static bool shrink(disk_cache *d) {
+    make_room(d, 0);
+    if (number(d->db, "PRAGMA page_count") > max_pages(d))
+        sqlite3_exec(d->db, "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL);
+    return number(d->db, "PRAGMA page_count") <= max_pages(d) && !limit_pages(d);
+}
+
+/* Answers lie in it as text: nobody else may look inside. A folder that is there already is left as it
+ * is (it may be one that others need), and refused if it is open to them. */
+static int make_folder(const char *dir, vl_err *err) {
+    struct stat st;
+    if (mkdir(dir, 0700) && errno != EEXIST)
+        return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
+    if (stat(dir, &st)) return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
+    if (!S_ISDIR(st.st_mode)) return vl_fail(err, VL_E_IO, "--result-cache-dir %s: this is no folder", dir);
+    if (st.st_uid != geteuid() || st.st_mode & 077)
+        return vl_fail(err, VL_E_IO, "--result-cache-dir %.100s: others may enter it (mode %03o, user %d), and "
+                       "answers lie there as text: name a folder that is not there yet, or chmod 700 it",
+                       dir, (unsigned)st.st_mode & 0777, (int)st.st_uid);
+    return 0;
+}
+
 int disk_cache_open(disk_cache **out, const char *dir, int64_t max_bytes, metrics *m, vl_err *err) {
     char path[4100];
     disk_cache *d = vl_calloc(1, sizeof *d);
@@ -135,13 +165,14 @@ int disk_cache_open(disk_cache **out, const char *dir, int64_t max_bytes, metric
     d->max_bytes = max_bytes;
     d->metrics = m;
     *out = d;                         /* freed with what holds it, whatever happens below */
-    if (mkdir(dir, 0700) && errno != EEXIST)
-        return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
+    if (make_folder(dir, err)) return -1;
     if (snprintf(path, sizeof path, "%s/results.sqlite", dir) >= (int)sizeof path)
         return vl_fail(err, VL_E_USAGE, "--result-cache-dir: the name is too long");
     int rc = open_file(d, path);
-    if (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_ERROR || rc == SQLITE_FORMAT) {
-        log_json("warning", "the result cache on disk is damaged and begins anew", NULL);
+    bool damaged = rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_ERROR || rc == SQLITE_FORMAT;
+    if (damaged || (!rc && !shrink(d))) {
+        log_json("warning", damaged ? "the result cache on disk is damaged and begins anew"
+                 : "the result cache on disk cannot be made smaller and begins anew", NULL);
         close_file(d);
         remove_file(path);
         rc = open_file(d, path);
@@ -150,7 +181,6 @@ int disk_cache_open(disk_cache **out, const char *dir, int64_t max_bytes, metric
         return vl_fail(err, VL_E_IO, "%s is in use by another server: give each its own "
                        "--result-cache-dir", path);
     if (rc) return vl_fail(err, VL_E_IO, "%s: %s", path, sqlite3_errmsg(d->db));
-    make_room(d, 0);                  /* the bound may be lower than last time */
     metrics_set(m, M_DISK_BYTES, (double)d->bytes);
     return 0;
 }

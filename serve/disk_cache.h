@@ -1,6 +1,6 @@
 /* disk_cache.h: the result cache's second tier, which survives a restart: SQLite in
- * DIR/results.sqlite (DIR has mode 0700: answers are in it as text). Bounded in bytes, least
- * recently used out first; one server at a time per DIR.
+ * DIR/results.sqlite (DIR must be this user's alone: answers are in it as text). Bounded in bytes, least
+ * recently used out first; one server at a time per DIR. A lower bound makes the file smaller at the start.
  *
  * Every record carries its SHA-256: a damaged one is dropped and counts as a miss, a damaged file
  * is replaced by a new one. Writes are transactions; a kill loses the last ones at most. */

@@ -7,9 +7,7 @@
  */
 #include "serve/fetch.h"
 
-#include <errno.h>
 #include <netinet/in.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -17,7 +15,7 @@
 
 #include "serve/curl.h"
 
-enum { FETCHES = 8, REDIRECTS = 3, MAX_URL = 2048 };
+enum { REDIRECTS = 3, MAX_URL = 2048 };
 
 /* ---- addresses ---------------------------------------------------------------------------- */
 
@@ -114,21 +112,72 @@ static bool host_listed(const serve_config *c, const char *host, const char *por
     return false;
 }
 
+/* ---- time and places ---------------------------------------------------------------------- */
+
+enum stop { S_NOT, S_DRAINING, S_GONE, S_MAX_TIME, S_LATE };
+
+/* Why the request needs to wait no longer. Once there is a reason there stays one. */
+static enum stop why_stop(const fetching *f) {
+    double now = vl_now();
+    if (atomic_load(&f->srv->draining)) return S_DRAINING;
+    if (f->by->gone && f->by->gone(f->by->user)) return S_GONE;
+    if (f->max_time > 0 && now >= f->by->arrived + f->max_time) return S_MAX_TIME;
+    return now >= f->until ? S_LATE : S_NOT;
+}
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t freed;
+    int held, held_by[MAX_KEYS], waiting[MAX_KEYS];
+} places = {.lock = PTHREAD_MUTEX_INITIALIZER, .freed = PTHREAD_COND_INITIALIZER};
+
+/* Called with the lock held. */
+static bool is_next(int tenant, int most) {
+    int mine = places.held_by[tenant];
+    if (places.held == FETCHES || mine >= most) return false;
+    for (int i = 0; i < MAX_KEYS; i++)
+        if (places.waiting[i] && places.held_by[i] < mine) return false;
+    return true;
+}
+
+bool place_take(const fetching *f) {
+    int tenant = f->by->tenant, most = f->srv->config.n_keys > 1 ? FETCHES / 2 : FETCHES;
+    bool got;
+    pthread_mutex_lock(&places.lock);
+    places.waiting[tenant]++;
+    while (!(got = is_next(tenant, most)) && !why_stop(f)) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 100000000;   /* to look at why_stop() again */
+        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        pthread_cond_timedwait(&places.freed, &places.lock, &until);
+    }
+    places.waiting[tenant]--;
+    if (got) places.held++, places.held_by[tenant]++;
+    pthread_cond_broadcast(&places.freed); /* who is next may have changed */
+    pthread_mutex_unlock(&places.lock);
+    return got;
+}
+
+void place_give(int tenant) {
+    pthread_mutex_lock(&places.lock);
+    places.held--;
+    places.held_by[tenant]--;
+    pthread_cond_broadcast(&places.freed);
+    pthread_mutex_unlock(&places.lock);
+}
+
 /* ---- one hop ------------------------------------------------------------------------------ */
 
-static sem_t slots;                   /* fetches at once: each may hold a picture's bytes */
-
 int fetch_open(const serve_config *c, vl_err *err) {
-    if (!c->n_url_hosts) return 0;
-    sem_init(&slots, 0, FETCHES);
-    return curl_open("--allow-image-urls", err);
+    return c->n_url_hosts ? curl_open("--allow-image-urls", err) : 0;
 }
 
 typedef struct transfer {
-    server *srv;
+    const fetching *f;
+    const serve_config *config;
     blob *out;
     size_t cap;
-    double deadline;
     bool blocked, too_large, no_memory;
     long status;
     char *next;                       /* where a redirect leads; malloc'd */
@@ -144,7 +193,7 @@ static bool may_connect(const serve_config *c, const struct sockaddr *a) {
 
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *a) {
     transfer *t = user;
-    if (purpose != CURLSOCKTYPE_IPCXN || !may_connect(&t->srv->config, &a->addr)) {
+    if (purpose != CURLSOCKTYPE_IPCXN || !may_connect(t->config, &a->addr)) {
         t->blocked = true;
         return CURL_SOCKET_BAD;
     }
@@ -153,7 +202,7 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
 
 static size_t take_bytes(char *data, size_t size, size_t n, void *user) {
     transfer *t = user;
-    size_t more = size * n, max = (size_t)t->srv->config.image_bytes;
+    size_t more = size * n, max = (size_t)t->config->image_bytes;
     if (more > max - t->out->len) {
         t->too_large = true;
         return 0;
@@ -173,10 +222,11 @@ static size_t take_bytes(char *data, size_t size, size_t n, void *user) {
     return more;
 }
 
+/* libcurl asks at least once a second; not 0 ends the transfer. */
 static int keep_going(void *user, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d) {
     const transfer *t = user;
     (void)a, (void)b, (void)c, (void)d;
-    return t->blocked || vl_now() > t->deadline || atomic_load(&t->srv->draining);
+    return t->blocked || why_stop(t->f);
 }
 
 static bool set_up(CURL *h, transfer *t, CURLU *url) {
@@ -184,7 +234,7 @@ static bool set_up(CURL *h, transfer *t, CURLU *url) {
         {CURLOPT_NOSIGNAL, 1}, {CURLOPT_FOLLOWLOCATION, 0}, {CURLOPT_NOPROGRESS, 0},
         {CURLOPT_SSL_VERIFYPEER, 1}, {CURLOPT_SSL_VERIFYHOST, 2}, {CURLOPT_FORBID_REUSE, 1},
         {CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1}, {CURLOPT_NETRC, CURL_NETRC_IGNORED},
-        {CURLOPT_TIMEOUT_MS, (long)((t->deadline - vl_now()) * 1e3) + 1},
+        {CURLOPT_TIMEOUT_MS, (long)((t->f->until - vl_now()) * 1e3) + 1},
     };
     bool ok = true;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -199,39 +249,66 @@ static bool set_up(CURL *h, transfer *t, CURLU *url) {
          !curl->easy_setopt(h, CURLOPT_WRITEDATA, t) &&
          !curl->easy_setopt(h, CURLOPT_XFERINFOFUNCTION, keep_going) &&
          !curl->easy_setopt(h, CURLOPT_XFERINFODATA, t) &&
-         !curl->easy_setopt(h, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)t->srv->config.image_bytes);
-    if (ok && t->srv->config.test_image_url_ca)
-        ok = !curl->easy_setopt(h, CURLOPT_CAINFO, t->srv->config.test_image_url_ca);
+         !curl->easy_setopt(h, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)t->config->image_bytes);
+    if (ok && t->config->test_image_url_ca)
+        ok = !curl->easy_setopt(h, CURLOPT_CAINFO, t->config->test_image_url_ca);
     curl->easy_setopt(h, CURLOPT_QUICK_EXIT, 1L); /* no waiting for a look-up that is late (7.87) */
     return ok;
 }
 
+/* The site's own trouble: worth another try. The rest (a bad certificate, 404) stays as it is. */
+static bool is_transient(CURLcode code, long status) {
+    static const CURLcode passing[] = {
+        CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_CONNECT, CURLE_PARTIAL_FILE, CURLE_GOT_NOTHING,
+        CURLE_SEND_ERROR, CURLE_RECV_ERROR, CURLE_SSL_CONNECT_ERROR};
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+        if (code == passing[i]) return true;
+    return code == CURLE_OK && (status / 100 == 5 || status == 429 || status == 408);
+}
+
+static int explain_stop(const fetching *f, enum stop why, api_error *e, const char *param) {
+    switch (why) {
+    case S_DRAINING:
+        api_fail(e, 503, "shutting_down", param, "the server is shutting down");
+        e->retry_after = 5;
+        return -1;
+    case S_GONE:
+        return api_fail(e, 499, "client_closed", param, "the client went away");
+    case S_MAX_TIME:
+        return api_fail(e, 408, "deadline_exceeded", "max_time",
+                        "the time of the request was over before its images by URL were there");
+    default:
+        api_fail(e, 504, "remote_url_timeout", param,
+                 "the images by URL were not there within %g s; send the bytes instead",
+                 f->srv->config.fetch_s);
+        e->transient = true;
+        return -1;
+    }
+}
+
 static int explain(const transfer *t, CURLcode code, api_error *e, const char *param) {
+    enum stop why = why_stop(t->f);
     if (t->blocked)
         return api_fail(e, 400, "remote_url_blocked", param, "the image URL leads to an address "
                         "that is not public: private, loopback, link-local and metadata addresses "
                         "are never fetched");
     if (t->too_large || code == CURLE_FILESIZE_EXCEEDED)
         return api_fail(e, 413, "image_too_large", param, "an image may have at most %lld bytes",
-                        (long long)t->srv->config.image_bytes);
+                        (long long)t->config->image_bytes);
     if (t->no_memory || code == CURLE_OUT_OF_MEMORY)
         return api_fail(e, 500, "out_of_memory", param, "out of memory");
-    if (atomic_load(&t->srv->draining)) {
-        api_fail(e, 503, "shutting_down", param, "the server is shutting down");
-        e->retry_after = 5;
-        return -1;
-    }
-    if (code == CURLE_OPERATION_TIMEDOUT || vl_now() > t->deadline)
-        return api_fail(e, 504, "remote_url_timeout", param,
-                        "the images by URL were not there within %g s; send the bytes instead",
-                        t->srv->config.fetch_s);
+    if (code == CURLE_OPERATION_TIMEDOUT && !why) why = S_LATE;
+    if (why) return explain_stop(t->f, why, e, param);
+    int rc = 0;
     if (code != CURLE_OK)
-        return api_fail(e, 400, "remote_url_failed", param,
-                        "the image URL could not be fetched: %s", curl->easy_strerror(code));
-    if (t->status != 200)
-        return api_fail(e, 400, "remote_url_failed", param, "the image URL answered with HTTP %ld",
-                        t->status);
-    return t->out->len ? 0 : api_fail(e, 400, "remote_url_failed", param, "the image URL is empty");
+        rc = api_fail(e, 400, "remote_url_failed", param, "the image URL could not be fetched: %s",
+                      curl->easy_strerror(code));
+    else if (t->status != 200)
+        rc = api_fail(e, 400, "remote_url_failed", param, "the image URL answered with HTTP %ld", t->status);
+    else if (!t->out->len)
+        rc = api_fail(e, 400, "remote_url_failed", param, "the image URL is empty");
+    if (rc) e->transient = is_transient(code, t->status);
+    return rc;
 }
 
 static int hop(transfer *t, CURLU *url, api_error *e, const char *param) {
@@ -282,14 +359,15 @@ static CURLU *check_url(const serve_config *c, const char *text, api_error *e, c
 
 static int follow(transfer *t, const char *url, api_error *e, const char *param) {
     char *at = strdup(url);
+    enum stop why;
     int rc = at ? 0 : api_fail(e, 500, "out_of_memory", param, "out of memory");
     for (int hops = 0; rc == 0 && at; hops++) {
-        CURLU *u = check_url(&t->srv->config, at, e, param);
+        CURLU *u = check_url(t->config, at, e, param);
         free(at);
         if (hops > REDIRECTS)
             rc = api_fail(e, 400, "remote_url_failed", param, "more than %d redirects", REDIRECTS);
-        else if (u && vl_now() >= t->deadline) /* curl takes no time left for no limit */
-            rc = explain(t, CURLE_OPERATION_TIMEDOUT, e, param);
+        else if (u && (why = why_stop(t->f))) /* and curl takes no time left for no limit */
+            rc = explain_stop(t->f, why, e, param);
         else rc = u ? hop(t, u, e, param) : -1;
         if (u) curl->url_cleanup(u);
         at = t->next;
@@ -304,34 +382,19 @@ bool fetch_wanted(const server *srv, const char *url, size_t len) {
            (url[4] == ':' || !strncasecmp(url + 4, "s:", 2));
 }
 
-/* A free slot before the deadline? */
-static bool take_slot(double deadline) {
-    double left = deadline - vl_now();
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    if (left > 0) {
-        until.tv_sec += (time_t)left;
-        until.tv_nsec += (long)((left - (double)(time_t)left) * 1e9);
-        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
-    }
+int fetch_picture(fetching *f, const char *url, size_t len, blob *out, api_error *e, const char *param) {
+    server *srv = f->srv;
+    transfer t = {.f = f, .config = &srv->config, .out = out};
     int rc;
-    while ((rc = sem_timedwait(&slots, &until)) && errno == EINTR) continue;
-    return rc == 0;
-}
-
-int fetch_picture(server *srv, const char *url, size_t len, double *deadline, blob *out,
-                  api_error *e, const char *param) {
     *out = (blob){0};
     if (strlen(url) != len)
         return api_fail(e, 400, "invalid_image_url", param, "a URL holds no NUL character");
-    if (*deadline <= 0) *deadline = vl_now() + srv->config.fetch_s;
-    transfer t = {.srv = srv, .out = out, .deadline = *deadline};
-    int rc;
-    if (take_slot(*deadline)) {
+    if (f->until <= 0) f->until = vl_now() + srv->config.fetch_s;
+    if (place_take(f)) {
         rc = follow(&t, url, e, param);
-        sem_post(&slots);
+        place_give(f->by->tenant);
     } else {
-        rc = explain(&t, CURLE_OPERATION_TIMEDOUT, e, param);
+        rc = explain_stop(f, why_stop(f), e, param);
     }
     metrics_add(srv->metrics, M_FETCHES, rc ? e->code : "ok", NULL, 1);
     if (rc == 0) return 0;

@@ -3,7 +3,7 @@
  * The rules (acceptance F3): https only and verified; the host is on the list; the address that is
  * connected to is the one that was checked, and only public ones are connected to; a
  * redirect (3 at most) is a new URL under the same rules; bytes and time are bounded, the time over
- * all pictures of a request; no proxy, cookies, credentials or decompression. What came is a
+ * all pictures of a request (and by its max_time); no proxy, cookies, credentials or decompression. What came is a
  * picture only if the confined decoder says so, whatever its media type.
  */
 #ifndef SERVE_FETCH_H
@@ -28,8 +28,22 @@ int fetch_open(const serve_config *c, vl_err *err);
 
 /* An http: or https: URL while fetching is on (else data_url_decode says that it is off). */
 bool fetch_wanted(const server *srv, const char *url, size_t len);
-/* *deadline 0 (vl_now() time): set here. Blocks until then at most. */
-int fetch_picture(server *srv, const char *url, size_t len, double *deadline, blob *out,
-                  api_error *e, const char *param);
+/* The pictures by URL of one request. Fill srv, by and max_time (seconds after by->arrived; 0: none). */
+typedef struct fetching {
+    server *srv;
+    const caller *by;
+    double max_time, until;           /* until: vl_now() time, set by the first picture    */
+} fetching;
+/* Waits for a free place and for the site, but no longer than the request has time, its client is there
+ * and the server takes requests. What may go better in a while is marked transient in *e. */
+int fetch_picture(fetching *f, const char *url, size_t len, blob *out, api_error *e, const char *param);
+
+/* ---- places: how many fetch at once -------------------------------------------------------- */
+
+enum { FETCHES = 8 };                 /* each may hold a picture's bytes                   */
+/* With several keys one of them holds half of the places at most, and a place that comes free goes to
+ * the one of those that wait which holds the fewest. */
+bool place_take(const fetching *f);   /* false: time is up, or the request is not wanted   */
+void place_give(int tenant);
 
 #endif

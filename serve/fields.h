@@ -7,9 +7,9 @@
 
 typedef struct chat_fields {
     int64_t max_tokens, max_completion_tokens, top_k, seed, n, top_logprobs, logprobs_n, min_pixels,
-        max_pixels, min_tokens, dry_allowed_length, dry_range;
+        max_pixels, min_tokens, dry_allowed_length, dry_range, mirostat;
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty,
-        max_time, typical_p, dry_multiplier, dry_base;
+        max_time, typical_p, dry_multiplier, dry_base, mirostat_tau, mirostat_eta;
     bool stream, logprobs, ignore_eos, detect_repetition, skip_special_tokens, echo, raw,
         add_generation_prompt, add_vision_id, cache;
     bool has_seed, has_temperature;

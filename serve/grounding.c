@@ -14,9 +14,9 @@
 
 #include "serve/chat.h"
 
-enum { MAX_MENTIONS = 256, MAX_MARKS = 1000 };
+enum { MAX_MARKS = 1000 };
 typedef struct mention { const char *at; int number; } mention;
-typedef struct mentions { mention v[MAX_MENTIONS]; int n; } mentions;
+typedef struct mentions { mention *v; size_t n, cap; } mentions;     /* in the order of the text */
 
 /* ---- "picture 2" in a text ---------------------------------------------------------------- */
 
@@ -85,21 +85,48 @@ static bool ordinal_at(const char *p, int *number) {
     return n && any_of(p + n, measures, &w);
 }
 
-static void find_mentions(mentions *m, const char *text) {
-    for (const char *p = text; *p && m->n < MAX_MENTIONS; p++) {
+/* The first mention at `p` or behind it, in the text that begins at `text`; NULL: none. */
+static const char *next_mention(const char *text, const char *p, int *number) {
+    for (; *p; p++) {
         const word *w;
-        int number;
         if (p > text && isalnum((unsigned char)p[-1]) && isalnum((unsigned char)*p)) continue;
         size_t n = any_of(p, nouns, &w);
-        if ((n && number_after(p + n, &number)) || ordinal_at(p, &number))
-            m->v[m->n++] = (mention){p, number};
+        if ((n && number_after(p + n, number)) || ordinal_at(p, number)) return p;
     }
+    return NULL;
 }
 
-static int first_number(const mentions *m) {
-    for (int i = 0; i < m->n; i++)
-        if (m->v[i].number == 0) return 0;
-    return 1;
+/* All that name one of `images` pictures, their number made an index. */
+static mentions find_mentions(const char *text, int images) {
+    mentions m = {0};
+    int number, base = 1;
+    for (const char *p = text; (p = next_mention(text, p, &number)); p++) {
+        if (m.n == m.cap) {
+            m.cap = m.cap ? 2 * m.cap : 64;
+            m.v = realloc(m.v, m.cap * sizeof *m.v);
+            vl_assert(m.v, "out of memory for %zu mentions of pictures", m.cap);
+        }
+        m.v[m.n++] = (mention){p, number};
+        if (number == 0) base = 0;
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < m.n; i++) {
+        m.v[i].number -= base;
+        if (m.v[i].number >= 0 && m.v[i].number < images) m.v[kept++] = m.v[i];
+    }
+    m.n = kept;
+    return m;
+}
+
+/* How many mentions stand before `at`. */
+static size_t mentions_before(const mentions *m, const char *at) {
+    size_t lo = 0, hi = m->n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (m->v[mid].at < at) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
 }
 
 /* The one picture that the question names; -1: none or several. */
@@ -110,10 +137,9 @@ static int asked_for(const json_t *question, int images) {
         const json_t *part = json_is_array(question) ? json_array_get(question, i) : question;
         const char *text =
             json_string_value(json_is_object(part) ? json_object_get(part, "text") : part);
-        mentions m = {.n = 0};
-        find_mentions(&m, text ? text : "");
-        for (int k = 0; k < m.n; k++) {
-            int image = m.v[k].number - 1;
+        int number;
+        for (const char *p = text; p && (p = next_mention(text, p, &number)); p++) {
+            int image = number - 1;
             if (image < 0 || image >= images || image == found) continue;
             if (found >= 0) return -1;
             found = image;
@@ -173,20 +199,15 @@ typedef struct finder {
     const char *text;
     const json_t *reports;
     mentions m;
-    int images, base, asked;
+    int images, asked;
 } finder;
 
 /* The picture that the mark at `at` belongs to; its own object is open..close, or open is NULL. */
 static int picture_of(const finder *f, const char *at, const char *open, const char *close,
                       const char **by) {
-    int own = -1, before = -1;
-    for (int i = 0; i < f->m.n; i++) {
-        int image = f->m.v[i].number - f->base;
-        const char *where = f->m.v[i].at;
-        if (image < 0 || image >= f->images) continue;
-        if (open && where > open && where < close && own < 0) own = image;
-        else if (where < at) before = image;
-    }
+    size_t i = mentions_before(&f->m, at), first = open ? mentions_before(&f->m, open) : f->m.n;
+    int before = i ? f->m.v[i - 1].number : -1;
+    int own = first < f->m.n && f->m.v[first].at < close ? f->m.v[first].number : -1;
     *by = f->images == 1               ? "only"
           : own >= 0 || before >= 0    ? "answer"
           : f->asked >= 0              ? "question"
@@ -217,11 +238,10 @@ json_t *grounding_find(const char *text, const json_t *question, const json_t *r
     finder f = {.text = text, .reports = reports, .images = (int)json_array_size(reports)};
     json_t *list = NULL;
     if (!text || !f.images) return NULL;
-    if (f.images > 1) find_mentions(&f.m, text);
-    f.base = first_number(&f.m);
+    if (f.images > 1) f.m = find_mentions(text, f.images);
     f.asked = f.images > 1 ? asked_for(question, f.images) : -1;
     for (size_t k = 0; k < sizeof forms / sizeof *forms; k++) {
-        for (const char *p = text; (p = strstr(p, forms[k].key)); p++) {
+        for (const char *p = text; (p = strstr(p, forms[k].key)) && json_array_size(list) < MAX_MARKS; p++) {
             double v[4];
             const char *q = p + strlen(forms[k].key), *open, *close, *by;
             q += strspn(q, "\" :\t\n");
@@ -232,8 +252,8 @@ json_t *grounding_find(const char *text, const json_t *question, const json_t *r
             if (object) add_label(o, open, close);
             if (!list) list = json_array();
             json_array_append_new(list, o);
-            if (json_array_size(list) == MAX_MARKS) return list;
         }
     }
+    free(f.m.v);
     return list;
 }

@@ -113,6 +113,12 @@ bool http_gone(const http_request *r) {
     return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
+static bool gone(void *user) { return http_gone(user); }
+
+caller http_caller(http_request *r) {
+    return (caller){.tenant = r->tenant, .arrived = r->arrived, .gone = gone, .user = r};
+}
+
 /* ---- answers ------------------------------------------------------------------------------ */
 
 static void add_headers(http_request *r, struct MHD_Response *resp, const char *type) {

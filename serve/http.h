@@ -57,6 +57,7 @@ void http_stream(http_request *r, const char *type,
                  void *user);
 /* Has the client gone away? */
 bool http_gone(const http_request *r);
+caller http_caller(http_request *r);
 const char *http_header(const http_request *r, const char *name);
 const char *http_query(const http_request *r, const char *name);
 /* Calls fn for every field of a multipart/form-data body; -1 if it is malformed. */

@@ -1,18 +1,22 @@
 /* jobs.c: see jobs.h. States: queued -> running -> done | failed | cancelled. One connection under
  * one lock; a job is committed (synchronous=FULL) before its id is given out, and `running` becomes
- * `queued` again at the next start. */
+ * `queued` again at the next start. A job that fails for a passing reason of another server (a picture
+ * by URL that times out) is `queued` again until a later time, and its worker takes other jobs. */
 #include "serve/jobs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "serve/chat.h"
 
-enum { WORKERS = 2, MAX_QUEUED = 1000, KEEP_SECONDS = 86400 };
+enum { WORKERS = 2, MAX_QUEUED = 1000, KEEP_SECONDS = 86400,
+       MAX_TRIES = 4 };               /* the k-th one waits 4^(k-1) seconds: 1, 4, 16 */
 
 struct job_store {
     server *srv;
@@ -33,6 +37,8 @@ static const char schema_sql[] =
     "TEXT);"
     "CREATE INDEX IF NOT EXISTS by_status ON jobs(status, created);"
     "UPDATE jobs SET status='queued' WHERE status='running';";
+/* Columns that a file of an earlier version lacks. */
+static const char *const added[] = {"tries INTEGER NOT NULL DEFAULT 0", "due INTEGER NOT NULL DEFAULT 0"};
 
 /* Tenants are kept by a digest of their key: indices change with the command line. */
 static void tenant_name(const job_store *s, int tenant, char out[33]) {
@@ -81,38 +87,43 @@ static int64_t count(job_store *s, const char *sql) {
 
 /* ---- workers ------------------------------------------------------------------------------ */
 
-typedef struct job { char id[40], tenant[33]; char *request; } job;
+typedef struct job { char id[40], tenant[33]; char *request; int tries; } job;
 
-/* Takes the oldest queued job. Called with the lock held. */
+/* Takes the oldest queued job that is due. Called with the lock held. */
 static bool claim(job_store *s, job *j) {
     sqlite3_stmt *st =
         prepare(s,
-                "UPDATE jobs SET status='running' WHERE id=(SELECT id FROM jobs WHERE"
-                " status='queued' ORDER BY created, rowid LIMIT 1) RETURNING id, tenant, request",
+                "UPDATE jobs SET status='running', tries=tries+1 WHERE id=(SELECT id FROM jobs WHERE"
+                " status='queued' AND due <= CAST(strftime('%s','now') AS INTEGER)"
+                " ORDER BY created, rowid LIMIT 1) RETURNING id, tenant, request, tries",
                 NULL);
     bool got = st && sqlite3_step(st) == SQLITE_ROW;
     if (got) {
         snprintf(j->id, sizeof j->id, "%s", (const char *)sqlite3_column_text(st, 0));
         snprintf(j->tenant, sizeof j->tenant, "%s", (const char *)sqlite3_column_text(st, 1));
         j->request = strdup((const char *)sqlite3_column_text(st, 2));
+        j->tries = sqlite3_column_int(st, 3);
         while (sqlite3_step(st) == SQLITE_ROW) continue;
     }
     sqlite3_finalize(st);
     return got;
 }
 
-static bool interrupted(job_store *s, int worker) {
-    pthread_mutex_lock(&s->lock);
-    bool yes = s->stop || s->running[worker].cancel;
-    pthread_mutex_unlock(&s->lock);
+typedef struct worker { job_store *store; int me; } worker;
+
+static bool interrupted(void *user) {
+    const worker *w = user;
+    pthread_mutex_lock(&w->store->lock);
+    bool yes = w->store->stop || w->store->running[w->me].cancel;
+    pthread_mutex_unlock(&w->store->lock);
     return yes;
 }
 
 /* Waits for room in the engine's queue instead of failing. */
-static int start_patiently(job_store *s, int worker, chat *c, api_error *e) {
+static int start_patiently(worker *w, chat *c, api_error *e) {
     while (chat_start(c, e)) {
         if (e->status != 429 && strcmp(e->code, "not_ready") != 0) return -1;
-        if (interrupted(s, worker)) return -1;
+        if (interrupted(w)) return -1;
         struct timespec t = {0, 200000000};
         nanosleep(&t, NULL);
         *e = (api_error){0};
@@ -120,19 +131,21 @@ static int start_patiently(job_store *s, int worker, chat *c, api_error *e) {
     return 0;
 }
 
-/* The answer (or OpenAI error object) as text, and its HTTP status. */
-static char *run_job(job_store *s, int worker, const job *j, int *status) {
+/* The answer (or OpenAI error object) as text, its HTTP status, and whether to try again. */
+static char *run_job(worker *w, const job *j, int *status, bool *again) {
+    job_store *s = w->store;
     api_error e = {0};
+    caller by = {.tenant = tenant_index(s, j->tenant), .arrived = vl_now(), .gone = interrupted, .user = w};
     chat *c = vl_calloc(1, sizeof *c);
     vl_assert(c, "out of memory for a job of %zu bytes", sizeof *c);
     json_t *body = json_loads(j->request, 0, NULL), *result = NULL;
-    int rc = chat_open(c, s->srv, FOR_CHAT, body, NULL, tenant_index(s, j->tenant), BACKGROUND,
-                       vl_now(), &e);
+    int rc = chat_open(c, s->srv, FOR_CHAT, body, NULL, &by, BACKGROUND, &e);
     c->f.stream = false;
-    if (rc == 0) rc = start_patiently(s, worker, c, &e);
+    *again = rc && e.transient && j->tries < MAX_TRIES;
+    if (rc == 0) rc = start_patiently(w, c, &e);
     while (rc == 0 && c->left) {
         free(chat_pump(c, 0.1));
-        if (interrupted(s, worker)) chat_cancel(c);
+        if (interrupted(w)) chat_cancel(c);
     }
     if (rc == 0) result = chat_result(c, &e);
     *status = result ? 200 : e.status;
@@ -147,40 +160,61 @@ static char *run_job(job_store *s, int worker, const job *j, int *status) {
     return text;
 }
 
-/* Called with the lock held. */
-static void finish_job(job_store *s, int worker, const job *j, int status, const char *text) {
-    bool cancelled = s->running[worker].cancel, again = s->stop && status != 200 && !cancelled;
-    const char *state = again           ? "queued"
-                        : status == 200 ? "done"
-                        : cancelled     ? "cancelled"
-                                        : "failed";
-    char code[16], now[24];
+/* retry: for a passing reason. Called with the lock held. */
+static void finish_job(job_store *s, int me, const job *j, int status, const char *text, bool retry) {
+    bool cancelled = s->running[me].cancel, done = status == 200;
+    bool stopped = s->stop && !done && !cancelled, again = stopped || (retry && !cancelled);
+    const char *state = again       ? "queued"
+                        : done      ? "done"
+                        : cancelled ? "cancelled"
+                                    : "failed";
+    time_t now = time(NULL);
+    char code[16], finished[24] = "", due[24], tries[16];
     snprintf(code, sizeof code, "%d", status);
-    snprintf(now, sizeof now, "%lld", (long long)time(NULL));
-    const char *args[] = {state, again ? "" : now, code, again ? "" : text, j->id, NULL};
-    if (execute(s, "UPDATE jobs SET status=?1, finished=?2, http=?3, result=?4 WHERE id=?5", args))
+    if (!again) snprintf(finished, sizeof finished, "%lld", (long long)now);
+    snprintf(due, sizeof due, "%lld", again && !stopped ? (long long)now + (1LL << 2 * (j->tries - 1)) : 0LL);
+    snprintf(tries, sizeof tries, "%d", stopped ? j->tries - 1 : j->tries);
+    const char *args[] = {state, finished, code, again ? "" : text, j->id, due, tries, NULL};
+    if (execute(s, "UPDATE jobs SET status=?1, finished=?2, http=?3, result=?4, due=CAST(?6 AS INTEGER),"
+                   " tries=CAST(?7 AS INTEGER) WHERE id=?5", args))
         log_json("error", "a job's result could not be stored", json_pack("{s:s}", "job", j->id));
     else if (!again) metrics_add(s->srv->metrics, M_JOBS, state, NULL, 1);
+    else if (!stopped) log_json("info", "a job will be tried again",
+                                json_pack("{s:s,s:i,s:i}", "job", j->id, "status", status, "tries", j->tries));
+}
+
+/* Until there may be something to claim: a submission, or (at most a second later) the time of a retry. */
+static void wait_for_work(job_store *s) {
+    struct timespec until;
+    if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'") == 0) {
+        pthread_cond_wait(&s->more, &s->lock);
+        return;
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    pthread_cond_timedwait(&s->more, &s->lock, &until);
 }
 
 static void *worker_main(void *arg) {
     job_store *s = arg;
     pthread_mutex_lock(&s->lock);
-    int me = s->n_workers++;
+    worker w = {s, s->n_workers++};
     while (!s->stop) {
         job j = {0};
         if (!claim(s, &j)) {
-            pthread_cond_wait(&s->more, &s->lock);
+            wait_for_work(s);
             continue;
         }
-        snprintf(s->running[me].id, sizeof s->running[me].id, "%s", j.id);
-        s->running[me].cancel = false;
+        snprintf(s->running[w.me].id, sizeof s->running[w.me].id, "%s", j.id);
+        s->running[w.me].cancel = false;
         pthread_mutex_unlock(&s->lock);
         int status;
-        char *text = run_job(s, me, &j, &status);
+        bool again;
+        char *text = run_job(&w, &j, &status, &again);
         pthread_mutex_lock(&s->lock);
-        finish_job(s, me, &j, status, text ? text : "{}");
-        s->running[me].id[0] = 0;
+        finish_job(s, w.me, &j, status, text ? text : "{}", again);
+        s->running[w.me].id[0] = 0;
+        if (again) pthread_cond_broadcast(&s->more); /* a worker may sleep without a limit */
         free(text);
         free(j.request);
     }
@@ -203,11 +237,18 @@ int jobs_open(job_store **out, server *srv, vl_err *err) {
         return vl_fail(err, VL_E_IO, "--state %s: %s", dir, strerror(errno));
     }
     if (dir) snprintf(path, sizeof path, "%s/jobs.sqlite", dir);
+    int fd = dir ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1; /* questions and pictures are in it */
+    if (fd >= 0) close(fd);
     if (sqlite3_open(path, &s->db) || sqlite3_exec(s->db, schema_sql, NULL, NULL, NULL)) {
         vl_fail(err, VL_E_IO, "%s: %s", path, sqlite3_errmsg(s->db));
         sqlite3_close(s->db);
         free(s);
         return -1;
+    }
+    for (size_t i = 0; i < sizeof added / sizeof *added; i++) {
+        char sql[100];                /* fails where the column is there */
+        snprintf(sql, sizeof sql, "ALTER TABLE jobs ADD COLUMN %s", added[i]);
+        sqlite3_exec(s->db, sql, NULL, NULL, NULL);
     }
     snprintf(old, sizeof old, "%lld", (long long)time(NULL) - KEEP_SECONDS);
     execute(s,
@@ -239,10 +280,10 @@ void jobs_free(job_store *s) {
 
 static json_t *describe(const job_store *s, sqlite3_stmt *st, bool with_result) {
     const char *result = (const char *)sqlite3_column_text(st, 5);
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:b}", "id", sqlite3_column_text(st, 0), "object",
+    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i}", "id", sqlite3_column_text(st, 0), "object",
                           "job", "status", sqlite3_column_text(st, 1), "created_at",
                           (json_int_t)sqlite3_column_int64(st, 2), "durable",
-                          s->srv->config.state_dir != NULL);
+                          s->srv->config.state_dir != NULL, "tries", sqlite3_column_int(st, 6));
     if (sqlite3_column_int64(st, 3))
         json_object_set_new(o, "finished_at", json_integer(sqlite3_column_int64(st, 3)));
     if (with_result && result && *result) {
@@ -254,7 +295,7 @@ static json_t *describe(const job_store *s, sqlite3_stmt *st, bool with_result) 
     return o;
 }
 
-#define JOB_COLUMNS "id, status, created, finished, http, result"
+#define JOB_COLUMNS "id, status, created, finished, http, result, tries"
 
 json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
     char id[40], name[33], now[24], *text;
@@ -274,9 +315,9 @@ json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
         api_fail(e, 500, "storage_failed", NULL, "the job could not be stored");
         log_json("error", "job storage", json_pack("{s:s}", "error", sqlite3_errmsg(s->db)));
     } else {
-        o = json_pack("{s:s,s:s,s:s,s:I,s:b}", "id", id, "object", "job", "status", "queued",
+        o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i}", "id", id, "object", "job", "status", "queued",
                       "created_at", (json_int_t)atoll(now), "durable",
-                      s->srv->config.state_dir != NULL);
+                      s->srv->config.state_dir != NULL, "tries", 0);
         pthread_cond_signal(&s->more);
     }
     pthread_mutex_unlock(&s->lock);

@@ -37,8 +37,8 @@ void route_job_submit(http_request *r) {
             &e, 400, "file_in_job", "messages",
             "a job must carry its pictures as data URLs: uploaded files do not outlive a restart");
     if (!e.status) {
-        if (chat_open(c, r->srv, FOR_CHAT, r->json, NULL, r->tenant, BACKGROUND, r->arrived, &e) ==
-            0)
+        caller by = http_caller(r);
+        if (chat_open(c, r->srv, FOR_CHAT, r->json, NULL, &by, BACKGROUND, &e) == 0)
             o = jobs_submit(r->srv->jobs, r->tenant, r->json, &e);
         chat_free(c);
     }

@@ -35,8 +35,12 @@ static json_t *request_schema(const route *t, const json_t *base) {
     if (strcmp(t->method, "POST")) return NULL;
     if (own) return json_deep_copy(own);
     if (!g) return NULL;
-    return json_pack("{s:s,s:[s],s:o}", "type", "object", "required", g->required, "properties",
-                     fields_schema(g->route, json_object_get(base, "fields")));
+    json_t *others = json_copy(json_object_get(base, "fields"));
+    if (g->route == FOR_RESPONSES) json_object_update(others, json_object_get(base, "responses_fields"));
+    json_t *o = json_pack("{s:s,s:[s],s:o}", "type", "object", "required", g->required, "properties",
+                          fields_schema(g->route, others));
+    json_decref(others);
+    return o;
 }
 
 static json_t *responses(const route *t) {

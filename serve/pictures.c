@@ -109,6 +109,12 @@ bool picture_preset(const server *srv, const char *name, picture_limits *out) {
     return true;
 }
 
+void picture_warn_coarse(json_t *report) {
+    enum { ENOUGH = 1024 };           /* the preset's own least; the model or a limit may not allow it */
+    if (json_integer_value(json_object_get(report, "tokens")) < ENOUGH)
+        json_array_append_new(json_object_get(report, "warnings"), json_string("coarse_for_boxes:under_1024_tokens"));
+}
+
 json_t *picture_estimate(server *srv, int image_tokens) {
     scheduler_state st;
     scheduler_get_state(srv->scheduler, &st);

@@ -19,6 +19,8 @@ bool picture_preset(const server *srv, const char *name, picture_limits *out);
 /* Decodes (confined), resizes and cuts a picture; *report is the x_image object. */
 int picture_load(server *srv, const void *bytes, size_t len, picture_limits limits,
                  const char *param, vl_picture **out, json_t **report, api_error *e);
+/* Warns in the report of a picture that was meant for boxes and has too few tokens for good ones. */
+void picture_warn_coarse(json_t *report);
 /* Predicted milliseconds for a prompt with this many image tokens, from recent measurements. */
 json_t *picture_estimate(server *srv, int image_tokens);
 

@@ -2,8 +2,11 @@
  * request is read by the chat's own code (fields.c and chat.c know the route); this file words the
  * answer, whole or as typed events:
  *
- *   response.created, .in_progress, .output_item.added, .content_part.added,
- *   .output_text.delta ..., .output_text.done, .content_part.done, .output_item.done,
+ *   response.created, .in_progress
+ *   of the text, if there is any:  .output_item.added, .content_part.added, .output_text.delta ...,
+ *       .output_text.done, .content_part.done, .output_item.done
+ *   of every call of a function:   .output_item.added, .function_call_arguments.delta, .done,
+ *       .output_item.done
  *   response.completed | .incomplete | .failed
  */
 #include <stdio.h>
@@ -22,26 +25,51 @@ static const char *status_of(const choice *k) {
     return !k->done ? "in_progress" : incomplete_reason(k) ? "incomplete" : "completed";
 }
 
-/* A part with the first n bytes of the text. */
-static json_t *text_part(const chat *c, const choice *k, size_t n) {
-    json_t *text = n ? json_stringn(k->text, n) : json_string("");
+static json_t *text_part(const chat *c, const choice *k, const char *said) {
+    json_t *text = json_string(said);
     json_t *o = json_pack("{s:s,s:o,s:[],s:[]}", "type", "output_text", "text",
                           text ? text : json_string(""), "annotations", "logprobs");
-    json_t *boxes = k->done && n ? grounding_find(k->text, chat_question(c), c->reports) : NULL;
+    json_t *boxes = k->done && *said ? grounding_find(said, chat_question(c), c->reports) : NULL;
     if (boxes) json_object_set_new(o, "x_grounding", boxes);
     return o;
 }
 
-static void item_id(const chat *c, char out[64]) {
-    snprintf(out, 64, "msg_%s", strchr(c->id, '_') + 1);  /* a replay repeats it */
-}
+static void item_id(const chat *c, char out[64]) { snprintf(out, 64, "msg_%s", chat_id_tail(c)); }
 
 /* The message; `content` is taken. */
-static json_t *item(const chat *c, const char *status, json_t *content) {
+static json_t *message_item(const chat *c, const char *status, json_t *content) {
     char id[64];
     item_id(c, id);
     return json_pack("{s:s,s:s,s:s,s:s,s:o}", "id", id, "type", "message", "status", status, "role",
                      "assistant", "content", content);
+}
+
+/* One of choice_tool_calls() in this API's form. */
+static json_t *call_item(const chat *c, const json_t *call, const char *status, const char *arguments) {
+    const json_t *f = json_object_get(call, "function");
+    char id[64];
+    snprintf(id, sizeof id, "fc_%s_%d", chat_id_tail(c), (int)json_integer_value(json_object_get(call, "index")));
+    return json_pack("{s:s,s:s,s:s,s:O,s:O,s:s}", "id", id, "type", "function_call", "status", status,
+                     "call_id", json_object_get(call, "id"), "name", json_object_get(f, "name"), "arguments",
+                     arguments);
+}
+
+static const char *arguments_of(const json_t *call) {
+    return json_string_value(json_object_get(json_object_get(call, "function"), "arguments"));
+}
+
+/* Every item of a finished answer. */
+static json_t *output_list(const chat *c, const choice *k) {
+    char *content;
+    json_t *calls = choice_tool_calls(c, k, &content), *list = json_array(), *call;
+    size_t i;
+    if (!calls || *content)
+        json_array_append_new(list, message_item(c, status_of(k), json_pack("[o]", text_part(c, k, content))));
+    json_array_foreach(calls, i, call)
+        json_array_append_new(list, call_item(c, call, "completed", arguments_of(call)));
+    json_decref(calls);
+    free(content);
+    return list;
 }
 
 static json_t *usage_object(const chat *c) {
@@ -61,7 +89,7 @@ static json_t *echoed(const chat *c, const char *name, json_t *otherwise) {
     return json_incref(v);
 }
 
-/* The response object; its message comes with the end (`whole`). */
+/* The response object; its items come with the end (`whole`). */
 static json_t *response_object(const chat *c, const char *status, bool whole) {
     const choice *k = &c->choices[0];
     const char *reason = whole ? incomplete_reason(k) : NULL;
@@ -71,14 +99,13 @@ static json_t *response_object(const chat *c, const char *status, bool whole) {
         reason ? json_pack("{s:s}", "reason", reason) : json_null(), "model", c->srv->model_id,
         "instructions", c->f.instructions, "max_output_tokens",
         echoed(c, "max_output_tokens", json_null()), "output",
-        whole ? json_pack("[o]", item(c, status_of(k), json_pack("[o]", text_part(c, k, k->len))))
-              : json_array(),
-        "parallel_tool_calls", 0, "previous_response_id", "store", 0, "temperature",
-        c->f.temperature, "top_p", c->f.top_p, "text",
+        whole ? output_list(c, k) : json_array(), "parallel_tool_calls", c->tools != NULL,
+        "previous_response_id", "store", 0, "temperature", c->f.temperature, "top_p", c->f.top_p, "text",
         echoed(c, "text", json_pack("{s:{s:s}}", "format", "type", "text")));
-    json_t *more = json_pack("{s:s,s:[],s:s,s:o,s:o}", "tool_choice", "none", "tools", "truncation",
-                             "disabled", "metadata", echoed(c, "metadata", json_object()), "usage",
-                             whole ? usage_object(c) : json_null());
+    json_t *more = json_pack("{s:o,s:o,s:s,s:o,s:o}", "tool_choice",
+        echoed(c, "tool_choice", json_string(c->tools ? "auto" : "none")), "tools",
+        echoed(c, "tools", json_array()), "truncation", "disabled", "metadata",
+        echoed(c, "metadata", json_object()), "usage", whole ? usage_object(c) : json_null());
     json_object_update(o, more);
     json_decref(more);
     if (json_array_size(c->reports)) json_object_set(o, "x_image", c->reports);
@@ -103,43 +130,94 @@ static void send_event(sse *s, const char *type, json_t *o) {
     sse_data(s, o);
 }
 
-/* An event about the one part of the one message. */
+/* An event about the one part of the one message, which is the first item. */
 static void send_part(sse *s, const char *type, const char *key, json_t *value) {
     char id[64];
     item_id(&s->c, id);
-    send_event(s, type, json_pack("{s:s,s:i,s:i,s:o}", "item_id", id, "output_index", 0,
-                                  "content_index", 0, key, value));
+    json_t *o = json_pack("{s:s,s:i,s:i,s:o}", "item_id", id, "output_index", 0, "content_index", 0, key, value);
+    if (!strcmp(key, "delta") || !strcmp(key, "text")) json_object_set_new(o, "logprobs", json_array());
+    send_event(s, type, o);
+}
+
+static void send_item(sse *s, const char *type, int index, json_t *item) {
+    send_event(s, type, json_pack("{s:i,s:o}", "output_index", index, "item", item));
+}
+
+static void open_message(sse *s) {
+    if (s->message) return;
+    send_item(s, "response.output_item.added", 0, message_item(&s->c, "in_progress", json_array()));
+    send_part(s, "response.content_part.added", "part", text_part(&s->c, &s->c.choices[0], ""));
+    s->message = true;
 }
 
 static void send_open(sse *s) {
     chat *c = &s->c;
+    if (c->choices[0].opened) return;
     send_event(s, "response.created",
                json_pack("{s:o}", "response", response_object(c, "in_progress", false)));
     send_event(s, "response.in_progress",
                json_pack("{s:o}", "response", response_object(c, "in_progress", false)));
-    send_event(s, "response.output_item.added", json_pack("{s:i,s:o}", "output_index", 0, "item",
-                                                          item(c, "in_progress", json_array())));
-    send_part(s, "response.content_part.added", "part", text_part(c, &c->choices[0], 0));
     c->choices[0].opened = true;
+    if (!c->tool_calls) open_message(s); /* else there may be none */
+}
+
+static void send_delta(sse *s, const char *from, size_t n) {
+    json_t *text = n ? json_stringn(from, n) : NULL;
+    if (!text) return;
+    open_message(s);
+    send_part(s, "response.output_text.delta", "delta", text);
 }
 
 /* One delta per piece, as the chat's stream has one chunk per piece. */
 static void response_pieces(sse *s, int i) {
     choice *k = &s->c.choices[i];
-    if (!k->opened) send_open(s);
+    size_t ready = choice_ready(&s->c, k);
+    send_open(s);
     for (; k->next_piece < k->n_pieces; k->next_piece++) {
-        size_t end = k->pieces[k->next_piece].end;
-        json_t *text = end > k->sent ? json_stringn(k->text + k->sent, end - k->sent) : NULL;
-        if (text) send_part(s, "response.output_text.delta", "delta", text);
-        k->sent = end;
+        size_t end = k->pieces[k->next_piece].end, to = end < ready ? end : ready;
+        if (to > k->sent) {
+            send_delta(s, k->text + k->sent, to - k->sent);
+            k->sent = to;
+        }
+        if (end > ready) break;
     }
 }
 
 static void response_progress(sse *s, const event *e) {
-    if (!s->c.choices[0].opened) send_open(s);
-    send_event(s, "response.x_progress", json_pack("{s:s,s:i,s:i}", "stage",
-        e->ev.kind == VL_EV_ENCODE ? "encode" : "prefill", "done", e->ev.done, "total",
-        e->ev.total));
+    send_open(s);
+    send_event(s, "response.x_progress", sse_progress_object(s, e));
+}
+
+static void send_call(sse *s, int index, const json_t *call) {
+    const char *arguments = arguments_of(call);
+    json_t *item = call_item(&s->c, call, "completed", arguments), *id = json_object_get(item, "id");
+    send_item(s, "response.output_item.added", index, call_item(&s->c, call, "in_progress", ""));
+    send_event(s, "response.function_call_arguments.delta",
+               json_pack("{s:O,s:i,s:s}", "item_id", id, "output_index", index, "delta", arguments));
+    send_event(s, "response.function_call_arguments.done",
+               json_pack("{s:O,s:i,s:O,s:s}", "item_id", id, "output_index", index, "name",
+                         json_object_get(item, "name"), "arguments", arguments));
+    send_item(s, "response.output_item.done", index, item);
+}
+
+/* What is left to say of the text, and the calls. */
+static void send_output(sse *s) {
+    chat *c = &s->c;
+    choice *k = &c->choices[0];
+    char *content;
+    json_t *calls = choice_tool_calls(c, k, &content), *call;
+    size_t i, n = strlen(content);
+    if (!calls || n) {
+        if (n > k->sent) send_delta(s, content + k->sent, n - k->sent);
+        open_message(s);
+        json_t *part = text_part(c, k, content);
+        send_part(s, "response.output_text.done", "text", json_incref(json_object_get(part, "text")));
+        send_part(s, "response.content_part.done", "part", json_incref(part));
+        send_item(s, "response.output_item.done", 0, message_item(c, status_of(k), json_pack("[o]", part)));
+    }
+    json_array_foreach(calls, i, call) send_call(s, (int)i + s->message, call);
+    json_decref(calls);
+    free(content);
 }
 
 static void response_finish(sse *s) {
@@ -154,11 +232,7 @@ static void response_finish(sse *s) {
         send_event(s, "response.failed", json_pack("{s:o}", "response", o));
         return;
     }
-    json_t *part = text_part(c, k, k->len);
-    send_part(s, "response.output_text.done", "text", json_incref(json_object_get(part, "text")));
-    send_part(s, "response.content_part.done", "part", json_incref(part));
-    send_event(s, "response.output_item.done", json_pack("{s:i,s:o}", "output_index", 0, "item",
-        item(c, status_of(k), json_pack("[o]", part))));
+    send_output(s);
     send_event(s, incomplete_reason(k) ? "response.incomplete" : "response.completed",
                json_pack("{s:o}", "response", response_object(c, status_of(k), true)));
 }

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "kernels/kernels_info.h"
 #include "model/preprocess.h"
 #include "model/preset.h"
 #include "serve/chat.h"
@@ -20,12 +21,14 @@ static void reply_error(http_request *r, int status, const char *code, const cha
     http_error(r, &e);
 }
 
-/* Live: 200 unless the engine has failed for good. */
+/* Live: 200 unless the engine has failed for good or hangs (a driver may never come back). */
 static void route_health(http_request *r) {
     scheduler_state st;
     scheduler_get_state(r->srv->scheduler, &st);
     if (st.broken)
         reply_error(r, 503, "engine_failed", "the engine has failed and must be restarted");
+    else if (st.stuck)
+        reply_error(r, 503, "engine_stuck", "the engine has work and gets no further (--watchdog): restart it");
     else http_json(r, 200, json_pack("{s:s}", "status", "ok"));
 }
 
@@ -33,7 +36,7 @@ static void route_ready(http_request *r) {
     scheduler_state st;
     scheduler_get_state(r->srv->scheduler, &st);
     if (atomic_load(&r->srv->draining)) reply_error(r, 503, "shutting_down", "shutting down");
-    else if (!st.ready) reply_error(r, 503, "not_ready", "not ready");
+    else if (!st.ready || st.stuck) reply_error(r, 503, "not_ready", "not ready");
     else http_json(r, 200, json_pack("{s:s}", "status", "ready"));
 }
 
@@ -51,7 +54,7 @@ static void refresh_gauges(server *srv) {
     bool gpu = !strncmp(srv->info->backend, "cuda", 4); /* or "cuda:2", ... */
     const struct { metric_id id; double value; } now[] = {
         {M_QUEUE_DEPTH, st.waiting}, {M_INFLIGHT, st.running},
-        {M_READY, st.ready && !atomic_load(&srv->draining)},
+        {M_READY, st.ready && !st.stuck && !atomic_load(&srv->draining)},
         {M_KV_USAGE, s->kv_blocks ? (double)s->kv_blocks_used / (double)s->kv_blocks : 0},
         {M_PREFIX_BLOCKS, (double)s->kv_blocks_used}, {M_PREFIX_BYTES, (double)s->prefix_bytes},
         {M_PREFIX_HITS, (double)s->prefix_hit_tokens},
@@ -93,17 +96,18 @@ static void route_props(http_request *r) {
     const vl_model_info *m = srv->info;
     scheduler_state st;
     scheduler_get_state(srv->scheduler, &st);
-    json_t *model = json_pack("{s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:s,s:b}",
-        "id", srv->model_id, "backend", m->backend, "dtype", m->dtype, "threads", m->threads,
+    json_t *model = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:I,s:I,s:s,s:b}",
+        "id", srv->model_id, "backend", m->backend, "device", m->device, "dtype", m->dtype, "threads", m->threads,
         "context", (json_int_t)m->context, "parameters", (json_int_t)m->parameters,
         "weight_bytes", (json_int_t)m->weight_bytes, "vocabulary", m->vocab, "layers", m->layers,
         "vision_depth", m->vision_depth, "patch_size", m->patch_size,
         "min_pixels", (json_int_t)m->min_pixels, "max_pixels", (json_int_t)m->max_pixels,
         "warning", m->warning, "embedded", c->model_dir == NULL);
-    json_t *limits = json_pack("{s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:i,s:f,s:i}",
+    json_t *limits = json_pack("{s:I,s:I,s:I,s:i,s:i,s:i,s:i,s:I,s:i,s:f,s:i}",
         "body_bytes", (json_int_t)c->body_bytes, "image_bytes", (json_int_t)c->image_bytes,
         "image_pixels", (json_int_t)c->image_pixels, "images", c->images, "queue", c->queue,
-        "batch", c->batch, "kv_tokens", c->kv_tokens, "n", MAX_CHOICES, "max_time", c->max_time_s,
+        "batch", c->batch, "kv_tokens", c->kv_tokens, "kv_bytes",
+        (json_int_t)memory_kv_bytes(srv, c->kv_tokens), "n", MAX_CHOICES, "max_time", c->max_time_s,
         "stop", MAX_STOPS);
     json_t *speed = json_pack("{s:f,s:f,s:f}", "encode_ms_per_image_token",
         st.encode_s_per_token * 1e3, "prefill_ms_per_token", st.prefill_s_per_token * 1e3,
@@ -114,6 +118,20 @@ static void route_props(http_request *r) {
         c->n_keys > 0, "durable_jobs", c->state_dir != NULL, "remote_urls", c->n_url_hosts > 0,
         "default_pixels", "min_pixels", (json_int_t)c->min_pixels, "max_pixels",
         (json_int_t)c->max_pixels));
+}
+
+/* What computes: the leaf kernels of the CPU, which of them were chosen for this machine, and why. */
+static void route_ops(http_request *r) {
+    vl_kernel_row rows[VL_KERNEL_ROWS_MAX];
+    const vl_model_info *m = r->srv->info;
+    json_t *list = json_array();
+    size_t n = vl_kernels_list(rows, VL_KERNEL_ROWS_MAX);
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:i,s:b,s:s}", "slot", rows[i].slot, "name", rows[i].name,
+            "tier", rows[i].tier, "tile", rows[i].tile, "chosen", rows[i].chosen, "reason",
+            rows[i].reason ? rows[i].reason : ""));
+    http_json(r, 200, json_pack("{s:s,s:s,s:s,s:i,s:o}", "backend", m->backend, "device", m->device, "dtype", m->dtype,
+                                "threads", m->threads, "kernels", list));
 }
 
 static json_t *model_object(const server *srv) {
@@ -200,7 +218,7 @@ static void route_template(http_request *r) {
     bool generation = true, vision_id = false;
     if (field_bool(r->json, "add_generation_prompt", &generation, &e) ||
         field_bool(r->json, "add_vision_id", &vision_id, &e) ||
-        (t && !json_is_null(t) && tools_check(t, &e))) {
+        (t && !json_is_null(t) && tools_check(t, false, &e))) {
         http_error(r, &e);
         return;
     }
@@ -251,7 +269,8 @@ static void route_preprocess(http_request *r) {
     picture_limits lim = {r->srv->config.min_pixels, r->srv->config.max_pixels};
     const json_t *image = json_object_get(body, "image");
     const char *preset = json_string_value(json_object_get(body, "preset"));
-    double deadline = 0;
+    caller by = http_caller(r);
+    fetching f = {.srv = r->srv, .by = &by};
     int rc = body ? 0 : -1;
     if (rc == 0 && preset && !picture_preset(r->srv, preset, &lim))
         rc = api_fail(&e, 400, "invalid_value", "preset", "presets: fast, balanced, ocr, ground");
@@ -267,8 +286,7 @@ static void route_preprocess(http_request *r) {
         else if (!strncmp(json_string_value(image), "file-", 5))
             rc = files_get(r->srv->files, r->tenant, json_string_value(image), &data, &e);
         else if (fetch_wanted(r->srv, json_string_value(image), json_string_length(image)))
-            rc = fetch_picture(r->srv, json_string_value(image), json_string_length(image),
-                               &deadline, &data, &e, "image");
+            rc = fetch_picture(&f, json_string_value(image), json_string_length(image), &data, &e, "image");
         else
             rc = data_url_decode(json_string_value(image), json_string_length(image),
                                  (size_t)r->srv->config.image_bytes, &data, &e, "image");
@@ -280,6 +298,7 @@ static void route_preprocess(http_request *r) {
         http_error(r, &e);
     } else {
         int tokens = vl_picture_get_info(pic)->tokens;
+        if (preset && !strcmp(preset, "ground")) picture_warn_coarse(report);
         json_object_set_new(report, "estimate", picture_estimate(r->srv, tokens));
         json_object_set_new(report, "presets", preset_sizes(r->srv, report));
         http_json(r, 200, report);
@@ -341,6 +360,7 @@ const route routes[] = {
     {"GET", "/metrics", route_metrics, R_LIVE, "Prometheus metrics"},
     {"GET", "/props", route_props, R_LIVE, "Model, limits, presets and measured speed"},
     {"GET", "/v1/props", route_props, R_LIVE, "The same as /props"},
+    {"GET", "/v1/ops", route_ops, R_LIVE, "The kernels that compute here, and why they were chosen"},
     {"GET", "/openapi.json", route_openapi, R_LIVE, "This description"},
     {"GET", "/v1/models", route_models, R_LIVE, "The one model that is loaded"},
     {"GET", "/v1/models/", route_model, R_LIVE, "One model"},

@@ -22,6 +22,7 @@ struct scheduler {
     int n_waiting, n_running;
     bool stop, abandon;               /* stop: no new tasks; abandon: cancel what is left  */
     scheduler_state state;
+    _Atomic double beat;              /* vl_now() when the engine last got further         */
     double e2e;                       /* recent average seconds of an answer               */
 };
 
@@ -152,6 +153,7 @@ static int on_event(void *user, const vl_event *ev) {
     task *t = user;
     scheduler *s = t->owner;
     double now = vl_now();
+    atomic_store(&s->beat, now);
     if (ev->kind == VL_EV_DONE) {
         pthread_mutex_lock(&s->lock);
         learn_speed(&s->state, ev);
@@ -224,6 +226,7 @@ static void admit(scheduler *s) {
         s->running = t;
         s->n_running++;
         t->state = T_RUNNING;
+        atomic_store(&s->beat, vl_now());
         pthread_mutex_unlock(&s->lock);
         metrics_observe(s->srv->metrics, M_T_QUEUE, t->queue_s);
         vl_err err = {VL_E_BACKEND, "the backend failed; see the log"};
@@ -306,6 +309,7 @@ static void *engine_main(void *arg) {
             continue;
         }
         pthread_mutex_unlock(&s->lock);
+        atomic_store(&s->beat, vl_now());
         int rc = vl_session_step(s->session, &err);
         vl_session_stats stats;
         vl_session_get_stats(s->session, &stats);
@@ -324,13 +328,15 @@ int scheduler_open(scheduler **out, server *srv, vl_err *err) {
     if (!s) return vl_fail(err, VL_E_NOMEM, "out of memory");
     const serve_config *c = &srv->config;
     s->srv = srv;
+    atomic_init(&s->beat, vl_now());
     pthread_mutex_init(&s->lock, NULL);
     cond_init(&s->wake);
     cond_init(&s->idle);
-    vl_session_params p = {.max_requests = c->batch, .kv_tokens = c->kv_tokens, .prefix_cache = true,
+    vl_session_params p = {.max_requests = c->batch, .kv_tokens = c->kv_tokens,
+                           .prefix_cache = c->prefix_cache_bytes != 0,
                            .picture_cache_bytes = (size_t)c->picture_cache_bytes,
                            .speculate = c->speculate,
-                           .prefix_cache_bytes = c->prefix_cache_bytes};
+                           .prefix_cache_bytes = c->prefix_cache_bytes > 0 ? c->prefix_cache_bytes : 0};
     if (vl_session_open(&s->session, srv->model, &p, err)) {
         free(s);
         return -1;
@@ -415,5 +421,7 @@ void scheduler_get_state(scheduler *s, scheduler_state *out) {
     *out = s->state;
     out->waiting = s->n_waiting;
     out->running = s->n_running;
+    double limit = s->srv->config.watchdog_s;
+    out->stuck = limit > 0 && s->running && vl_now() - atomic_load(&s->beat) > limit;
     pthread_mutex_unlock(&s->lock);
 }

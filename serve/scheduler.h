@@ -64,6 +64,7 @@ void scheduler_cancel(task *t);
 
 typedef struct scheduler_state {
     bool ready, broken;
+    bool stuck;                       /* it has work, and has got no further for --watchdog seconds */
     int waiting, running;
     vl_session_stats session;
     double encode_s_per_token, prefill_s_per_token, decode_s_per_token; /* recent averages */

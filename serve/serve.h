@@ -46,15 +46,16 @@ typedef struct serve_config {
     int64_t min_pixels, max_pixels;   /* 0: the checkpoint's                               */
     int64_t body_bytes, image_bytes, image_pixels, files_bytes, result_cache_bytes,
         result_cache_disk_bytes,
-        picture_cache_bytes, prefix_cache_bytes;
+        picture_cache_bytes, prefix_cache_bytes; /* prefix: -1: what kv_tokens holds */
     int connections, queue, batch, kv_tokens, speculate, images, default_tokens;
-    double header_s, body_s, max_time_s, shutdown_s, picture_s, fetch_s;
+    double header_s, body_s, max_time_s, shutdown_s, picture_s, fetch_s, watchdog_s;
     bool sandbox, log_requests;
 } serve_config;
 
 /* What a failed call answers: HTTP status and the fields of OpenAI's error object. */
 typedef struct api_error {
     int status, retry_after;          /* seconds; 0: no Retry-After                        */
+    bool transient;                   /* of another server: may go better in a while       */
     const char *code;                 /* static: "invalid_value", "queue_full", ...        */
     char param[80];                   /* the field at fault, or ""                         */
     char msg[320];
@@ -64,6 +65,14 @@ int api_fail(api_error *e, int status, const char *code, const char *param, cons
     __attribute__((format(printf, 5, 6)));
 /* The engine's error in API terms: input 400, unsupported 415, limit 400/413, the rest 500. */
 int api_fail_engine(api_error *e, const vl_err *err, const char *param);
+
+/* Who asks, and whether an answer is still wanted; what waits for something outside asks that often. */
+typedef struct caller {
+    int tenant;
+    double arrived;                   /* vl_now()                                          */
+    bool (*gone)(void *user);         /* NULL: never                                       */
+    void *user;
+} caller;
 
 typedef struct scheduler scheduler;
 typedef struct file_store file_store;
@@ -95,6 +104,10 @@ typedef struct server {
 serve_config server_defaults(void);
 int server_open(server *srv, const char *preset, vl_err *err);
 void server_close(server *srv);
+/* memory.c: bytes of so many tokens of KV cache; and whether weights and KV fit into `usable` bytes (0: not
+ * known). A message says what would. */
+int64_t memory_kv_bytes(const server *srv, int64_t tokens);
+int memory_check(const server *srv, int64_t usable, vl_err *err);
 /* Random identifier "prefix" + 24 hex digits, NUL-terminated. */
 void new_id(char *out, size_t size, const char *prefix);
 /* One JSON line on stderr: ts, level, msg and `fields` (taken; may be NULL).

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernels/threads.h"
 #include "serve/cache.h"
 #include "serve/constrain.h"
 #include "serve/fetch.h"
@@ -160,6 +161,8 @@ static const struct opt {
     {"header-timeout", O_NUM, AT(header_s), 0.1, 3600, "seconds; default 10"},
     {"body-timeout", O_NUM, AT(body_s), 0.1, 3600, "seconds, plus size at 128 KiB/s; default 30"},
     {"image-timeout", O_NUM, AT(picture_s), 0.1, 600, "seconds to decode a picture; default 5"},
+    {"watchdog", O_NUM, AT(watchdog_s), 0, 1e6,
+     "seconds without progress after which /health says 503, 0: never; default 300"},
     {"shutdown-timeout", O_NUM, AT(shutdown_s), 0, 3600, "seconds to finish; default 30"},
     {"files-bytes", O_INT64, AT(files_bytes), 0, 1e12,
      "uploaded files kept in memory; default 64 MiB"},
@@ -169,8 +172,8 @@ static const struct opt {
     {"result-cache-disk-bytes", O_INT64, AT(result_cache_disk_bytes), 65536, 1e12,
      "in that folder; default 256 MiB"},
     {"picture-cache", O_INT64, AT(picture_cache_bytes), 0, 1e12, "bytes, 0: off; default 256 MiB"},
-    {"prefix-cache", O_INT64, AT(prefix_cache_bytes), 1, 1e13,
-     "bytes of KV kept of finished answers; default: what --kv-tokens holds"},
+    {"prefix-cache", O_INT64, AT(prefix_cache_bytes), 0, 1e13,
+     "bytes of KV kept of finished answers, 0: off; default: what --kv-tokens holds"},
     {"no-sandbox", O_OFF, AT(sandbox), 0, 0, "decode pictures in this process"},
     {"no-request-log", O_OFF, AT(log_requests), 0, 0, "log starts, stops and failures only"},
     /* For the test suite; not shown. */
@@ -184,9 +187,9 @@ serve_config server_defaults(void) {
         .host = "127.0.0.1", .port = 8080, .body_bytes = 16 << 20, .image_bytes = 10 << 20,
         .image_pixels = 50000000, .files_bytes = 64 << 20, .result_cache_bytes = 64 << 20,
         .result_cache_disk_bytes = 256 << 20,
-        .picture_cache_bytes = 256 << 20, .connections = 256, .queue = 32, .batch = 8,
+        .picture_cache_bytes = 256 << 20, .prefix_cache_bytes = -1, .connections = 256, .queue = 32, .batch = 8,
         .kv_tokens = 32768, .images = 8, .default_tokens = 512, .header_s = 10, .body_s = 30,
-        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .sandbox = true,
+        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .watchdog_s = 300, .sandbox = true,
         .log_requests = true};
 }
 
@@ -290,12 +293,25 @@ static void hash_file(vl_sha256 *h, int dir, const char *name, bool whole) {
     if (fd >= 0) close(fd);
 }
 
-/* An answer on disk must not outlive what made it: this program (with the demo model in it), the
- * checkpoint's files, and the kernels that this processor runs. */
-static void hash_surroundings(vl_sha256 *h, const serve_config *c) {
-    static const char *const names[] = {"VL_CPU", "VL_KERNEL", "CUDA_VISIBLE_DEVICES"};
-    struct dirent **list = NULL;
+/* The first line of `path` that begins with one of `words`. */
+static void hash_line(vl_sha256 *h, const char *path, const char *const words[2]) {
     char line[8192];
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, words[0], strlen(words[0])) || !strncmp(line, words[1], strlen(words[1]))) {
+            vl_sha256_add(h, line, strlen(line));
+            break;
+        }
+    if (f) fclose(f);
+}
+
+/* An answer on disk must not outlive what made it: this program (with the demo model in it), the
+ * checkpoint's files, the kernels that this processor runs, and the GPU's driver (its version of the
+ * API is in info->device; the compiler of PTX in it has a version of its own). */
+static void hash_surroundings(vl_sha256 *h, const serve_config *c, const vl_model_info *info) {
+    static const char *const names[] = {"VL_CPU", "VL_KERNEL", "CUDA_VISIBLE_DEVICES", "VL_CUDA_DRIVER",
+                                        "VL_CUBLAS"};
+    struct dirent **list = NULL;
     int n = c->model_dir ? scandir(c->model_dir, &list, NULL, alphasort) : 0;
     int dir = n > 0 ? open(c->model_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     hash_file(h, AT_FDCWD, "/proc/self/exe", true);
@@ -309,13 +325,8 @@ static void hash_surroundings(vl_sha256 *h, const serve_config *c) {
         const char *v = getenv(names[i]);
         vl_sha256_add(h, v ? v : "", v ? strlen(v) + 1 : 1);
     }
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, "flags", 5) || !strncmp(line, "Features", 8)) {
-            vl_sha256_add(h, line, strlen(line));
-            break;
-        }
-    if (f) fclose(f);
+    hash_line(h, "/proc/cpuinfo", (const char *[]){"flags", "Features"});
+    if (*info->device) hash_line(h, "/proc/driver/nvidia/version", (const char *[]){"NVRM", "NVRM"});
 }
 
 static void make_identity(server *srv) {
@@ -325,20 +336,22 @@ static void make_identity(server *srv) {
     const serve_config *c = &srv->config;
     const char *name = m->name && *m->name ? m->name : "vitreous";
     snprintf(srv->model_id, sizeof srv->model_id, "%s", name);
-    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%d|%llu|%llu|%d|%d|", VL_VERSION,
-                     m->name ? m->name : "", m->backend, m->dtype, m->vocab,
+    int n = snprintf(text, sizeof text, "%s|%.400s|%s|%s|%s|%d|%llu|%llu|%d|%d|", VL_VERSION,
+                     m->name ? m->name : "", m->backend, m->device, m->dtype, m->vocab,
                      (unsigned long long)m->parameters, (unsigned long long)m->weight_bytes,
                      c->default_tokens, c->kv_tokens);
     vl_sha256_init(&h);
     vl_sha256_add(&h, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
-    if (c->result_cache_dir) hash_surroundings(&h, c);
+    if (c->result_cache_dir) hash_surroundings(&h, c, m);
     vl_sha256_end(&h, srv->identity);
 }
 
 int server_open(server *srv, const char *preset, vl_err *err) {
     const serve_config *c = &srv->config;
+    int64_t usable = vl_usable_memory(""); /* with nothing of ours in it yet */
     if (vl_model_open(&srv->model, c->model_dir, &c->model, err)) return -1;
     srv->info = vl_model_get_info(srv->model);
+    if (memory_check(srv, usable, err)) return -1;
     make_identity(srv);
     picture_limits lim;
     if (preset) {

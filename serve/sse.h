@@ -19,19 +19,25 @@ typedef struct answer_form {
 struct sse {
     http_request *r;
     const answer_form *form;
+    caller by;
     json_t *body;
     attachment *files;
     chat c;
     char *out;                        /* what waits to be sent                              */
     size_t len, at;
     double last;                      /* when something was last sent                       */
+    int stage, picture, stage_done;   /* of the last progress event, and what was done as its stage began */
+    double stage_at;
     int sequence;                     /* events sent (responses.c)                          */
+    bool message;                     /* the message is announced (responses.c)             */
     bool ended, failed;
 };
 
 /* Runs the request of r to its end, streamed or not. */
 void generate(http_request *r, int which, const answer_form *form);
 void sse_put(sse *s, const char *text, size_t n);
+/* stage, done, total, image of an ENCODE or PREFILL event, and eta_ms: predicted until the first token. */
+json_t *sse_progress_object(sse *s, const event *e);
 /* "data: {...}"; takes the reference. */
 void sse_data(sse *s, json_t *o);
 

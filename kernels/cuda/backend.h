@@ -111,6 +111,7 @@ typedef struct cuda_blas {
     int (*SetStream)(void *handle, CUstream s);
     int (*SetWorkspace)(void *handle, void *workspace, size_t bytes);
     int (*SetMathMode)(void *handle, int mode);
+    int (*GetVersion)(void *handle, int *version);
     int (*GemmEx)(void *handle, int trans_a, int trans_b, int m, int n, int k, const void *alpha,
                   const void *a, int type_a, int lda, const void *b, int type_b, int ldb,
                   const void *beta, void *c, int type_c, int ldc, int compute, int algorithm);
@@ -126,6 +127,7 @@ typedef struct cuda_backend {
     char name[128];            /* of the device                                          */
     int ordinal;               /* its number, as the driver counts                       */
     struct cuda_group *group;  /* whose rank it is, or NULL                              */
+    char described[208];       /* name, code, driver, cuBLAS                             */
     CUdevice device;
     CUcontext context;
     CUmodule module;

@@ -40,7 +40,8 @@ static int open_library(cuda_blas *l, vl_err *err) {
     struct { const char *symbol; void *to; } symbols[] = {
         {"cublasCreate_v2", &l->Create}, {"cublasDestroy_v2", &l->Destroy},
         {"cublasSetStream_v2", &l->SetStream}, {"cublasSetWorkspace_v2", &l->SetWorkspace},
-        {"cublasSetMathMode", &l->SetMathMode}, {"cublasGemmEx", &l->GemmEx}};
+        {"cublasSetMathMode", &l->SetMathMode}, {"cublasGetVersion_v2", &l->GetVersion},
+        {"cublasGemmEx", &l->GemmEx}};
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *p = dlsym(l->library, symbols[i].symbol);
         memcpy(symbols[i].to, &p, sizeof p);

@@ -113,12 +113,25 @@ static int open_counters(cuda_backend *b, vl_err *err) {
     return cuda_check(&b->d, b->d.Fill((uintptr_t)b->arrived, 0, bytes, b->stream), "clearing", err);
 }
 
+/* Whatever may make other bits of the same request (a cache key has it). */
+static int describe(cuda_backend *b, vl_err *err) {
+    int driver = 0, blas = 0;
+    char library[32] = "";
+    if (cuda_check(&b->d, b->d.DriverGetVersion(&driver), "asking for the driver's version", err)) return -1;
+    if (b->blas.handle && b->blas.GetVersion(b->blas.handle, &blas) == 0)
+        snprintf(library, sizeof library, ", cuBLAS %d", blas);
+    snprintf(b->described, sizeof b->described, "%s, code sm_%d, driver API %d.%d%s", b->name, b->arch / 10,
+             driver / 1000, driver % 1000 / 10, library);
+    return 0;
+}
+
 int cuda_device_open(cuda_backend *b, vl_err *err) {
     if (cuda_image_bytes == 0)
         return vl_fail(err, VL_E_BACKEND, "this build has no GPU kernels: nvcc was not there; install "
                        "the CUDA toolkit (12.8 or later), put nvcc on the PATH and run make again");
     if (cuda_driver_open(&b->d, err) || open_context(b, err) || cuda_program_open(b, err) ||
-        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err))
+        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err) ||
+        describe(b, err))
         return -1;
     return 0;
 }

@@ -385,9 +385,15 @@ static void group_close(vl_backend *base) {
     free(g);
 }
 
+/* Products take rows as they are. */
+static bool group_only_linear(vl_backend *b, const float *buf, size_t n) {
+    (void)b, (void)buf, (void)n;
+    return false;
+}
+
 static const vl_ops GROUP_OPS = {
     .alloc = group_alloc, .release = group_release, .put = group_put, .get = group_get,
-    .prepare = group_prepare, .sync = group_sync, .kv_elem = 2, .embed = group_embed,
+    .prepare = group_prepare, .sync = group_sync, .kv_elem = 2, .only_linear = group_only_linear, .embed = group_embed,
     .linear = group_linear, .layernorm = group_layernorm, .rmsnorm = group_rmsnorm,
     .qk_norm_rope = group_qk_norm_rope, .rope_vision = group_rope_vision,
     .attend_full = group_attend_full, .attend_causal = group_attend_causal, .swiglu = group_swiglu,
@@ -421,6 +427,7 @@ int cuda_group_open(vl_backend **out, int n, vl_err *err) {
         return -1;
     }
     EACH_RANK(g, r) g->rank[r]->group = g;
+    g->base.device = g->rank[0]->described; /* check_alike: the others are the same */
     *out = &g->base;
     return 0;
 }

@@ -377,7 +377,7 @@ int cuda_open(cuda_backend **out, int ordinal, vl_err *err) {
     cuda_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CUDA backend");
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16", .ranks = 1};
+    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16", .ranks = 1, .device = b->described};
     b->ordinal = ordinal;
     b->use_fused = true;
     if (cuda_device_open(b, err)) {

@@ -78,8 +78,9 @@ function reportView(turn) {
 
 function progressView(turn) {
   const p = turn.progress;
-  const text = !p ? t('waiting') : p.stage === 'encode' ? t('encode', p.image + 1, p.done, p.total)
+  const stage = !p ? t('waiting') : p.stage === 'encode' ? t('encode', p.image + 1, p.done, p.total)
     : t('prefill', p.done, p.total);
+  const text = p?.eta_ms > 0 ? `${stage} · ≈ ${ms(p.eta_ms)}` : stage;
   return el('div', { class: 'progress' },
     el('progress', p ? { value: p.done, max: p.total, 'aria-label': text } : { 'aria-label': text }), text);
 }

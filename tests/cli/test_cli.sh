@@ -69,6 +69,14 @@ for form in md csv html; do
 done
 check "run --ops .html has its picture" grep -q "<svg" "$tmp/ops.html"
 run "$v" run -m $model -p x -n 2 --ops /nowhere/x.md; rc 3 "run --ops to a folder that is not there"
+run "$v" run -m $model -p "你好" -n 12 --ignore-eos --temp 1.5 --seed 7 --mirostat 2 --mirostat-tau 1; rc 0 "mirostat"
+one=$out
+run "$v" run -m $model -p "你好" -n 12 --ignore-eos --temp 1.5 --seed 7 --mirostat 2 --mirostat-tau 1
+check "mirostat repeats with its seed" [ -n "$one" -a "$one" = "$out" ]
+run "$v" run -m $model -p "你好" -n 12 --ignore-eos --temp 1.5 --seed 7 --mirostat 2 --mirostat-tau 9
+check "tau matters" [ "$one" != "$out" ]
+run "$v" run -m $model -p "你好" --mirostat 1; rc 3 "mirostat 1"
+errs "says which there is" "expected 2"
 run "$v" run -m $model -p "你好" -n 4 --ignore-eos --temp 0.8 --seed 7 --top-p 0.9 --top-k 20; rc 0 "sampling"
 one=$out
 run "$v" run -m $model -p "你好" -n 4 --ignore-eos --temp 0.8 --seed 7 --top-p 0.9 --top-k 20

@@ -1,5 +1,5 @@
-/* fuzz_chat.c: any JSON as a request of /v1/chat/completions or /v1/completions, read in full: fields,
- * messages, tools, output control, data URLs, pictures, prompt. An error names what was wrong. */
+/* fuzz_chat.c: any JSON as a request of /v1/chat/completions, /v1/completions or /v1/responses (told
+ * apart by messages, prompt and input), read in full: fields, messages, tools, output control, data URLs, pictures, prompt. An error names what was wrong. */
 #include "loader/json.h"
 #include "serve/chat.h"
 
@@ -20,14 +20,16 @@ static server *the_server(void) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static chat c;                    /* large */
+    static const caller nobody;
     vl_err err = {0};
     api_error e = {0};
     char name[] = "picture", bytes[] = "P6\n1 1\n255\nabc";
     attachment a = {.name = name, .data = {bytes, sizeof bytes - 1}};
     json_t *body = vl_json_parse((const char *)data, size, "fuzz", &err);
     if (json_is_object(body)) {
-        int route = json_object_get(body, "prompt") ? FOR_TEXT : FOR_CHAT;
-        if (chat_open(&c, the_server(), route, body, &a, 0, INTERACTIVE, 0, &e) == 0)
+        int route = json_object_get(body, "prompt") ? FOR_TEXT
+                  : json_object_get(body, "input")  ? FOR_RESPONSES : FOR_CHAT;
+        if (chat_open(&c, the_server(), route, body, &a, &nobody, INTERACTIVE, &e) == 0)
             vl_assert(c.f.max_tokens > 0 && c.n > 0 && c.n <= MAX_CHOICES &&
                       c.prompt_tokens + c.f.max_tokens <= 1024, "%d choices", c.n);
         else

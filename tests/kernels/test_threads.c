@@ -55,6 +55,27 @@ static void test_version_1(void) {
     CHECK(vl_cgroup_cpus(root) == 0, "a period of 0");
 }
 
+static void test_memory(void) {
+    clear();
+    CHECK(vl_cgroup_memory(root) == 0 && vl_usable_memory(root) == 0, "nothing there");
+    put("proc/meminfo", "MemTotal: 9000 kB\\nMemAvailable:    4000 kB\\n");
+    put("proc/self/cgroup", "0::/a/b\\n");
+    put("sys/fs/cgroup/a/b/memory.max", "max");
+    CHECK(vl_cgroup_memory(root) == 0 && vl_usable_memory(root) == 4096000, "no limit but the machine's");
+    put("sys/fs/cgroup/a/memory.max", "2000000");
+    CHECK(vl_cgroup_memory(root) == 2000000 && vl_usable_memory(root) == 2000000, "the group above");
+    put("sys/fs/cgroup/memory.max", "1000000");
+    CHECK(vl_usable_memory(root) == 1000000, "the root of a container");
+    put("proc/meminfo", "MemAvailable: 10 kB\\n");
+    CHECK(vl_usable_memory(root) == 10240, "the machine has less");
+    clear();
+    put("proc/self/cgroup", "5:cpuset,cpu:/x\\n1:memory:/m\\n");
+    put("sys/fs/cgroup/memory/m/memory.limit_in_bytes", "9223372036854771712");
+    CHECK(vl_cgroup_memory(root) == 0, "version 1 without a limit");
+    put("sys/fs/cgroup/memory/memory.limit_in_bytes", "5000");
+    CHECK(vl_cgroup_memory(root) == 5000, "version 1");
+}
+
 static int threads_of(int asked) {
     vl_backend *b;
     vl_err err = {0};
@@ -116,6 +137,7 @@ int main(void) {
     CHECK(mkdtemp(root) != NULL, "a folder in /tmp");
     test_version_2();
     test_version_1();
+    test_memory();
     test_affinity();
     test_pin();
     clear();

@@ -347,7 +347,72 @@ static void test_stream(void) {
     vl_tokenizer_free(t);
 }
 
+/* Mirostat 2.0 as its authors define it, in double over a sorted list. Returns the token; *surprise in bits. */
+static int mirostat_step(const float *logits, int V, double temperature, double tau, double eta, double *mu,
+                         vl_rng *rng, double *surprise) {
+    double p[64], z = 0, left = 0;
+    int order[64], kept = 0, i = 0;
+    for (int k = 0; k < V; k++) z += p[k] = exp((double)logits[k] / temperature);
+    for (int k = 0; k < V; k++) {
+        int at = k;
+        for (; at > 0 && p[order[at - 1]] < p[k]; at--) order[at] = order[at - 1];
+        order[at] = k;
+    }
+    while (kept < V && (kept == 0 || -log2(p[order[kept]] / z) <= *mu)) left += p[order[kept++]];
+    double u = vl_rng_uniform(rng) * left;
+    while (i < kept - 1 && (u -= p[order[i]]) >= 0) i++;
+    *surprise = -log2(p[order[i]] / left);
+    *mu -= eta * (*surprise - tau);
+    return order[i];
+}
+
+static void test_mirostat(void) {
+    enum { V = 64, STEPS = 6000, SETTLED = 1000 };
+    const float few[4] = {2, 1, 0, -1}; /* surprises .64, 2.08, 3.52, 4.97 bits; mu begins at 2 tau */
+    double e[2] = {exp(2), exp(1)}, z2 = e[0] + e[1];
+    vl_sampling p = vl_sampling_greedy(8);
+    CHECK(p.mirostat_tau == 5 && p.mirostat_eta == 0.1f, "llama.cpp's defaults");
+    p.temperature = 1;
+    p.mirostat = 2;
+    p.mirostat_eta = 0;                 /* mu stays */
+    p.top_k = 1;                        /* has no effect now */
+    p.mirostat_tau = 1.25f;
+    test_distribution("mirostat, mu 2.5", p, (double[]){e[0] / z2, e[1] / z2, 0, 0}, 4, few);
+    p.mirostat_tau = 0.1f;
+    test_distribution("mirostat, mu under the best's surprise", p, (double[]){1, 0, 0, 0}, 4, few);
+    for (int round = 0; round < 2; round++) { /* the whole of it, token by token */
+        vl_sampler *s;
+        vl_err err = {0};
+        vl_rng rng, noise;
+        double mu, surprise, sum = 0;
+        int n_top, wrong = 0;
+        p.seed = 5;
+        p.temperature = round ? 0.7f : 1;
+        p.mirostat_tau = round ? 2 : 3;
+        p.mirostat_eta = 0.1f;
+        mu = 2 * (double)p.mirostat_tau;
+        vl_rng_seed(&rng, p.seed);
+        vl_rng_seed(&noise, 99);
+        CHECK(vl_sampler_open(&s, &p, V, NULL, 0, &err) == 0, "%s", err.msg);
+        for (int i = 0; i < STEPS; i++) {
+            float logits[V], copy[V], logprob;
+            for (int k = 0; k < V; k++) logits[k] = (float)(-log(k + 1.0) + 0.5 * vl_rng_normal(&noise));
+            memcpy(copy, logits, sizeof copy);
+            int want = mirostat_step(logits, V, (double)p.temperature, (double)p.mirostat_tau,
+                                     (double)p.mirostat_eta, &mu, &rng, &surprise);
+            wrong += vl_sampler_next(s, copy, NULL, 0, 0, &logprob, NULL, &n_top) != want;
+            if (i >= SETTLED) sum += surprise;
+        }
+        CHECK(wrong == 0, "mirostat: %d of %d tokens differ", wrong, STEPS);
+        double mean = sum / (STEPS - SETTLED);
+        CHECK(fabs(mean - (double)p.mirostat_tau) < 0.05, "mirostat: %.3f bits a token, not %g", mean,
+              (double)p.mirostat_tau);
+        vl_sampler_free(s);
+    }
+}
+
 int main(void) {
+    test_mirostat();
     test_positions();
     test_sampler();
     test_min_tokens();

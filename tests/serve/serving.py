@@ -28,6 +28,9 @@ VITREOUS = os.environ.get("VITREOUS", os.path.join(ROOT, BUILD, "vitreous"))
 # How many times slower than a release build the server may be: every patience here is multiplied by it.
 SLOW = float(os.environ.get("VL_SLOW", "1"))
 
+# No time is demanded of anything here; this is when a test says that what should happen never does.
+HANG = 120 * SLOW
+
 passed = failed = skipped = 0
 
 
@@ -43,6 +46,15 @@ def check(ok, what):
 
 def equal(got, want, what):
     return check(got == want, f"{what}: got {str(got)[:300]!r}, expected {str(want)[:300]!r}")
+
+
+def until(ready, what):
+    """Waits for ready(); a failure if it never is. Returns the seconds that it took."""
+    start = time.monotonic()
+    while not (got := ready()) and time.monotonic() - start < HANG:
+        time.sleep(0.02)
+    check(got, what)
+    return time.monotonic() - start
 
 
 def finish():

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 import serving
-from serving import Server, check, equal, finish, image, model_dir, png, text
+from serving import ROOT, Server, check, equal, finish, image, model_dir, png, text
 
 
 def ask(s, words, tokens=4, headers=None, **k):
@@ -96,10 +96,81 @@ def bounded(folder):
         check(s.metric("result_cache_disk_bytes") <= size, "bounded by its own count")
         equal(ask(s, "1")[0], "miss", "the least recently used went")
         equal(ask(s, "39")[0], "hit", "the latest is there")
-    on_disk = sum(os.path.getsize(x) for x in glob.glob(file_in(folder) + "*"))
-    check(on_disk <= size + (64 << 10), f"bounded on disk: {on_disk}")
-    with Server("--result-cache-dir", folder, "--result-cache-disk-bytes", "65536") as s:
-        check(0 < s.metric("result_cache_disk_bytes") <= 65536, "a lower bound holds from the start")
+    check(on_disk(folder) <= size + (64 << 10), f"bounded on disk: {on_disk(folder)}")
+
+
+def on_disk(folder):
+    return sum(os.path.getsize(x) for x in glob.glob(file_in(folder) + "*"))
+
+
+SLACK = 320 << 10                      # of the file over its bound: 64 pages, and what the log may hold
+
+
+def smaller(folder):
+    """A lower bound shrinks the file itself, not only what is counted."""
+    def fill(s, n):
+        for i in range(n):
+            ask(s, str(i), 24, logprobs=True, top_logprobs=20)
+    with Server("--result-cache-dir", folder, "--result-cache", "0") as s:
+        fill(s, 40)
+        full = s.metric("result_cache_disk_bytes")
+    before, less = on_disk(folder), 256 << 10
+    old = folder + "-old"                              # as a file that was made before there was auto_vacuum
+    shutil.copytree(folder, old)
+    db = sqlite3.connect(file_in(old))
+    db.execute("PRAGMA auto_vacuum=NONE")
+    db.execute("VACUUM")
+    db.close()
+    check(before > 2 * (less + SLACK), f"enough to see a difference: {before}")
+    with Server("--result-cache-dir", folder, "--result-cache-disk-bytes", str(less), "--result-cache", "0") as s:
+        check(0 < s.metric("result_cache_disk_bytes") <= less < full, "a lower bound holds from the start")
+        check(on_disk(folder) <= less + SLACK, f"for the file too, while it is open: {before} -> {on_disk(folder)}")
+        equal(ask(s, "39", 24, logprobs=True, top_logprobs=20)[0], "hit", "the latest answers stay")
+        fill(s, 10)
+    check(on_disk(folder) <= less + SLACK, f"and after: {on_disk(folder)}")
+    with Server("--result-cache-dir", old, "--result-cache-disk-bytes", str(less), "--result-cache", "0") as s:
+        check(on_disk(old) <= less + SLACK and "begins anew" in s.logs(), f"one that cannot shrink: {on_disk(old)}")
+
+
+def closed(folder):
+    """A folder that is there already and that others may enter is refused, and left as it is."""
+    os.mkdir(folder)
+    for mode in (0o755, 0o770, 0o701):
+        os.chmod(folder, mode)
+        r = subprocess.run([serving.VITREOUS, "serve", "-m", model_dir(), "--port", "0", "--result-cache-dir", folder],
+                           capture_output=True, text=True, timeout=60 * serving.SLOW)
+        check(r.returncode == 3 and "others may enter" in r.stderr, f"mode {mode:o}: {r.returncode} {r.stderr[-300:]}")
+        equal((os.stat(folder).st_mode & 0o777, os.listdir(folder)), (mode, []), "nothing was done to it")
+    os.chmod(folder, 0o700)
+    with Server("--result-cache-dir", folder) as s:
+        equal(ask(s, "x")[0], "miss", "a closed one will do")
+
+
+def gpu(folder):
+    """What another GPU, driver or cuBLAS made is not served. On gpusim, which can be several devices."""
+    sim = os.path.join(ROOT, "build", "gpusim")
+    env = {"VL_CUDA_DRIVER": os.path.join(sim, "libcuda.so.1"), "GPUSIM_PTX": "80"}
+    args = ("-m", os.path.join(ROOT, "tests", "golden", "models", "std"), "--backend", "cuda", "--result-cache-dir", folder)
+    probe = subprocess.run([serving.VITREOUS, "info", *args[:4]], capture_output=True, text=True, env={**os.environ, **env})
+    if not os.path.exists(env["VL_CUDA_DRIVER"]) or "no GPU kernels" in probe.stderr:
+        print("SKIP the key's GPU: nvcc or gpusim was not there")
+        serving.skipped += 1
+        return
+
+    def on(**more):
+        os.environ.update({**env, **more})
+        try:
+            with Server(*args) as s:
+                return ask(s, "gpu", 2)[0], s.json("GET", "/props")[1]["model"]["device"]
+        finally:
+            for name in (*env, *more):
+                os.environ.pop(name, None)
+    cublas = {"VL_KERNEL": "gemm=cublas", "VL_CUBLAS": os.path.join(sim, "libcublas.so.13")}
+    first, second, again = on(GPUSIM_DEVICE="A100"), on(GPUSIM_DEVICE="H100"), on(GPUSIM_DEVICE="A100")
+    equal((first[0], second[0], again[0]), ("miss", "miss", "hit"), f"another GPU: {first[1]}, {second[1]}")
+    check("A100" in first[1] and "H100" in second[1] and "driver API 13.0" in first[1], f"the device is named: {first[1]}")
+    blas = on(GPUSIM_DEVICE="A100", **cublas)
+    check(blas[0] == "miss" and "cuBLAS 1" in blas[1] and "cuBLAS" not in first[1], f"cuBLAS is part of it: {blas}")
 
 
 def damage(folder):
@@ -146,7 +217,7 @@ def locked(folder):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for part in (restart, other_weights, tenants, bounded, damage, locked):
+        for part in (restart, other_weights, tenants, bounded, smaller, closed, gpu, damage, locked):
             try:
                 part(os.path.join(folder, part.__name__))
             except Exception as e:       # noqa: BLE001: one broken part must not hide the others

@@ -1,7 +1,9 @@
 /* test_fetch.c: which addresses a picture may be fetched from, and how hosts are allowed. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include "serve/fetch.h"
 #include "tests/test.h"
@@ -99,7 +101,82 @@ static void lists(void) {
     CHECK(!allowed(many), "no room for more");
 }
 
+/* ---- places --------------------------------------------------------------------------------- */
+
+typedef struct asker {
+    fetching f;
+    caller by;
+    atomic_int looks;                 /* how often it was asked whether its client is gone */
+    bool gone;
+    atomic_bool done, got;
+    pthread_t thread;
+} asker;
+
+static bool is_gone(void *user) {
+    asker *a = user;
+    atomic_fetch_add(&a->looks, 1);
+    return a->gone;
+}
+
+static void *ask(void *user) {
+    asker *a = user;
+    atomic_store(&a->got, place_take(&a->f));
+    atomic_store(&a->done, true);
+    return NULL;
+}
+
+static void prepare(asker *a, server *srv, int tenant) {
+    *a = (asker){.by = {.tenant = tenant, .arrived = vl_now(), .gone = is_gone, .user = a}};
+    a->f = (fetching){.srv = srv, .by = &a->by, .until = vl_now() + 600};
+}
+
+/* Starts it and returns when it waits. */
+static void start_waiting(asker *a, server *srv, int tenant) {
+    prepare(a, srv, tenant);
+    pthread_create(&a->thread, NULL, ask, a);
+    while (!atomic_load(&a->looks)) usleep(1000);
+}
+
+static void places(void) {
+    static server srv = {.config.n_keys = 3};
+    asker a, b, c;
+    prepare(&a, &srv, 0);
+    for (int i = 0; i < FETCHES / 2; i++) CHECK(place_take(&a.f), "place %d of half", i);
+    a.f.until = vl_now();
+    CHECK(!place_take(&a.f), "one key has half of the places, and no time is left to wait");
+    a.f.until += 600;
+    a.gone = true;
+    CHECK(!place_take(&a.f), "its client is gone");
+    a.gone = false;
+    a.f.max_time = 1e-9;
+    CHECK(!place_take(&a.f), "the request's own time is over");
+    a.f.max_time = 0;
+    atomic_store(&srv.draining, 1);
+    CHECK(!place_take(&a.f), "the server stops");
+    atomic_store(&srv.draining, 0);
+    prepare(&b, &srv, 1);
+    for (int i = 0; i < FETCHES / 2; i++) CHECK(place_take(&b.f), "the other half, %d", i);
+    start_waiting(&b, &srv, 1);       /* first to wait, but it holds more than the next */
+    start_waiting(&c, &srv, 2);
+    place_give(1);
+    pthread_join(c.thread, NULL);
+    CHECK(atomic_load(&c.got) && !atomic_load(&b.done), "a free place goes to the key that has fewest");
+    place_give(0);
+    pthread_join(b.thread, NULL);
+    CHECK(atomic_load(&b.got), "then to the other");
+    place_give(2);
+    for (int i = 0; i < FETCHES / 2; i++) place_give(1);
+    for (int i = 1; i < FETCHES / 2; i++) place_give(0);
+    srv.config.n_keys = 0;            /* without keys there is one tenant, and it may have all */
+    prepare(&a, &srv, 0);
+    for (int i = 0; i < FETCHES; i++) CHECK(place_take(&a.f), "place %d of all", i);
+    a.f.until = vl_now();
+    CHECK(!place_take(&a.f), "there are no more");
+    for (int i = 0; i < FETCHES; i++) place_give(0);
+}
+
 int main(void) {
+    places();
     for (size_t i = 0; i < sizeof closed / sizeof *closed; i++)
         CHECK(!public_text(closed[i]), "%s is not public", closed[i]);
     for (size_t i = 0; i < sizeof open_ones / sizeof *open_ones; i++)

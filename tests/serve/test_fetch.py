@@ -2,8 +2,11 @@
 """Pictures by URL: off by default; with --allow-image-urls against a TLS server on loopback (reached through the hidden
 --test-image-url-ca) that redirects, sends too much, too slowly, or no picture at all."""
 import http.server
+import json
 import os
 import shutil
+import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -11,11 +14,14 @@ import threading
 import time
 
 import serving
-from serving import Server, check, equal, finish, png, text, together
+from serving import HANG, Server, check, equal, finish, png, text, together, until
 
 PICTURE = png(80, 40)
 MAX = 200000
+LONGEST = "600"                                          # seconds: what --image-url-timeout takes at most
 asked = []
+hold = threading.Event()                                 # while it is not set, /silent says nothing
+later = {"sometimes": [503, 429, 200], "dead": [503], "removed": [404]}
 
 
 class Site(http.server.BaseHTTPRequestHandler):
@@ -62,7 +68,11 @@ class Site(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(b"x")
                 time.sleep(0.1)
         elif name == "silent":
-            time.sleep(5)
+            hold.wait(HANG)
+        elif name in later:                              # a good answer first, then those
+            n = sum(path == self.path for path, _ in asked)
+            status = ([200] + later[name])[min(n - 1, len(later[name]))]
+            self.send(status, PICTURE if status == 200 else b"")
         elif name == "page":
             self.send(200, b"<html>no picture</html>" * 9, Content_Type="image/png")
         elif name == "empty":
@@ -79,6 +89,7 @@ def site(folder):
                     "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost"],
                    check=True, stderr=subprocess.DEVNULL)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    server.handle_error = lambda *a: None                # a client that does not like the certificate
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
@@ -160,8 +171,8 @@ def on(port, cert):
 
 
 def slow(s, base):
-    """Slow sites end in a 504, one deadline over all pictures, and disturb nobody else."""
-    start = time.monotonic()
+    """Slow sites end in a 504, one deadline over all pictures, and disturb nobody else. (/silent never answers.)"""
+    hold.clear()
 
     def three():
         return s.chat([by_url(f"{base}/{x}") for x in ("drip", "drip", "silent")] + [text("?")])
@@ -173,7 +184,80 @@ def slow(s, base):
     for status, r in (a, b):
         equal((status, r["error"]["code"], r["error"]["param"]), (504, "remote_url_timeout", "messages[0].content[0]"), "too slow")
     equal(c, [200, 200, 200], "others are served meanwhile")
-    check(time.monotonic() - start < 30, "the deadline is kept")
+    hold.set()
+
+
+def unwanted(port, cert):
+    """A fetch ends with the request's time, its client, and the server; all while the site says nothing at all."""
+    rule = ("--allow-image-urls", f"127.0.0.1:{port}", "--image-url-timeout", LONGEST, "--test-image-url-ca", cert)
+    silent = [by_url(f"https://127.0.0.1:{port}/silent"), text("?")]
+    hold.clear()
+    with Server(*rule) as s:
+        status, r = s.chat(silent, max_time=0.5)
+        equal((status, r["error"]["code"], r["error"]["param"]), (408, "deadline_exceeded", "max_time"), "max_time")
+        status, r = s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": silent}], "max_time": 0.5})
+        equal((status, r["error"]["code"]), (408, "deadline_exceeded"), "max_time of a job")
+        for path, body in (("/v1/chat/completions", {"messages": [{"role": "user", "content": silent}], "stream": True}),
+                           ("/v1/preprocess", {"image": silent[0]["image_url"]["url"]})):
+            left, data, before = s.metric("image_fetches_total"), json.dumps(body).encode(), len(asked)
+            with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
+                c.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                          % (path.encode(), len(data)) + data)
+                until(lambda n=before: len(asked) > n, "the site is asked")
+            until(lambda n=left: s.metric("image_fetches_total") > n, f"{path}: a client that goes away ends its fetch")
+        check('result="client_closed"} 2' in s.get("/metrics")[2].decode(), "both counted as such")
+        out = []
+        t = threading.Thread(target=lambda: out.append(s.chat(silent)))
+        before = len(asked)
+        t.start()
+        until(lambda: len(asked) > before, "the site is asked again")
+        s.process.send_signal(signal.SIGTERM)
+        t.join(HANG)
+        check(out and out[0][0] == 503 and out[0][1]["error"]["code"] == "shutting_down", f"a server that stops: {out}")
+    hold.set()
+
+
+def tenants(port, cert):
+    """One key's fetches leave places for the others."""
+    one, two = {"Authorization": "Bearer key-number-one"}, {"Authorization": "Bearer key-number-two"}
+    hold.clear()
+    with Server("--allow-image-urls", f"127.0.0.1:{port}", "--image-url-timeout", LONGEST, "--test-image-url-ca", cert,
+                "--api-key", "key-number-one", "--api-key", "key-number-two") as s:
+        before, out = len(asked), []
+        greedy = [threading.Thread(target=lambda: out.append(
+            s.chat([by_url(f"https://127.0.0.1:{port}/silent"), text("?")], headers=one, max_time=HANG, timeout=HANG)))
+            for _ in range(12)]
+        for t in greedy:
+            t.start()
+        until(lambda: len(asked) == before + 4, "four of them are under way")
+        status, r = s.chat([by_url(f"https://127.0.0.1:{port}/a.png"), text("?")], headers=two)
+        equal((status, len(asked), len(out)), (200, before + 5, 0), f"another key is served meanwhile: {str(r)[:200]}")
+        hold.set()
+        for t in greedy:
+            t.join(HANG)
+        equal(len(out), 12, "and the rest when there is room")
+
+
+def jobs(port, cert):
+    """A passing failure of the site does not end a job; one that does not pass does, after four tries."""
+    base = f"https://127.0.0.1:{port}/"
+    with Server("--allow-image-urls", f"127.0.0.1:{port}", "--test-image-url-ca", cert) as s:
+        ids = {}
+        for name in later:
+            body = {"messages": [{"role": "user", "content": [by_url(base + name), text("job")]}], "max_tokens": 2, "temperature": 0}
+            status, j = s.json("POST", "/v1/jobs", body)
+            equal((status, j.get("status"), j.get("tries")), (202, "queued", 0), f"accepted: {name}")
+            ids[name] = j["id"]
+        state = {}
+
+        def ended():
+            state.update({n: s.json("GET", "/v1/jobs/" + i)[1] for n, i in ids.items()})
+            return all(j["status"] in ("done", "failed") for j in state.values())
+        until(ended, "every job ends")
+        for name, (end, tries) in {"sometimes": ("done", 3), "dead": ("failed", 4), "removed": ("failed", 1)}.items():
+            j = state[name]
+            equal((j["status"], j["tries"], sum(p == "/" + name for p, _ in asked)), (end, tries, tries + 1), f"{name}: {str(j)[:300]}")
+        equal(state["dead"]["error"]["code"], "remote_url_failed", "the last error is kept")
 
 
 def wrong_lists():
@@ -203,6 +287,9 @@ def main():
         off(port)
         without_the_switch(port)
         on(port, cert)
+        unwanted(port, cert)
+        tenants(port, cert)
+        jobs(port, cert)
         wrong_certificate(port, folder)
         wrong_lists()
     finish()

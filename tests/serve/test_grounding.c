@@ -53,7 +53,26 @@ static void check_row(const row *r, const json_t *reports, const json_t *questio
     json_decref(found);
 }
 
+/* More pictures named than any table of fixed size would hold: every box keeps its own. */
+static void many(void) {
+    enum { BOXES = 1000 };
+    json_t *reports = json_pack("[{s:i,s:i},{s:i,s:i}]", "width", 100, "height", 100, "width", 200, "height", 200);
+    char *text = malloc(BOXES * 80 + 1), *p = text;
+    *p = 0;
+    for (int i = 0; i < BOXES; i++) p += sprintf(p, "Picture %d: {" BOX "}\n", i % 2 + 1);
+    json_t *found = grounding_find(text, NULL, reports), *o;
+    size_t i;
+    int wrong = 0;
+    CHECK(json_array_size(found) == BOXES, "%zu boxes", json_array_size(found));
+    json_array_foreach(found, i, o) wrong += json_integer_value(json_object_get(o, "image")) != (int)(i % 2);
+    CHECK(wrong == 0, "%d of %d boxes in the wrong picture", wrong, BOXES);
+    json_decref(found);
+    json_decref(reports);
+    free(text);
+}
+
 int main(void) {
+    many();
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         json_t *reports = json_array();
         for (int k = 1; k <= rows[i].images; k++)

@@ -2,7 +2,8 @@
 """Clients that mean harm or die: smuggling, malformed requests, slow-loris, half-sent bodies, clients killed
 at every stage, SIGTERM under load, SIGKILL with jobs queued. The server must answer, clean up and lose nothing.
 
-VL_MALFORMED: how many malformed requests (default 10000)."""
+VL_MALFORMED: how many malformed requests (default 10000). No time is demanded: HANG is when a test gives up, what
+matters is which came first and how much was done; the times are printed."""
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 
-from serving import SLOW, Server, check, equal, finish, image, png, text, together
+from serving import HANG, SLOW, Server, check, equal, finish, image, png, text, together, until
 
 LONG = {"messages": [{"role": "user", "content": "tell me everything"}], "temperature": 0, "max_tokens": 2000,
         "ignore_eos": True, "cache": False}
@@ -168,7 +169,9 @@ def slow_clients():
                 health.append(time.monotonic() - t)
                 time.sleep(0.05)
         results = together(jobs + [ping])[:20]
-        check(all(b" 408 " in r[0] and r[1] < 5 for r in results), f"slow headers end with 408: {results[:1]}")
+        check(all(b" 408 " in r[0] for r in results), f"slow headers end with 408: {results[:1]}")
+        print(f"slow headers (--header-timeout 1): cut after {max(r[1] for r in results):.1f} s at most; "
+              f"/health beside them {max(health) * 1e3:.0f} ms at most")
         with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
             c.sendall(body)
             equal(codes(c.recv(4096)), [408], "a body that does not come ends with 408")
@@ -197,26 +200,28 @@ def deaths(s):
                                           (n, 2000, .2), (n, 1, 1)]]
     results = together(jobs + [steady, steady])
     equal(results[-2:], [lone, lone], "answers beside dying clients are what they are alone")
-    start = time.monotonic()
-    while s.metric("inflight") + s.metric("queue_depth") > 0 and time.monotonic() - start < 20 * SLOW:
-        time.sleep(0.02)
-    took = time.monotonic() - start
-    check(took < 5 * SLOW, f"nothing runs for the dead: {took:.2f} s")
+    print(f"nothing runs for the dead after {idle(s):.2f} s")
     check(s.metric("cancelled_total") >= 4, "cancellations are counted")
 
 
-def cancel_latency(s):
-    body = json.dumps({**LONG, "stream": True}).encode()
-    with socket.create_connection(("127.0.0.1", s.port), timeout=30) as c:
+def idle(s):
+    """Waits until nothing runs; returns how long that took."""
+    return until(lambda: s.metric("inflight") + s.metric("queue_depth") == 0, "what nobody waits for ends")
+
+
+def cancel(s):
+    """An answer whose reader leaves is not generated to its end."""
+    before = s.metric("cancelled_total")
+    done = s.metric("tokens_total")
+    body = json.dumps({**LONG, "max_tokens": 3500, "stream": True}).encode()
+    with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
         c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                   b"Content-Length: %d\r\n\r\n" % len(body) + body)
         while b"content" not in c.recv(65536):
             continue
-    start = time.monotonic()
-    while s.metric("inflight") > 0 and time.monotonic() - start < 10:
-        time.sleep(0.01)
-    took = time.monotonic() - start
-    check(took < 1 * SLOW, f"an answer stops {took * 1e3:.0f} ms after its reader left")
+    print(f"an answer stops {idle(s) * 1e3:.0f} ms after its reader left")
+    equal(s.metric("cancelled_total"), before + 1, "it was cancelled")
+    check(s.metric("tokens_total") - done < 3500, "long before its end")
 
 
 def overload():
@@ -240,11 +245,23 @@ def deadlines():
         time.sleep(0.1)  # all of them are in the queue
         start = time.monotonic()
         status, r = s.chat("x", max_time=0.3)
-        took = time.monotonic() - start
-        check(status == 408 and r["error"]["code"] == "deadline_exceeded" and took < 2.5,
-              f"a deadline also holds in the queue: {status} {r} after {took:.1f} s")
+        took, waiting = time.monotonic() - start, sum(t.is_alive() for t in ahead)
+        check(status == 408 and r["error"]["code"] == "deadline_exceeded", f"a deadline also holds in the queue: {status} {r}")
+        check(waiting > 0, "it is told before those ahead of it are done")
+        print(f"max_time 0.3 s in a queue: told after {took:.1f} s, {waiting} of {len(ahead)} ahead of it not done")
         for t in ahead:
             t.join()
+
+
+def watchdog():
+    """An engine that has work and gets no further makes /health say so. Every step takes longer than this limit."""
+    with Server("--watchdog", "0.000001") as s:
+        equal(s.get("/health")[0], 200, "without work all is well")
+        t = threading.Thread(target=lambda: s.post("/v1/chat/completions", {**LONG, "max_tokens": 400}, timeout=HANG))
+        t.start()
+        until(lambda: s.get("/health")[0] == 503, "no progress is told")
+        t.join()
+        until(lambda: s.get("/health")[0] == 200, "and it is forgotten when there is some")
 
 
 def drain():
@@ -256,24 +273,26 @@ def drain():
         s.process.send_signal(signal.SIGTERM)
         t.join()
         equal(out[0][0] if out else None, 200, "SIGTERM lets a running answer finish")
-        equal(s.process.wait(30), 0, "... and exits with 0")
+        equal(s.process.wait(HANG), 0, "... and exits with 0")
     with Server("--shutdown-timeout", "0.1") as s:
         t = threading.Thread(target=lambda: out.append(s.post("/v1/chat/completions", {**LONG, "max_tokens": 3500, "n": 4}, timeout=60)))
         t.start()
         busy(s)
         start = time.monotonic()
         s.process.send_signal(signal.SIGTERM)
-        equal(s.process.wait(30), 0, "the deadline of a shutdown")
-        check(time.monotonic() - start < 20 * SLOW, "... holds")
+        equal(s.process.wait(HANG), 0, "the deadline of a shutdown")
+        print(f"--shutdown-timeout 0.1: gone after {time.monotonic() - start:.1f} s")
         t.join()
         check(len(out) == 2 and out[1][0] in (200, 503), f"its client is told: {out[1:]}")
+        if out[1][0] == 200:
+            check(json.loads(out[1][2])["usage"]["completion_tokens"] < 4 * 3500, "and its answer was not waited for")
     with Server() as s:
         threading.Thread(target=lambda: together([lambda: s.post("/v1/chat/completions", LONG, timeout=60)]), daemon=True).start()
         busy(s)
         s.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         s.process.send_signal(signal.SIGTERM)
-        check(s.process.wait(5) == 1, "a second signal ends it now")
+        check(s.process.wait(HANG) == 1, "a second signal ends it now")
 
 
 def killed_jobs():
@@ -288,24 +307,21 @@ def killed_jobs():
             s.process.kill()
             s.process.wait()
         with Server("--state", state) as s:
-            start, states = time.monotonic(), []
-            while time.monotonic() - start < 60:
-                states = [s.json("GET", f"/v1/jobs/{i}")[1].get("status") for i in ids]
-                if set(states) == {"done"}:
-                    break
-                time.sleep(0.1)
-            equal(states, ["done"] * 6, "every job accepted before SIGKILL is done after it")
+            def states():
+                return [s.json("GET", f"/v1/jobs/{i}")[1].get("status") for i in ids]
+            until(lambda: set(states()) == {"done"}, "jobs run after a restart")
+            equal(states(), ["done"] * 6, "every job accepted before SIGKILL is done after it")
 
 
 def main():
     with Server() as s:
-        for part in (smuggling, malformed, fuzz_json, deaths, cancel_latency):
+        for part in (smuggling, malformed, fuzz_json, deaths, cancel):
             before = time.monotonic()
             part(s)
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, drain, killed_jobs):
+    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs):
         before = time.monotonic()
         part()
         if os.environ.get("V"):

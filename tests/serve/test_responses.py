@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """/v1/responses: what it takes, what it refuses, its typed events, and that it says what the chat route says."""
 import json
-import time
 
-from serving import Server, check, equal, finish, image, png, text, url
+from serving import Server, check, equal, finish, image, png, text, until, url
 
 EVENTS = ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
 ENDS = ["response.output_text.done", "response.content_part.done", "response.output_item.done"]
@@ -37,6 +36,9 @@ def answers(s):
     status, r = ask(s, "Hello", ignore_eos=True)
     equal((r["status"], r["incomplete_details"], r["output"][0]["status"]),
           ("incomplete", {"reason": "max_output_tokens"}, "incomplete"), "an answer cut short says so")
+    status, r = ask(s, "Hello", ignore_eos=True, max_time=0.3, max_output_tokens=3000, cache=False)
+    used = r["usage"]["output_tokens"]
+    check(r["incomplete_details"]["reason"] == ("max_time" if used < 3000 else "max_output_tokens"), f"cut by time: {used} {r['incomplete_details']}")
     status, r = ask(s, look())
     chat = s.chat([image(detail="low"), text("What is it?")])[1]
     equal((status, said(r)), (200, chat["choices"][0]["message"]["content"]), "a picture")
@@ -58,6 +60,111 @@ def answers(s):
     equal(ask(s, part)[1]["x_image"][0]["width"], 40, "an uploaded file")
 
 
+PAINT = {"name": "paint", "description": "paints", "parameters": {
+    "type": "object", "properties": {"colour": {"type": "string", "enum": ["red", "blue"]}}, "required": ["colour"]}}
+ERASE = {"name": "erase", "parameters": {"type": "object", "properties": {"all": {"type": "boolean"}}, "required": ["all"]}}
+FLAT = [{"type": "function", "strict": True, **PAINT}, {"type": "function", "description": None, **ERASE}]
+NESTED = [{"type": "function", "function": PAINT}, {"type": "function", "function": ERASE}]
+CALL = ["response.output_item.added", "response.function_call_arguments.delta", "response.function_call_arguments.done",
+        "response.output_item.done"]
+
+
+def ask_chat(s, messages, **k):
+    return s.json("POST", "/v1/chat/completions", {"messages": messages, "temperature": 0, "max_tokens": 120, **k}, timeout=120)
+
+
+def same_call(item, call, what):
+    equal((item.get("type"), item.get("name"), item.get("arguments"), item.get("status")),
+          ("function_call", call["function"]["name"], call["function"]["arguments"], "completed"), what)
+
+
+def tools(s):
+    """Functions: the chat's own calls in this API's form, whole and streamed, and back as input."""
+    for choice, chat_choice in (("required", "required"), ({"type": "function", "name": "erase"},
+                                                           {"type": "function", "function": {"name": "erase"}})):
+        status, r = ask(s, "Say", max_output_tokens=120, tools=FLAT, tool_choice=choice)
+        chat = ask_chat(s, [{"role": "user", "content": "Say"}], tools=NESTED, tool_choice=chat_choice)[1]
+        call = chat["choices"][0]["message"]["tool_calls"][0]
+        equal((status, r.get("status"), len(r.get("output", []))), (200, "completed", 1), f"{choice}: {str(r)[:300]}")
+        same_call(r["output"][0], call, f"{choice}: the chat's call")
+        check(r["output"][0]["id"].startswith("fc_") and r["output"][0]["call_id"].startswith("call_") and
+              r["parallel_tool_calls"] is True and r["tools"] == FLAT and r["tool_choice"] == choice, "the object's form")
+        equal(r["usage"]["input_tokens"], chat["usage"]["prompt_tokens"], "the same prompt")
+        events = stream(s, "Say", max_output_tokens=120, tools=FLAT, tool_choice=choice)[1]
+        equal([e["type"] for e in events], EVENTS[:2] + CALL + ["response.completed"], "events of a call, and no message")
+        added, delta, done, item = events[2:6]
+        equal((added["item"]["arguments"], added["item"]["status"], delta["delta"], done["arguments"], done["name"]),
+              ("", "in_progress", item["item"]["arguments"], item["item"]["arguments"], item["item"]["name"]), "from empty to whole")
+        equal({e.get("item_id", e.get("item", {}).get("id")) for e in events[2:6]}, {item["item"]["id"]}, "one item")
+        same_call(item["item"], call, f"{choice}: streamed")
+        equal(events[-1]["response"]["output"], [item["item"]], "the last event holds it")
+    for way in ("none", "auto"):
+        chat = ask_chat(s, [{"role": "user", "content": "Say"}], max_tokens=4, tools=NESTED, tool_choice=way)[1]
+        equal(ask(s, "Say", max_output_tokens=4, tools=FLAT, tool_choice=way)[1]["usage"]["input_tokens"], chat["usage"]["prompt_tokens"], way)
+
+
+def forced(s, pattern, **k):
+    """A whole and a streamed answer of a given form, functions at hand: they must say the same."""
+    fields = {"max_output_tokens": 200, "tools": FLAT, "guided_regex": pattern, "cache": False}
+    r, events = ask(s, "Say", **fields)[1], stream(s, "Say", **fields)[1]
+    items = [e["item"] for e in events if e["type"] == "response.output_item.done"]
+    plain = [[{k: v for k, v in i.items() if k not in ("id", "call_id")} for i in list_] for list_ in (r["output"], items)]
+    equal(plain[1], plain[0], f"{pattern}: streamed as whole")
+    equal([e["output_index"] for e in events if e["type"] == "response.output_item.added"], list(range(len(items))), "indices")
+    deltas = "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
+    texts = [i["content"][0]["text"] for i in items if i["type"] == "message"]
+    equal(deltas, "".join(texts), f"{pattern}: the deltas are the text")
+    return items, texts
+
+
+def mixed(s):
+    call = r'<tool_call>\n\{"name": "paint", "arguments": \{"colour": "red"\}\}\n</tool_call>'
+    items, texts = forced(s, r"Hm\. \n" + call)
+    equal(([i["type"] for i in items], texts), (["message", "function_call"], ["Hm."]), "text, then a call")
+    items, texts = forced(s, call + r"\n" + call)
+    equal(([i["type"] for i in items], texts, len({i["call_id"] for i in items})), (["function_call"] * 2, [], 2), "two calls")
+    items, texts = forced(s, r"a <tool_call>none</tool_call> b")
+    equal(([i["type"] for i in items], texts), (["message"], ["a <tool_call>none</tool_call> b"]), "no call stays text")
+    items, texts = forced(s, r"a < b")
+    equal(texts, ["a < b"], "what only begins like one")
+    r = s.stream("Say", max_tokens=200, tools=NESTED, guided_regex=r"Hm\. \n" + call)[1]
+    equal("".join(c["choices"][0]["delta"].get("content") or "" for c in r if c and c["choices"]), "Hm.", "the chat's stream too")
+
+
+def turns(s):
+    """Calls and their results as input: the prompt of the same turns in the chat."""
+    def call(i, name, arguments):
+        return {"type": "function_call", "id": f"fc_{i}", "call_id": f"call_{i}", "name": name, "arguments": arguments, "status": "completed"}
+
+    def nested(i, name, arguments):
+        return {"id": f"call_{i}", "type": "function", "function": {"name": name, "arguments": arguments}}
+    red, all_ = '{"colour": "red"}', '{"all": true}'
+    user = {"role": "user", "content": "Go"}
+    out = [{"type": "function_call_output", "call_id": f"call_{i}", "output": f"done {i}"} for i in (1, 2)]
+    back = [{"role": "tool", "tool_call_id": f"call_{i}", "content": f"done {i}"} for i in (1, 2)]
+    said_ = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Wait"}]}
+    cases = [
+        ([user, call(1, "paint", red), out[0]],
+         [user, {"role": "assistant", "content": "", "tool_calls": [nested(1, "paint", red)]}, back[0]]),
+        ([user, said_, call(1, "paint", red), call(2, "erase", all_), *out],
+         [user, {"role": "assistant", "content": "Wait", "tool_calls": [nested(1, "paint", red), nested(2, "erase", all_)]}, *back]),
+        ([user, call(1, "paint", red), out[0], call(2, "erase", all_), out[1], user],
+         [user, {"role": "assistant", "content": "", "tool_calls": [nested(1, "paint", red)]}, back[0],
+          {"role": "assistant", "content": "", "tool_calls": [nested(2, "erase", all_)]}, back[1], user])]
+    for input, messages in cases:
+        status, r = ask(s, input, tools=FLAT)
+        chat = ask_chat(s, messages, tools=NESTED, max_tokens=8)[1]
+        equal((status, r.get("usage", {}).get("input_tokens")), (200, chat["usage"]["prompt_tokens"]), f"{len(input)} items: {str(r)[:200]}")
+        equal(said(r), chat["choices"][0]["message"]["content"], "and the same answer")
+    seen = [user, call(1, "paint", red), {"type": "function_call_output", "call_id": "call_1", "output": look()[0]["content"]}]
+    status, r = ask(s, seen, tools=FLAT)
+    equal((status, len(r.get("x_image", []))), (200, 1), f"a picture as a result: {str(r)[:200]}")
+    once = ask(s, "Say", max_output_tokens=120, tools=FLAT, tool_choice="required")[1]
+    status, r = ask(s, [{"role": "user", "content": "Say"}, *once["output"],
+                        {"type": "function_call_output", "call_id": once["output"][0]["call_id"], "output": "done"}], tools=FLAT)
+    check(status == 200 and r["usage"]["input_tokens"] > once["usage"]["input_tokens"], f"an answer's output goes back as it is: {str(r)[:200]}")
+
+
 def refusals(s):
     cases = [({"previous_response_id": "resp_1"}, "previous_response_id"), ({"background": True}, "background"),
              ({"conversation": "c"}, "conversation"), ({"prompt": {"id": "p"}}, "prompt"), ({"include": ["x"]}, "include"),
@@ -69,6 +176,15 @@ def refusals(s):
              ({"input": None}, "input"), ({"input": ""}, "input"), ({"input": []}, "input"), ({"input": 5}, "input"),
              ({"input": ["x"]}, "input[0]"), ({"input": [{"role": "cook", "content": "x"}]}, "input[0]"),
              ({"input": [{"type": "function_call", "call_id": "1"}]}, "input[0]"), ({"input": [{"type": 5}]}, "input[0]"),
+             ({"input": [{"type": "function_call", "call_id": 1, "name": "a", "arguments": "{}"}]}, "input[0]"),
+             ({"input": [{"type": "function_call", "call_id": "1", "name": "a", "arguments": {}}]}, "input[0]"),
+             ({"input": [{"type": "function_call_output", "call_id": "1", "output": "x"}]}, "input[0]"),
+             ({"input": [{"role": "user", "content": "x"}, {"type": "function_call", "call_id": "1", "name": "a", "arguments": "{}"},
+                         {"type": "function_call_output", "call_id": "1", "output": 5}]}, "input[2]"),
+             ({"input": [{"type": "reasoning", "summary": []}]}, "input[0]"), ({"tools": [{"type": "function"}]}, "tools"),
+             ({"tools": NESTED}, "tools"), ({"tools": FLAT, "tool_choice": {"type": "function", "name": "fly"}}, "tool_choice"),
+             ({"tools": FLAT, "tool_choice": {"type": "allowed_tools", "name": "paint"}}, "tool_choice"),
+             ({"tools": FLAT, "tool_choice": "required", "text": {"format": {"type": "json_object"}}}, "text"),
              ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input[0].content[0]"),
              ({"input": look("data:image/png;base64,AAAA")}, "input[0].content[0]"),
              ({"input": look("https://example.com/a.png")}, "input[0].content[0]")]
@@ -106,6 +222,9 @@ def streams(s):
     end = "response.incomplete" if whole["status"] == "incomplete" else "response.completed"
     equal(kinds[4 + len(deltas):], ENDS + [end], "how it ends")
     equal([e["sequence_number"] for e in events], list(range(len(events))), "numbers without a gap")
+    equal([e["type"] for e in events if "logprobs" in e], ["response.output_text.delta"] * len(deltas) + ["response.output_text.done"],
+          "log probabilities (none) are where OpenAI's clients look for them")
+    check(all(e["logprobs"] == [] for e in events if "logprobs" in e), "and empty")
     equal("".join(deltas), said(whole), "the deltas are the answer")
     last = events[-1]["response"]
     equal((said(last), last["usage"]["output_tokens"], last["x_image"][0]["tokens"]),
@@ -141,16 +260,12 @@ def cancel(s):
     c.getresponse().read(50)
     c.sock.close() if c.sock else None
     c.close()
-    for _ in range(200):
-        if s.metric("inflight") == 0:
-            break
-        time.sleep(0.05)
-    equal(s.metric("inflight"), 0, "a client that goes away ends its answer")
+    until(lambda: s.metric("inflight") == 0, "a client that goes away ends its answer")
 
 
 def main():
     with Server() as s:
-        for part in (answers, refusals, streams, cache, cancel):
+        for part in (answers, tools, mixed, turns, refusals, streams, cache, cancel):
             try:
                 part(s)
             except Exception as e:       # noqa: BLE001: one broken part must not hide the others

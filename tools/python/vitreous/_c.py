@@ -24,7 +24,7 @@ class ModelInfo(C.Structure):
                                "merge_size")] + [
         ("context", C.c_int64), ("parameters", C.c_uint64), ("weight_bytes", C.c_uint64),
         ("decode_bytes", C.c_uint64), ("min_pixels", C.c_int64), ("max_pixels", C.c_int64),
-        ("warning", C.c_char_p)]
+        ("warning", C.c_char_p), ("device", C.c_char_p)]
 
 
 class PictureParams(C.Structure):
@@ -55,7 +55,8 @@ class Sampling(C.Structure):
         ("logits_fn", C.c_void_p), ("logits_user", C.c_void_p), ("cache_salt", C.c_uint64),
         ("min_tokens", C.c_int), ("typical_p", C.c_float), ("dry_multiplier", C.c_float),
         ("dry_base", C.c_float), ("dry_allowed_length", C.c_int), ("dry_range", C.c_int),
-        ("dry_breakers", C.POINTER(C.c_int32)), ("n_dry_breakers", C.c_int)]
+        ("dry_breakers", C.POINTER(C.c_int32)), ("n_dry_breakers", C.c_int),
+        ("mirostat", C.c_int), ("mirostat_tau", C.c_float), ("mirostat_eta", C.c_float)]
 
 
 class SessionParams(C.Structure):
