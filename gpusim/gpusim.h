@@ -208,7 +208,7 @@ enum { MMA_FMA, MMA_BLOCK, MMA_REVERSE };
 typedef struct {
     bool checks, counters, l2, perturb, verbose, once;
     int order, mma, ptx, devices, exit_code;
-    uint64_t seed, max_steps, big_alloc;   /* big_alloc: README.md, GPUSIM_BIG */
+    uint64_t seed, max_steps, big_alloc, memory;   /* README.md: GPUSIM_BIG, GPUSIM_MEMORY */
     const char *device, *report, *allow;
 } Settings;
 extern Settings settings;

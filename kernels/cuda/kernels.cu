@@ -3,6 +3,7 @@
 #include "rows.cuh"
 #include "linear.cuh"
 #include "fused.cuh"
+#include "many.cuh"
 #include "attention.cuh"
 
 /* Which code the driver chose (750, 800, ...): ops_cuda.c picks kernels by it. */

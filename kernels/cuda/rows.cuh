@@ -31,46 +31,81 @@ KERNEL(256) vl_pos_embed(float *out, const bf16_bits *table, const int *idx, con
     }
 }
 
-/* Grid T. The variance is the biased one, taken around the mean. */
+/* Row t's inputs k... k + 3 for the next product, in fragment order; kt: its k tiles. sm_80 on. */
+DEVICE void leave_inputs(uint2 *packed, int t, int k, int kt, float4 v) {
+    packed[input_at(t, k, kt)] = make_uint2(pair_bf16(v.x, v.y), pair_bf16(v.z, v.w));
+}
+
+/* Grid T. The variance is the biased one, taken around the mean. packed: as above, or NULL; then D is a
+ * multiple of 32. */
 KERNEL(256) vl_layernorm(float *out, const float *x, const float *w, const float *bias, int D,
-                         float eps) {
+                         float eps, uint2 *packed) {
     __shared__ float red[8];
     after_the_kernel_before();
-    const float *row = x + (size_t)blockIdx.x * D;
+    x += (size_t)blockIdx.x * D, out += (size_t)blockIdx.x * D;
+    bool vec = at_16_bytes(x, D) && at_16_bytes(out, D) && at_16_bytes(w, D) && at_16_bytes(bias, D);
     float sum = 0, var = 0;
-    for (int i = threadIdx.x; i < D; i += 256) sum += row[i];
-    float mean = block_sum(sum, red) / D;
-    for (int i = threadIdx.x; i < D; i += 256) var = fmaf(row[i] - mean, row[i] - mean, var);
-    float scale = 1.0f / sqrtf(block_sum(var, red) / D + eps);
-    for (int i = threadIdx.x; i < D; i += 256)
-        out[(size_t)blockIdx.x * D + i] = fmaf((row[i] - mean) * scale, w[i], bias[i]);
-}
-
-/* 1 / rms of a row by one warp, in one order whether it can be read 16 bytes at a time or not. */
-DEVICE float row_scale(const float *x, int D, float eps) {
-    float sum = 0;
-    bool vec = ((uintptr_t)x | D * sizeof *x) % 16 == 0;
-    for (int i = threadIdx.x % 32 * 4; i < D; i += 128) {
-        float4 v;
-        if (vec) v = *(const float4 *)(x + i);
-        else v = make_float4(x[i], i + 1 < D ? x[i + 1] : 0, i + 2 < D ? x[i + 2] : 0,
-                             i + 3 < D ? x[i + 3] : 0);
-        sum = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v = load4(x, k, D, vec);
+        sum += v.x + v.y + (v.z + v.w);
     }
-    return 1.0f / sqrtf(warp_sum(sum) / D + eps);
+    float mean = block_sum(sum, red) / D;
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v = load4(x, k, D, vec);
+        float d[4] = {v.x - mean, v.y - mean, v.z - mean, v.w - mean};
+        for (int i = 0; i < 4; i++)
+            if (k + i < D) var = fmaf(d[i], d[i], var);
+    }
+    float scale = 1.0f / sqrtf(block_sum(var, red) / D + eps);
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v = load4(x, k, D, vec), g = load4(w, k, D, vec), b = load4(bias, k, D, vec);
+        v = make_float4(fmaf((v.x - mean) * scale, g.x, b.x), fmaf((v.y - mean) * scale, g.y, b.y),
+                        fmaf((v.z - mean) * scale, g.z, b.z), fmaf((v.w - mean) * scale, g.w, b.w));
+        store4(out, k, D, vec, v);
+        if (packed) leave_inputs(packed, blockIdx.x, k, D / 16, v);
+    }
 }
 
-/* One warp for each row. Grid ceil(T / 8). */
-KERNEL(256) vl_rmsnorm(float *out, const float *x, const float *w, int T, int D, float eps) {
+/* Of a row's squares this warp's share: the warps of a block of 8 take 256 inputs each by turns, as in a
+ * product of few rows. */
+DEVICE float squares_of_warp(const float *x, int D, bool vec) {
+    float sum = 0;
+    for (int k = threadIdx.x / 32 * 256 + threadIdx.x % 32 * 4; k < D; k += 2048) {
+        float4 v[2] = {load4(x, k, D, vec), load4(x, k + 128, D, vec)};
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            sum = fmaf(v[j].w, v[j].w, fmaf(v[j].z, v[j].z, fmaf(v[j].y, v[j].y, fmaf(v[j].x, v[j].x, sum))));
+    }
+    return warp_sum(sum);
+}
+/* 1 / rms of a row from the shares of the 8 warps. */
+DEVICE float scale_of_row(const float *squares, int D, float eps) {
+    float sum = 0;
+    for (int i = 0; i < 8; i++) sum += squares[i];
+    return 1.0f / sqrtf(sum / D + eps);
+}
+
+/* Grid T. packed: as in layernorm. */
+KERNEL(256) vl_rmsnorm(float *out, const float *x, const float *w, int D, float eps, uint2 *packed) {
+    __shared__ float squares[8];
     after_the_kernel_before();
-    size_t row = (size_t)blockIdx.x * 8 + threadIdx.x / 32;
-    if (row >= T) return;
-    float scale = row_scale(x + row * D, D, eps);
-    for (int i = threadIdx.x % 32; i < D; i += 32) out[row * D + i] = x[row * D + i] * scale * w[i];
+    x += (size_t)blockIdx.x * D, out += (size_t)blockIdx.x * D;
+    bool vec = at_16_bytes(x, D) && at_16_bytes(out, D) && at_16_bytes(w, D);
+    float share = squares_of_warp(x, D, vec);
+    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = share;
+    __syncthreads();
+    float s = scale_of_row(squares, D, eps);
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v = load4(x, k, D, vec), g = load4(w, k, D, vec);
+        v = make_float4(v.x * s * g.x, v.y * s * g.y, v.z * s * g.z, v.w * s * g.w);
+        store4(out, k, D, vec, v);
+        if (packed) leave_inputs(packed, blockIdx.x, k, D / 16, v);
+    }
 }
 
 DEVICE float rms_scale(const float *x, int E, float eps) {
     float sum = 0;
+#pragma unroll 4
     for (int i = threadIdx.x % 32; i < E; i += 32) sum = fmaf(x[i], x[i], sum);
     return 1.0f / sqrtf(warp_sum(sum) / E + eps);
 }
@@ -132,11 +167,18 @@ KERNEL(256) vl_rope_vision(float *qkv, const float *cos, const float *sin, int H
 
 DEVICE float swiglu(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
 
-/* n elements; out may be gate. */
-KERNEL(256) vl_swiglu(float *out, const float *gate, const float *up, size_t n) {
+/* Rows of F; out may be gate. A thread for each 4. packed: as in layernorm. */
+KERNEL(256) vl_swiglu(float *out, const float *gate, const float *up, int T, int F, uint2 *packed) {
     after_the_kernel_before();
-    size_t i = (size_t)blockIdx.x * 256 + threadIdx.x;
-    if (i < n) out[i] = swiglu(gate[i], up[i]);
+    int quads = (F + 3) / 4;
+    size_t i = (size_t)blockIdx.x * 256 + threadIdx.x, t = i / quads;
+    if (t >= T) return;
+    int k = (int)(i % quads) * 4;
+    bool vec = at_16_bytes(gate, F) && at_16_bytes(up, F) && at_16_bytes(out, F);
+    float4 g = load4(gate + t * F, k, F, vec), u = load4(up + t * F, k, F, vec);
+    g = make_float4(swiglu(g.x, u.x), swiglu(g.y, u.y), swiglu(g.z, u.z), swiglu(g.w, u.w));
+    store4(out + t * F, k, F, vec, g);
+    if (packed) leave_inputs(packed, (int)t, k, F / 16, g);
 }
 
 /* dst row (=|+=) src row; an index of NULL counts. Grid n. */
@@ -173,6 +215,8 @@ DEVICE void best_of_block(float *best, int *at) {
         if (beats(value[w], index[w], *best, *at)) *best = value[w], *at = index[w];
 }
 
+enum { ARGMAX_LOADS = 8 };         /* that a thread has under way */
+
 /* ids[t] = first index of the largest logit, -1 if the row has a NaN. The blocks of a row leave
  * their best in part [T, blocks]; the last one chooses. Grid (blocks, T). */
 KERNEL(256) vl_argmax(int *ids, const float *logits, int V, float2 *part, uint32_t *arrived) {
@@ -181,8 +225,14 @@ KERNEL(256) vl_argmax(int *ids, const float *logits, int V, float2 *part, uint32
     float2 *mine = part + (size_t)blockIdx.y * gridDim.x;
     float best = -CUDART_INF_F;
     int at = 0x7fffffff, stride = gridDim.x * 256;
-    for (int i = blockIdx.x * 256 + threadIdx.x; i < V; i += stride)
-        if (beats(x[i], i, best, at)) best = x[i], at = i;
+    for (int i = blockIdx.x * 256 + threadIdx.x; i < V; i += ARGMAX_LOADS * stride) {
+        float v[ARGMAX_LOADS];
+#pragma unroll
+        for (int j = 0; j < ARGMAX_LOADS; j++) v[j] = x[min(i + j * stride, V - 1)];
+#pragma unroll
+        for (int j = 0; j < ARGMAX_LOADS; j++)
+            if (i + j * stride < V && beats(v[j], i + j * stride, best, at)) best = v[j], at = i + j * stride;
+    }
     best_of_block(&best, &at);
     if (threadIdx.x == 0) mine[blockIdx.x] = make_float2(best, __int_as_float(at));
     if (!last_block(arrived + blockIdx.y, gridDim.x)) return;
