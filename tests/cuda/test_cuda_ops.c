@@ -169,6 +169,8 @@ static void packed_case(int T, int D, int which) {
     if (which == 2) gpu->ops->swiglu(gpu, h, dx, dx + n, T, D);
     if (which == 3) gpu->ops->linear(gpu, h, D, dx, D, T, &square, dn, VL_EPI_GELU_TANH);
     if (which == 4) gpu->ops->attend_full(gpu, h, dx, dcu, 2, T, D / E, E, 0.2f);
+    vl_err err = {0};
+    CHECK(gpu->ops->sync(gpu, &err) == 0, "%s", err.msg); /* what the op itself packs is not counted */
     long before = launches("vl_pack_rows");
     gpu->ops->linear(gpu, out, N, h, D, T, &w, NULL, VL_EPI_NONE);
     from_gpu(a, out, (size_t)T * N * sizeof *a);
