@@ -142,6 +142,7 @@ typedef struct {
     uint64_t exec, lanes, sectors, wavefronts, bytes, used, ideal, diverged;
     uint64_t weight_sectors, weight_used;    /* of Alloc.big that nothing wrote lately */
     uint64_t missed;                         /* sectors that the L2 did not have */
+    uint64_t landed;                         /* of cp.async waits: those that something came with */
     Alloc *hit;
 } OpCount;
 

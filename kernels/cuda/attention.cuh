@@ -186,7 +186,8 @@ template <int EP> struct attend_tile {
      * while the scores are. `busy`: this warp has rows. */
     __device__ void walk(int begin, int end, bool whole, bool busy) {
         const int *table = a.table + (size_t)seq * a.max_blocks;
-        int block = table[begin];
+        int lane = threadIdx.x % 32, mine = begin + lane < end ? table[begin + lane] : 0; /* 32 at once */
+        int block = __shfl_sync(~0u, mine, 0);
         load(sk, a.k_pool, begin, block);
         copies_commit();
         load(sv, a.v_pool, begin, block);
@@ -194,7 +195,9 @@ template <int EP> struct attend_tile {
         for (int j = begin; j < end; j++) {
             float s[KEYS / 8][4] = {}, m[2], l[2];
             uint32_t p[KEYS / 16][4];
-            if (j + 1 < end) block = table[j + 1];
+            int next = j + 1 - begin;
+            if (next % 32 == 0) mine = j + 1 + lane < end ? table[j + 1 + lane] : 0;
+            block = __shfl_sync(~0u, mine, next % 32);
             copies_wait<1>();
             __syncthreads();
             if (busy) scores(s);
@@ -258,7 +261,7 @@ template <int EP> struct attend_tile {
     __device__ void run(int t0, int t1) {
         int rows = (t1 - t0) * (a.H / a.G), first = threadIdx.x / 32 * 16;
         seq = a.row_seq[t0];
-        longest = longest_of(a.row_len, t0, t1);
+        longest = a.tokens == 1 ? a.row_len[t0] : longest_of(a.row_len, t0, t1);
         int n = (longest + KEYS - 1) / KEYS, begin = blockIdx.z * SPLIT_BLOCKS;
         bool whole = !a.blocks || n <= SPLIT_BLOCKS;
         if (a.blocks && begin >= n) return;
@@ -280,7 +283,7 @@ template <int EP> DEVICE void attend(const attend_args &a) {
     attend_tile<EP> tile(a, sk, sv, blockIdx.y);
     int end = min((int)(blockIdx.x + 1) * a.tokens, a.T);
     for (int t0 = blockIdx.x * a.tokens; t0 < end;) {
-        int t1 = end_of_sequence(a.row_seq, t0, end);
+        int t1 = a.tokens == 1 ? end : end_of_sequence(a.row_seq, t0, end);
         __syncthreads();
         tile.run(t0, t1);
         t0 = t1;
@@ -348,9 +351,10 @@ KERNEL(256) vl_segment_blocks(bf16_bits *k_pool, bf16_bits *v_pool, int *table, 
         if (at % KEYS == 0) table[(size_t)s * max_blocks + at / KEYS] = block;
     }
     const float *k = qkv + (size_t)p * 3 * H * E + (size_t)H * E;
-    for (int i = threadIdx.x; i < H * E; i += 256) {
+    for (int i = threadIdx.x * 2; i < H * E; i += 512) { /* E is even */
         size_t to = (((size_t)block * H + i / E) * KEYS + at % KEYS) * E + i % E;
-        k_pool[to] = to_bf16(k[i]);
-        v_pool[to] = to_bf16(k[(size_t)H * E + i]);
+        float2 x = *(const float2 *)(k + i), y = *(const float2 *)(k + (size_t)H * E + i);
+        *(uint32_t *)(k_pool + to) = pair_bf16(x.x, x.y);
+        *(uint32_t *)(v_pool + to) = pair_bf16(y.x, y.y);
     }
 }

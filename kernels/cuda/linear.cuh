@@ -21,15 +21,17 @@
 
 enum { EPI_NONE, EPI_ADD, EPI_GELU_TANH, EPI_GELU_ERF }; /* vl_epilogue */
 
-/* *out of output n; returns it. */
-DEVICE float finish(float *out, float sum, const float *bias, int n, int epi) {
-    float v = bias ? sum + bias[n] : sum;
-    if (epi == EPI_ADD) v += *out;
+DEVICE float activate(float v, int epi) {
     if (epi == EPI_GELU_TANH)
         v = 0.5f * v * (1.0f + tanhf(0.7978845608028654f * (v + 0.044715f * v * v * v)));
     if (epi == EPI_GELU_ERF) v = 0.5f * v * (1.0f + erff(v * 0.7071067811865476f));
-    *out = v;
     return v;
+}
+/* *out of output n. */
+DEVICE void finish(float *out, float sum, const float *bias, int n, int epi) {
+    float v = bias ? sum + bias[n] : sum;
+    if (epi == EPI_ADD) v += *out;
+    *out = activate(v, epi);
 }
 
 /* ---- packing ---------------------------------------------------------------------------------- */
@@ -153,10 +155,9 @@ template <int MATS> struct weight_stream {
     static constexpr int STEP = CHUNK_TILES / MATS;
     const uint4 *w[MATS];           /* tile 0 of the block's 16 outputs, this lane              */
     uint4 v[MATS][STEP];
-    __device__ void fetch(int i, int t, int end) { /* one of each matrix */
+    __device__ void fetch(int i, int t) { /* tile t + i of each matrix */
 #pragma unroll
-        for (int m = 0; m < MATS; m++)
-            if (t + i < end) v[m][i] = __ldg(w[m] + (size_t)(t + i) * 32);
+        for (int m = 0; m < MATS; m++) v[m][i] = __ldg(w[m] + (size_t)(t + i) * 32);
     }
 };
 
@@ -189,15 +190,16 @@ DEVICE void few_stage(uint32_t (*to)[X_PITCH], float *back, const float *x, int 
 }
 
 /* acc += the tiles [t, end) in the stream x the chunk's rows. A tile's register is used for tile `next`
- * of the step after this one as soon as it is free: the loads never pause. */
-template <int MATS>
-DEVICE void few_step(float (*acc)[4], weight_stream<MATS> &s, const uint32_t (*x)[X_PITCH], int rows,
-                     int t, int end, int next, int next_end) {
+ * of the step after this one as soon as it is free: the loads never pause. FULL: no tile is missing
+ * here, and of the next step all (MORE) or none are there. */
+template <bool FULL, bool MORE, int MATS>
+DEVICE void few_tiles(float (*acc)[4], weight_stream<MATS> &s, const uint32_t (*x)[X_PITCH], int rows,
+                      int t, int end, int next, int next_end) {
     int lane = threadIdx.x % 32, row = lane / 4;
     const uint32_t *p = &x[row][t % CHUNK_TILES * 8 + lane % 4 * 2];
 #pragma unroll
     for (int i = 0; i < s.STEP; i++) {
-        if (t + i >= end) continue;
+        if (!FULL && t + i >= end) continue;
         uint2 u = row < rows ? *(const uint2 *)(p + i * 8) : make_uint2(0, 0);
         uint32_t b[2] = {u.x, u.y};
 #pragma unroll
@@ -206,8 +208,16 @@ DEVICE void few_step(float (*acc)[4], weight_stream<MATS> &s, const uint32_t (*x
             uint32_t a[4] = {w.x, w.y, w.z, w.w};
             mma(acc[m], a, b);
         }
-        s.fetch(i, next, next_end);
+        if (FULL ? MORE : next + i < next_end) s.fetch(i, next);
     }
+}
+template <int MATS>
+DEVICE void few_step(float (*acc)[4], weight_stream<MATS> &s, const uint32_t (*x)[X_PITCH], int rows,
+                     int t, int end, int next, int next_end) {
+    bool full = t + s.STEP <= end;
+    if (full && next + s.STEP <= next_end) few_tiles<true, true>(acc, s, x, rows, t, end, next, next_end);
+    else if (full && next >= next_end) few_tiles<true, false>(acc, s, x, rows, t, end, next, next_end);
+    else few_tiles<false, true>(acc, s, x, rows, t, end, next, next_end);
 }
 
 /* Sums of 16 outputs x up to 8 rows of x for each of MATS matrices: a block's 8 warps take one chunk
@@ -261,7 +271,8 @@ template <int MATS> DEVICE void few_source(weight_stream<MATS> &s, int m, const 
 template <int MATS> DEVICE void few_begin(weight_stream<MATS> &s, int K) {
     int begin = threadIdx.x / 32 * CHUNK_TILES, end = min(begin + CHUNK_TILES, k_tiles(K));
 #pragma unroll
-    for (int i = 0; i < s.STEP; i++) s.fetch(i, begin, end);
+    for (int i = 0; i < s.STEP; i++)
+        if (begin + i < end) s.fetch(i, begin);
     after_the_kernel_before();
 }
 

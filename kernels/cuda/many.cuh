@@ -165,40 +165,49 @@ DEVICE bool join_groups(many_sums &total, const many_args &a) {
     return true;
 }
 
-/* Output n of row t, one of those that `packed` holds. */
-DEVICE void leave_packed(const many_args &a, int rows, int t, int n, float v) {
-    if (a.packed) ((bf16_bits *)a.packed)[input_at(t, n, k_tiles(rows)) * 4 + n % 4] = to_bf16(v);
+DEVICE float bias_of(const weight_arg &w, int n) { return w.bias && n < w.rows ? w.bias[n] : -0.0f; }
+
+/* One tile of 16 outputs x 32 rows of a warp: outputs `first` on. `up`: its other half, where gated. What
+ * is read is read before anything is written, so that it comes together. */
+template <bool GATED>
+DEVICE void leave_tile(const many_args &a, int m, int first, int t0, const float (*sum)[4], const float (*up)[4]) {
+    const weight_arg &w = a.w[m];
+    int lane = threadIdx.x % 32, n0 = first + lane / 4, row0 = t0 * 8 + lane % 4 * 2, kt = k_tiles(w.rows);
+    float bias[2] = {bias_of(w, n0), bias_of(w, n0 + 8)}, up_bias[2] = {-0.0f, -0.0f}, old[4][4];
+    if (GATED) up_bias[0] = bias_of(a.w[1], n0), up_bias[1] = bias_of(a.w[1], n0 + 8);
+    bool add = !GATED && a.epi == EPI_ADD;
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        int n = n0 + i % 4 / 2 * 8, t = row0 + i / 4 * 8 + i % 2;
+        old[i / 4][i % 4] = add && n < w.rows && t < a.T ? a.out[m][(size_t)t * a.ldo[m] + n] : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        int j = i / 4, e = i % 4, n = n0 + e / 2 * 8, t = row0 + j * 8 + e % 2;
+        if (n >= w.rows || t >= a.T) continue;
+        float v = sum[j][e] + bias[e / 2];
+        if (GATED) {
+            float u = up[j][e] + up_bias[e / 2];
+            a.out[1][(size_t)t * a.ldo[1] + n] = u;
+            v = swiglu(v, u);
+        } else {
+            v = activate(add ? v + old[j][e] : v, a.epi);
+        }
+        a.out[m][(size_t)t * a.ldo[m] + n] = v;
+        if (a.packed) ((bf16_bits *)a.packed)[input_at(t, n, kt) * 4 + n % 4] = to_bf16(v);
+    }
 }
 
 template <bool GATED> DEVICE void many(const many_args &a) {
     extern __shared__ uint4 stage[];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int wn = warp / 4 * 4, wt = warp % 4 * 4;
+    int warp = threadIdx.x / 32, wn = warp / 4 * 4, wt = warp % 4 * 4;
     many_place p(a, GATED);
     many_sums total;
     group_sums<GATED>(total, stage, a, p, wn, wt);
     if (!join_groups(total, a)) return;
 #pragma unroll
     for (int i = 0; i < (GATED ? 2 : 4); i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int n = slot_tile<GATED>(p, wn + i) * 16 + lane / 4 + e / 2 * 8;
-                int t = (p.t0 + wt + j) * 8 + lane % 4 * 2 + e % 2;
-                if (n >= a.w[p.m].rows || t >= a.T) continue;
-                float *out = a.out[p.m] + (size_t)t * a.ldo[p.m] + n, v;
-                if (GATED) {
-                    float gate = total[i][j][e], up = total[i + 2][j][e];
-                    if (a.w[0].bias) gate += a.w[0].bias[n];
-                    if (a.w[1].bias) up += a.w[1].bias[n];
-                    a.out[1][(size_t)t * a.ldo[1] + n] = up;
-                    *out = v = swiglu(gate, up);
-                } else {
-                    v = finish(out, total[i][j][e], a.w[p.m].bias, n, a.epi);
-                }
-                leave_packed(a, a.w[p.m].rows, t, n, v);
-            }
+        leave_tile<GATED>(a, p.m, slot_tile<GATED>(p, wn + i) * 16, p.t0 + wt, total[i], total[GATED ? i + 2 : i]);
 }
 
 /* Grid (tiles of 128 outputs of all matrices, ceil(T / 128), ceil(K / 2048)). */

@@ -119,7 +119,7 @@ static void is_packed(cuda_backend *b, const float *x, int ld, int T, int K, int
 
 /* ---- row-wise ops ----------------------------------------------------------------------------- */
 
-enum { THREADS = 256, ATTEND_THREADS = 128, ARGMAX_SHARE = 2048, ARGMAX_BLOCKS = 64 };
+enum { THREADS = 256, ATTEND_THREADS = 128, ARGMAX_SHARE = 512, ARGMAX_BLOCKS = 256 };
 
 static void cuda_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
     void *tiles = cuda_tiles(table);
@@ -160,7 +160,7 @@ static void cuda_rmsnorm(vl_backend *b, float *out, const float *x, const float 
 }
 
 static void cuda_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *a) {
-    vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
+    vl_assert(a->E > 0 && a->E % 2 == 0 && a->E <= 256, "head width %d: even, at most 256", a->E);
     submit(b, &(cuda_op){.kind = CUDA_ROPE, .rope = *a});
 }
 

@@ -8,26 +8,42 @@
 
 #include "device.cuh"
 
+/* Row n, columns k... k + 3 of a table in fragment order; k a multiple of 4. */
+DEVICE float4 gather4(const bf16_bits *table, int n, int k, int kt) {
+    const uint32_t *p = (const uint32_t *)(table + weight_at(n, k, kt));
+    uint32_t first = p[0], second = p[2];
+    return make_float4(low(first), high(first), low(second), high(second));
+}
+
 /* out[t] = table[ids[t]]; rows with ids[t] < 0 stay. Grid T. */
 KERNEL(256) vl_embed(float *out, const bf16_bits *table, const int *ids, int D) {
     after_the_kernel_before();
     int id = ids[blockIdx.x], kt = k_tiles(D);
+    out += (size_t)blockIdx.x * D;
+    bool vec = at_16_bytes(out, D);
     if (id < 0) return;
-    for (int i = threadIdx.x; i < D; i += 256)
-        out[(size_t)blockIdx.x * D + i] = from_bf16(table[weight_at(id, i, kt)]);
+#pragma unroll 2
+    for (int k = threadIdx.x * 4; k < D; k += 1024) store4(out, k, D, vec, gather4(table, id, k, kt));
 }
 
 /* out[p] = sum of four weighted rows, in the order of the corners. Grid P. */
 KERNEL(256) vl_pos_embed(float *out, const bf16_bits *table, const int *idx, const float *weight,
                          int D) {
     after_the_kernel_before();
-    size_t p = blockIdx.x;
-    int kt = k_tiles(D);
-    for (int i = threadIdx.x; i < D; i += 256) {
-        float sum = 0;
-        for (int k = 0; k < 4; k++)
-            sum = fmaf(weight[4 * p + k], from_bf16(table[weight_at(idx[4 * p + k], i, kt)]), sum);
-        out[p * D + i] = sum;
+    int p = blockIdx.x, kt = k_tiles(D), n[4];
+    float w[4];
+    for (int c = 0; c < 4; c++) n[c] = idx[4 * p + c], w[c] = weight[4 * p + c];
+    out += (size_t)p * D;
+    bool vec = at_16_bytes(out, D);
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v[4], sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int c = 0; c < 4; c++) v[c] = gather4(table, n[c], k, kt);
+#pragma unroll
+        for (int c = 0; c < 4; c++)
+            sum = make_float4(fmaf(w[c], v[c].x, sum.x), fmaf(w[c], v[c].y, sum.y),
+                              fmaf(w[c], v[c].z, sum.z), fmaf(w[c], v[c].w, sum.w));
+        store4(out, k, D, vec, sum);
     }
 }
 
@@ -35,6 +51,8 @@ KERNEL(256) vl_pos_embed(float *out, const bf16_bits *table, const int *idx, con
 DEVICE void leave_inputs(uint2 *packed, int t, int k, int kt, float4 v) {
     packed[input_at(t, k, kt)] = make_uint2(pair_bf16(v.x, v.y), pair_bf16(v.z, v.w));
 }
+
+enum { QUADS = 4 };                /* of a row that a thread of layernorm holds: longer rows are read again */
 
 /* Grid T. The variance is the biased one, taken around the mean. packed: as above, or NULL; then D is a
  * multiple of 32. */
@@ -44,26 +62,32 @@ KERNEL(256) vl_layernorm(float *out, const float *x, const float *w, const float
     after_the_kernel_before();
     x += (size_t)blockIdx.x * D, out += (size_t)blockIdx.x * D;
     bool vec = at_16_bytes(x, D) && at_16_bytes(out, D) && at_16_bytes(w, D) && at_16_bytes(bias, D);
+    int first = threadIdx.x * 4;
     float sum = 0, var = 0;
-    for (int k = threadIdx.x * 4; k < D; k += 1024) {
-        float4 v = load4(x, k, D, vec);
-        sum += v.x + v.y + (v.z + v.w);
-    }
+    float4 held[QUADS];
+#pragma unroll
+    for (int j = 0; j < QUADS; j++) held[j] = load4(x, first + j * 1024, D, vec);
+    auto each = [&](auto step) {
+#pragma unroll
+        for (int j = 0; j < QUADS; j++)
+            if (first + j * 1024 < D) step(first + j * 1024, held[j]);
+        for (int j = QUADS; first + j * 1024 < D; j++) step(first + j * 1024, load4(x, first + j * 1024, D, vec));
+    };
+    each([&](int, float4 v) { sum += v.x + v.y + (v.z + v.w); });
     float mean = block_sum(sum, red) / D;
-    for (int k = threadIdx.x * 4; k < D; k += 1024) {
-        float4 v = load4(x, k, D, vec);
+    each([&](int k, float4 v) {
         float d[4] = {v.x - mean, v.y - mean, v.z - mean, v.w - mean};
         for (int i = 0; i < 4; i++)
             if (k + i < D) var = fmaf(d[i], d[i], var);
-    }
+    });
     float scale = 1.0f / sqrtf(block_sum(var, red) / D + eps);
-    for (int k = threadIdx.x * 4; k < D; k += 1024) {
-        float4 v = load4(x, k, D, vec), g = load4(w, k, D, vec), b = load4(bias, k, D, vec);
+    each([&](int k, float4 v) {
+        float4 g = load4(w, k, D, vec), b = load4(bias, k, D, vec);
         v = make_float4(fmaf((v.x - mean) * scale, g.x, b.x), fmaf((v.y - mean) * scale, g.y, b.y),
                         fmaf((v.z - mean) * scale, g.z, b.z), fmaf((v.w - mean) * scale, g.w, b.w));
         store4(out, k, D, vec, v);
         if (packed) leave_inputs(packed, blockIdx.x, k, D / 16, v);
-    }
+    });
 }
 
 /* Of a row's squares this warp's share: the warps of a block of 8 take 256 inputs each by turns, as in a
@@ -103,23 +127,31 @@ KERNEL(256) vl_rmsnorm(float *out, const float *x, const float *w, int D, float 
     }
 }
 
-DEVICE float rms_scale(const float *x, int E, float eps) {
-    float sum = 0;
-#pragma unroll 4
-    for (int i = threadIdx.x % 32; i < E; i += 32) sum = fmaf(x[i], x[i], sum);
-    return 1.0f / sqrtf(warp_sum(sum) / E + eps);
-}
+enum { PAIRS = 4 };                /* pairs of a head that a lane holds: E <= 256 */
 
 /* One head of one row by one warp: norm (or NULL), rotate_half, then to f32 in place (q) or to the
- * pool (k). */
+ * pool (k). Everything is read at once. */
 DEVICE void norm_rope(float *x, bf16_bits *pool, const float *norm, float eps, const float *cos,
                       const float *sin, int E) {
-    int half = E / 2;
-    float scale = norm ? rms_scale(x, E, eps) : 1.0f;
-    for (int i = threadIdx.x % 32; i < half; i += 32) {
-        float a = x[i] * scale, b = x[i + half] * scale;
-        if (norm) a *= norm[i], b *= norm[i + half];
-        float first = a * cos[i] - b * sin[i], second = b * cos[i] + a * sin[i];
+    int half = E / 2, lane = threadIdx.x % 32;
+    float a[PAIRS], b[PAIRS], c[PAIRS], s[PAIRS], by[PAIRS][2], sum = 0;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        int i = lane + j * 32;
+        bool ok = i < half;
+        a[j] = ok ? x[i] : 0, b[j] = ok ? x[i + half] : 0;
+        c[j] = ok ? cos[i] : 0, s[j] = ok ? sin[i] : 0;
+        by[j][0] = ok && norm ? norm[i] : 1, by[j][1] = ok && norm ? norm[i + half] : 1;
+    }
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) sum = fmaf(b[j], b[j], fmaf(a[j], a[j], sum));
+    float scale = norm ? 1.0f / sqrtf(warp_sum(sum) / E + eps) : 1.0f;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        int i = lane + j * 32;
+        float u = a[j] * scale * by[j][0], v = b[j] * scale * by[j][1];
+        float first = u * c[j] - v * s[j], second = v * c[j] + u * s[j];
+        if (i >= half) continue;
         if (pool) pool[i] = to_bf16(first), pool[i + half] = to_bf16(second);
         else x[i] = first, x[i + half] = second;
     }
@@ -157,6 +189,7 @@ KERNEL(256) vl_rope_vision(float *qkv, const float *cos, const float *sin, int H
     after_the_kernel_before();
     size_t row = blockIdx.x;
     int half = E / 2;
+#pragma unroll 4
     for (int i = threadIdx.x; i < 2 * H * half; i += 256) {
         float *x = qkv + row * 3 * H * E + i / half * E + i % half;
         float c = cos[row * half + i % half], s = sin[row * half + i % half], a = x[0], b = x[half];
@@ -187,9 +220,15 @@ KERNEL(256) vl_move_rows(float *dst, const int *dst_idx, const float *src, const
     after_the_kernel_before();
     size_t to = dst_idx ? dst_idx[blockIdx.x] : (int)blockIdx.x;
     size_t from = src_idx ? src_idx[blockIdx.x] : (int)blockIdx.x;
-    for (int i = threadIdx.x; i < D; i += 256) {
-        float v = src[from * D + i];
-        dst[to * D + i] = add ? dst[to * D + i] + v : v;
+    src += from * D, dst += to * D;
+    bool vec = at_16_bytes(src, D) && at_16_bytes(dst, D);
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v = load4(src, k, D, vec);
+        if (add) {
+            float4 u = load4(dst, k, D, vec);
+            v = make_float4(u.x + v.x, u.y + v.y, u.z + v.z, u.w + v.w);
+        }
+        store4(dst, k, D, vec, v);
     }
 }
 
@@ -215,8 +254,6 @@ DEVICE void best_of_block(float *best, int *at) {
         if (beats(value[w], index[w], *best, *at)) *best = value[w], *at = index[w];
 }
 
-enum { ARGMAX_LOADS = 8 };         /* that a thread has under way */
-
 /* ids[t] = first index of the largest logit, -1 if the row has a NaN. The blocks of a row leave
  * their best in part [T, blocks]; the last one chooses. Grid (blocks, T). */
 KERNEL(256) vl_argmax(int *ids, const float *logits, int V, float2 *part, uint32_t *arrived) {
@@ -225,14 +262,8 @@ KERNEL(256) vl_argmax(int *ids, const float *logits, int V, float2 *part, uint32
     float2 *mine = part + (size_t)blockIdx.y * gridDim.x;
     float best = -CUDART_INF_F;
     int at = 0x7fffffff, stride = gridDim.x * 256;
-    for (int i = blockIdx.x * 256 + threadIdx.x; i < V; i += ARGMAX_LOADS * stride) {
-        float v[ARGMAX_LOADS];
-#pragma unroll
-        for (int j = 0; j < ARGMAX_LOADS; j++) v[j] = x[min(i + j * stride, V - 1)];
-#pragma unroll
-        for (int j = 0; j < ARGMAX_LOADS; j++)
-            if (i + j * stride < V && beats(v[j], i + j * stride, best, at)) best = v[j], at = i + j * stride;
-    }
+    for (int i = blockIdx.x * 256 + threadIdx.x; i < V; i += stride)
+        if (beats(x[i], i, best, at)) best = x[i], at = i;
     best_of_block(&best, &at);
     if (threadIdx.x == 0) mine[blockIdx.x] = make_float2(best, __int_as_float(at));
     if (!last_block(arrived + blockIdx.y, gridDim.x)) return;
