@@ -122,6 +122,33 @@ static void test_blas(void) {
     free(wide), free(x);
 }
 
+/* Inputs and weights beyond fp16: sm_75 scales the ones and refuses the others by name. */
+static void test_range(void) {
+    enum { T = 18, D = 64 };
+    float *wide, *x = random_floats(T * D), a[T * D], b[T * D];
+    uint16_t big[D * D] = {0};
+    vl_err err = {0};
+    big[77] = vl_f32_to_bf16(70000);
+    vl_matrix w = random_matrix(D, D, VL_BF16, &wide);
+    vl_matrix over = {.name = "over", .data = big, .dtype = VL_BF16, .rows = D, .cols = D};
+    int rc = gpu->ops->prepare(gpu, &over, VL_USE_LINEAR, &err);
+    CHECK(arch == 75 ? rc && strstr(err.msg, "over has a weight of 70") : rc == 0, "PTX %d: %d %s", arch, rc, err.msg);
+    float *dx = to_gpu(x, sizeof a), *out = to_gpu(x, sizeof a);
+    gpu->ops->linear(gpu, out, D, dx, D, T, &w, NULL, VL_EPI_NONE);
+    from_gpu(a, out, sizeof a);
+    for (int i = 0; i < T * D; i++) x[i] *= 0x1p90f, a[i] *= 0x1p90f;
+    for (int few = 0; few < 2; few++) { /* a power of two moves no bit but the exponent's */
+        gpu->ops->put(gpu, dx, x, sizeof a);
+        for (int t = 0; t < T; t += few ? 3 : T)
+            gpu->ops->linear(gpu, out + t * D, D, dx + t * D, D, few ? 3 : T, &w, NULL, VL_EPI_NONE);
+        from_gpu(b, out, sizeof b);
+        same_bits(a, b, T * D, few ? "large inputs, few rows" : "large inputs");
+    }
+    drop(dx), drop(out);
+    free((void *)(uintptr_t)w.data);
+    free(wide), free(x);
+}
+
 /* Two linears on one input, one on its own output's buffer, an input that changed in between. */
 static void test_stale_input(void) {
     enum { T = 20, D = 32 };
@@ -498,6 +525,7 @@ static void run_all(const char *what) {
     open_gpu();
     test_rows();
     test_linear();
+    test_range();
     test_stale_input();
     test_packed();
     test_attention();
