@@ -124,8 +124,10 @@ void exec_async_land(Warp *w, uint32_t keep) {
 
 int exec_cp_wait(Warp *w, const Op *op, uint32_t mask) {
     (void)mask;
+    int before = w->nasync;
     if (op->mode) w->group++;
     exec_async_land(w, op->mode ? 0 : (uint32_t)op->imm);
+    if (settings.counters && w->nasync != before) w->count[op - w->code].landed++;
     return NEXT;
 }
 

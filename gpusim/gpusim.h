@@ -143,6 +143,7 @@ typedef struct {
     uint64_t exec, lanes, sectors, wavefronts, bytes, used, ideal, diverged;
     uint64_t weight_sectors, weight_used;    /* of Alloc.big that nothing wrote lately */
     uint64_t missed;                         /* sectors that the L2 did not have */
+    uint64_t landed;                         /* of cp.async waits: those that something came with */
     Alloc *hit;
 } OpCount;
 
@@ -210,7 +211,7 @@ enum { MMA_FMA, MMA_BLOCK, MMA_REVERSE };
 typedef struct {
     bool checks, counters, l2, perturb, verbose, once;
     int order, mma, ptx, devices, exit_code;
-    uint64_t seed, max_steps, big_alloc;   /* big_alloc: README.md, GPUSIM_BIG */
+    uint64_t seed, max_steps, big_alloc, memory;   /* README.md: GPUSIM_BIG, GPUSIM_MEMORY */
     const char *device, *report, *allow;
 } Settings;
 extern Settings settings;

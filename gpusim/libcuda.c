@@ -121,7 +121,9 @@ API cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice d) {
     return CU_OK;
 }
 
-static uint64_t total_memory(void) { return (uint64_t)(gpu_now()->memory_gb * 1073741824.0); }
+static uint64_t total_memory(void) {
+    return settings.memory ? settings.memory << 20 : (uint64_t)(gpu_now()->memory_gb * 1073741824.0);
+}
 
 API cuDeviceTotalMem_v2(size_t *bytes, CUdevice d) {
     (void)d;

@@ -146,7 +146,7 @@ static double latency(uint64_t missed, uint64_t sectors) {
 }
 
 /* Seconds that an average warp waits for memory, and how often. A wait for cp.async that leaves n
- * groups under way has had n turns of the loop to come. */
+ * groups under way has had n turns of the loop to come; one that nothing was left for costs nothing. */
 static double waiting(const Launch *l, double warps, double *trips) {
     double all = 0, times = 0;
     uint64_t missed = 0, sectors = 0;
@@ -156,7 +156,7 @@ static double waiting(const Launch *l, double warps, double *trips) {
         const Op *op = &l->f->code[i];
         const OpCount *from = op->waits ? &l->count[op->waits - 1] : NULL;
         double n = (double)l->count[i].exec, share = 1;
-        if (op->fn == exec_cp_wait) share = 1 / (double)(op->imm + 1);
+        if (op->fn == exec_cp_wait) n = (double)l->count[i].landed, share = 1 / (double)(op->imm + 1);
         else if (!from) continue;
         times += n * share;
         double s = from ? latency(from->missed, from->sectors) : latency(missed, sectors);

@@ -19,7 +19,7 @@ static const Row rows[] = {
     ROW("once", "0", BOOL, once),             ROW("exit", "0", INT, exit_code),
     ROW("ptx", "0", INT, ptx),                ROW("max_steps", "200000000", BIG, max_steps),
     ROW("big", "1048576", BIG, big_alloc),   ROW("allow", "", TEXT, allow),
-    ROW("report", "", TEXT, report),
+    ROW("report", "", TEXT, report),          ROW("memory", "0", BIG, memory),
 };
 
 static int one_of(const char *value, const char *const *names, int n) {

@@ -107,6 +107,8 @@ typedef struct vl_ops {
     /* -- memory and weights -- */
     void *(*alloc)(vl_backend *b, size_t bytes);        /* zeroed, 64-byte aligned, or NULL */
     void (*release)(vl_backend *b, void *p);
+    size_t (*room)(vl_backend *b);                      /* bytes that alloc still has; SIZE_MAX:
+                                                           what the system gives  */
     void (*put)(vl_backend *b, void *dst, const void *src, size_t bytes); /* host -> device;
                                                            src may be reused on return      */
     void (*get)(vl_backend *b, void *dst, const void *src, size_t bytes); /* device -> host,

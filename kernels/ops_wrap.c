@@ -224,6 +224,7 @@ static void w_argmax(vl_backend *b, int32_t *ids, const float *logits, int T, in
 /* ---- what is not described -------------------------------------------------------------------- */
 
 static void *w_alloc(vl_backend *b, size_t n) { return inner_of(b)->ops->alloc(inner_of(b), n); }
+static size_t w_room(vl_backend *b) { return inner_of(b)->ops->room(inner_of(b)); }
 static void w_release(vl_backend *b, void *p) { inner_of(b)->ops->release(inner_of(b), p); }
 static void w_put(vl_backend *b, void *dst, const void *src, size_t n) {
     inner_of(b)->ops->put(inner_of(b), dst, src, n);
@@ -250,7 +251,8 @@ static void w_close(vl_backend *b) {
 
 void vl_wrap_init(vl_wrap *w, vl_backend *inner) {
     w->ops = (vl_ops){
-        .name = inner->ops->name, .alloc = w_alloc, .release = w_release, .put = w_put, .get = w_get,
+        .name = inner->ops->name, .alloc = w_alloc, .release = w_release, .room = w_room, .put = w_put,
+        .get = w_get,
         .prepare = w_prepare, .sync = w_sync, .kv_elem = inner->ops->kv_elem, .only_linear = w_only_linear,
         .embed = w_embed,
         .linear = w_linear, .layernorm = w_layernorm, .rmsnorm = w_rmsnorm,

@@ -91,6 +91,20 @@ static void layout_host(vl_decoder *d, vl_arena *a) {
     d->v_pool = pools ? pools + c->layers : NULL;
 }
 
+/* Does the state fit into what the backend has? If not, says how long a context would. */
+static int check_room(vl_decoder *d, size_t need, vl_err *err) {
+    size_t room = d->b->ops->room(d->b), block = vl_decoder_block_bytes(d);
+    size_t rest = need - (size_t)d->p.n_blocks * block, fit = room > rest ? (room - rest) / block : 0;
+    if (need <= room) return 0;
+    if (fit == 0)
+        return vl_fail(err, VL_E_NOMEM, "a session of %d rows needs %zu MiB beside its context, the GPU has "
+                       "%zu MiB free; end other programs on it, or use --backend cpu", d->p.max_rows,
+                       rest >> 20, room >> 20);
+    return vl_fail(err, VL_E_NOMEM, "a context of %zu tokens needs %zu MiB, the GPU has %zu MiB free: at most "
+                   "%zu tokens fit; lower the context or the number of requests, or use --backend cpu",
+                   (size_t)d->p.n_blocks * VL_KV_BLOCK, need >> 20, room >> 20, fit * VL_KV_BLOCK);
+}
+
 int vl_decoder_open(vl_decoder **out, const vl_model *m, const vl_decoder_params *p, vl_err *err) {
     vl_decoder *d = vl_calloc(1, sizeof *d);
     if (!d) return vl_fail(err, VL_E_NOMEM, "no memory for the decoder");
@@ -101,6 +115,10 @@ int vl_decoder_open(vl_decoder **out, const vl_model *m, const vl_decoder_params
     d->keeps = vl_weights_bf16(&m->weights, &m->config, false) && d->b->ops->only_linear(d->b, NULL, 0);
     layout_host(d, &host);
     layout_device(d, &dev);
+    if (check_room(d, dev.used, err)) {
+        vl_decoder_free(d);
+        return -1;
+    }
     d->host = vl_calloc(host.used, 1);
     d->device = d->b->ops->alloc(d->b, dev.used);
     if (!d->host || !d->device) {

@@ -105,11 +105,41 @@ void vl_vision_free(vl_vision *v) {
     free(v);
 }
 
+/* What encoding P patches takes on the backend: the state, and what attention and products keep beside
+ * it (keys and values, packed rows). */
+static size_t needed(vl_vision *v, size_t P) {
+    const vl_vision_config *c = &v->m->config.vision;
+    vl_arena a = {0};
+    layout_device(v, &a, P);
+    return a.used + P * (size_t)(3 * c->D) * v->b->ops->kv_elem;
+}
+
+/* Is there room for P patches? If not, says how big a picture may be. */
+static int check_room(vl_vision *v, size_t P, vl_err *err) {
+    const vl_vision_config *c = &v->m->config.vision;
+    size_t room = v->b->ops->room(v->b), need = needed(v, P), group = (size_t)(c->merge * c->merge);
+    size_t low = 0, high = P / group; /* groups of patches: low fit, high do not */
+    if (need <= room) return 0;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (needed(v, middle * group) <= room) low = middle;
+        else high = middle;
+    }
+    size_t side = (size_t)c->patch, pixels = side * side;
+    if (low == 0)
+        return vl_fail(err, VL_E_NOMEM, "the GPU has %zu MiB free, too little for any picture; end other "
+                       "programs on it, or use --backend cpu", room >> 20);
+    return vl_fail(err, VL_E_NOMEM, "a picture of %zu pixels needs %zu MiB to encode, the GPU has %zu MiB "
+                   "free: at most %zu pixels fit; lower max_pixels to that, or use --backend cpu",
+                   P * pixels, need >> 20, room >> 20, low * group * pixels);
+}
+
 int vl_vision_reserve(vl_vision *v, int patches, vl_err *err) {
     if (patches <= v->capacity) return 0;
     vl_assert(!v->picture, "scratch cannot grow while a picture is being encoded");
     vl_arena dev = {0}, host = {0};
     drop_scratch(v);
+    if (check_room(v, (size_t)patches, err)) return -1;
     layout_device(v, &dev, (size_t)patches);
     layout_host(v, &host, (size_t)patches);
     v->device = v->b->ops->alloc(v->b, dev.used);

@@ -242,6 +242,21 @@ static int count_unused(vl_weights *w, const vl_config *c, const vl_checkpoint *
     return 0;
 }
 
+/* Before minutes of upload: is there room for the weights (matrices in 2 bytes, as keys are)? */
+static int add_bytes(void *user, const char *name, int64_t rows, int64_t cols) {
+    (void)name;
+    *(uint64_t *)user += (uint64_t)rows * (uint64_t)cols * (cols > 1 ? 2 : sizeof(float));
+    return 0;
+}
+static int check_room(const vl_config *c, vl_backend *b, vl_err *err) {
+    uint64_t need = 0, room = b->ops->room(b);
+    vl_weights_each(c, add_bytes, &need);
+    if (need <= room) return 0;
+    return vl_fail(err, VL_E_NOMEM, "the weights need %llu MiB, the GPU has %llu MiB free; end other programs "
+                   "on it, take a smaller model, or use --backend cpu", (unsigned long long)(need >> 20),
+                   (unsigned long long)(room >> 20));
+}
+
 int vl_weights_load(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt, vl_backend *b,
                     vl_err *err) {
     size_t bound = 0;
@@ -252,6 +267,7 @@ int vl_weights_load(vl_weights *w, const vl_config *c, const vl_checkpoint *ckpt
     owned *own = w->owned = vl_calloc(1, sizeof *own + bound * sizeof(void *));
     if (!w->layers || !w->blocks || !own) return vl_fail(err, VL_E_NOMEM, "no memory for the weights");
     own->cap = bound;
+    if (check_room(c, b, err)) return -1;
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < group_count(c, TABLE[r].group); i++)
             if (bind_one(w, c, ckpt, &TABLE[r], i, b, err)) return -1;

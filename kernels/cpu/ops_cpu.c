@@ -55,6 +55,12 @@ void *cpu_scratch(cpu_backend *b, size_t bytes) {
 enum { OWN_PAGES = 4 << 20 };
 typedef struct allocation { void *raw; size_t pages, bytes; } allocation;
 
+/* Pages are given when they are touched, and what the system would swap is not known here. */
+static size_t cpu_room(vl_backend *b) {
+    (void)b;
+    return SIZE_MAX;
+}
+
 static void *cpu_alloc(vl_backend *b, size_t bytes) {
     (void)b;
     size_t size, pages = 0;
@@ -363,7 +369,8 @@ static void cpu_close(vl_backend *base) {
 }
 
 static const vl_ops CPU_OPS = {
-    .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .put = cpu_copy, .get = cpu_copy,
+    .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .room = cpu_room, .put = cpu_copy,
+    .get = cpu_copy,
     .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .only_linear = cpu_only_linear,
     .embed = cpu_embed,
     .linear = cpu_linear, .layernorm = cpu_layernorm, .rmsnorm = cpu_rmsnorm,

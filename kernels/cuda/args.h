@@ -5,6 +5,9 @@
 
 #include <stdint.h>
 
+/* The sum of device.cuh: k tiles of a chunk and of a group. */
+enum { CHUNK_TILES = 16, GROUP_TILES = 8 * CHUNK_TILES };
+
 /* attend_causal, and attend_full after vl_segment_blocks. */
 typedef struct attend_args {
     float *out;                   /* [T, H*E]                                                  */
@@ -17,6 +20,7 @@ typedef struct attend_args {
     int32_t tokens;               /* rows of a tile                                            */
     int32_t blocks;               /* KV blocks that `part` holds; 0: no row's keys are split   */
     float scale;
+    void *packed;                 /* out once more, as a product's input; or NULL              */
 } attend_args;
 
 /* A weight matrix in fragment order. */
@@ -37,6 +41,21 @@ typedef struct norm_linear_args {
     int32_t T, K;
     float eps;
 } norm_linear_args;
+
+/* vl_linear_many, vl_gate_up_many. */
+enum { MANY_STAGES = 6, MANY_STAGES_75 = 2, MANY_STAGE_BYTES = 16384 }; /* of shared memory, at the launch */
+typedef struct many_args {
+    const void *x;                /* [T, K] in fragment order                                  */
+    const float *back;            /* sm_75: scales of the inputs [chunks, T]                   */
+    weight_arg w[3];
+    float *out[3];                /* [T, rows], leading dimension ldo                          */
+    float *part;                  /* [tiles][groups][128 * 128], where K has several groups    */
+    uint32_t *arrived;            /* [tiles] zeros                                             */
+    void *packed;                 /* out[0] once more, as the next product's input; or NULL    */
+    int32_t ldo[3];
+    int32_t mats, T, K, epi;
+    int32_t first;                /* tile of rows at which the grid begins                     */
+} many_args;
 
 /* vl_qkv: out = q, k, v; then qk_norm_rope. */
 typedef struct qkv_args {

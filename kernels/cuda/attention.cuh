@@ -16,7 +16,8 @@
 #include "device.cuh"
 
 enum { TILE_ROWS = 64 };          /* (token, head) pairs of a tile: 16 for each of 4 warps     */
-enum { SPLIT_BLOCKS = 4 };        /* KV blocks of one thread block when a row's keys are split */
+enum { SPLIT_BLOCKS = 1 };        /* KV blocks of one thread block when a row's keys are split */
+enum { PARTS = 8 };               /* of them that join_parts has under way                     */
 
 /* (M, L) after (m, l) joined, and the factors of both sides; false: nothing to join. */
 DEVICE bool join(float *M, float *L, float m, float l, float *old_by, float *new_by) {
@@ -30,6 +31,22 @@ DEVICE bool join(float *M, float *L, float m, float l, float *old_by, float *new
 }
 DEVICE float joined(float old, float old_by, float add, float new_by) {
     return __fmaf_rn(add, new_by, __fmul_rn(old, old_by));
+}
+
+/* The first of the rows (t0, end) that is of another sequence than t0, or end. By whole warps. */
+DEVICE int end_of_sequence(const int *row_seq, int t0, int end) {
+    int lane = threadIdx.x % 32, seq = row_seq[t0];
+    for (int t = t0; t < end; t += 32) {
+        uint32_t others = __ballot_sync(~0u, t + lane < end && row_seq[t + lane] != seq);
+        if (others) return t + __ffs(others) - 1;
+    }
+    return end;
+}
+DEVICE int longest_of(const int *row_len, int t0, int t1) {
+    int longest = 0;
+    for (int t = t0 + threadIdx.x % 32; t < t1; t += 32) longest = max(longest, row_len[t]);
+    for (int o = 16; o; o >>= 1) longest = max(longest, __shfl_xor_sync(~0u, longest, o));
+    return longest;
 }
 
 #if __CUDA_ARCH__ >= 800
@@ -47,9 +64,9 @@ template <int EP> struct attend_tile {
     __device__ attend_tile(const attend_args &args, bf16_bits *k, bf16_bits *v, int g)
         : a(args), sk(k), sv(v), kv(g) {}
 
-    /* KV block j -> shared memory; keys after the longest row are zeros. */
-    __device__ void load(bf16_bits *to, const void *pool, int j) {
-        int block = a.table[(size_t)seq * a.max_blocks + j], chunks = a.E / 8;
+    /* KV block j, which lies in `block` -> shared memory; keys after the longest row are zeros. */
+    __device__ void load(bf16_bits *to, const void *pool, int j, int block) {
+        int chunks = a.E / 8;
         const bf16_bits *from = (const bf16_bits *)pool + ((size_t)block * a.G + kv) * KEYS * a.E;
 #pragma unroll 4
         for (int i = threadIdx.x; i < KEYS * (EP / 8); i += 128) {
@@ -74,8 +91,8 @@ template <int EP> struct attend_tile {
 #pragma unroll
         for (int n = 0; n < EP / 8; n++) {
             int e = n * 8 + pair;
-            float2 v = ok && e < a.E ? *(const float2 *)(row + e) : make_float2(0, 0);
-            q[n / 2][n % 2 * 2 + r] = pair_bf16(v.x, v.y);
+            float2 v = *(const float2 *)(row + min(e, a.E - 2)); /* no branch: loads go together */
+            q[n / 2][n % 2 * 2 + r] = ok && e < a.E ? pair_bf16(v.x, v.y) : 0;
         }
     }
 
@@ -168,25 +185,31 @@ template <int EP> struct attend_tile {
     /* KV blocks [begin, end). K of the next block is on its way while the values are multiplied, V
      * while the scores are. `busy`: this warp has rows. */
     __device__ void walk(int begin, int end, bool whole, bool busy) {
-        load(sk, a.k_pool, begin);
+        const int *table = a.table + (size_t)seq * a.max_blocks;
+        int lane = threadIdx.x % 32, mine = begin + lane < end ? table[begin + lane] : 0; /* 32 at once */
+        int block = __shfl_sync(~0u, mine, 0);
+        load(sk, a.k_pool, begin, block);
         copies_commit();
-        load(sv, a.v_pool, begin);
+        load(sv, a.v_pool, begin, block);
         copies_commit();
         for (int j = begin; j < end; j++) {
             float s[KEYS / 8][4] = {}, m[2], l[2];
             uint32_t p[KEYS / 16][4];
+            int next = j + 1 - begin;
+            if (next % 32 == 0) mine = j + 1 + lane < end ? table[j + 1 + lane] : 0;
+            block = __shfl_sync(~0u, mine, next % 32);
             copies_wait<1>();
             __syncthreads();
             if (busy) scores(s);
             __syncthreads();
-            if (j + 1 < end) load(sk, a.k_pool, j + 1);
+            if (j + 1 < end) load(sk, a.k_pool, j + 1, block);
             copies_commit();
             if (busy) softmax(p, s, j, m, l);
             copies_wait<1>();
             __syncthreads();
             if (busy) values(p, j, m, l, whole);
             __syncthreads();
-            if (j + 1 < end) load(sv, a.v_pool, j + 1);
+            if (j + 1 < end) load(sv, a.v_pool, j + 1, block);
             copies_commit();
         }
         copies_wait<0>();
@@ -200,9 +223,13 @@ template <int EP> struct attend_tile {
             float *to = a.out + ((size_t)token[r] * a.H + head[r]) * a.E;
 #pragma unroll
             for (int n = 0; n < EP / 8; n++) {
-                int e = n * 8 + threadIdx.x % 4 * 2;
-                if (e < a.E)
-                    *(float2 *)(to + e) = make_float2(O[n][r * 2] / L[r], O[n][r * 2 + 1] / L[r]);
+                int e = n * 8 + threadIdx.x % 4 * 2, k = head[r] * a.E + e;
+                if (e >= a.E) continue;
+                float2 o = make_float2(O[n][r * 2] / L[r], O[n][r * 2 + 1] / L[r]);
+                *(float2 *)(to + e) = o;
+                if (a.packed)
+                    ((uint32_t *)a.packed)[input_at(token[r], k, a.H * a.E / 16) * 2 + k % 4 / 2] =
+                        pair_bf16(o.x, o.y);
             }
         }
     }
@@ -214,10 +241,18 @@ template <int EP> struct attend_tile {
             size_t row = (size_t)t * a.H + kv * heads + i / a.E;
             const float *p = a.part + row * a.blocks * (a.E + 2);
             float top = -CUDART_INF_F, sum = 0, o = 0, old_by, new_by;
-#pragma unroll 4
-            for (int j = 0; j < n; j++, p += a.E + 2)
-                if (join(&top, &sum, p[a.E], p[a.E + 1], &old_by, &new_by))
-                    o = joined(o, old_by, p[i % a.E], new_by);
+            for (int j = 0; j < n; j += PARTS) {
+                float m[PARTS], l[PARTS], v[PARTS];
+#pragma unroll
+                for (int k = 0; k < PARTS; k++) {
+                    const float *part = p + (size_t)min(j + k, n - 1) * (a.E + 2);
+                    m[k] = part[a.E], l[k] = part[a.E + 1], v[k] = part[i % a.E];
+                }
+#pragma unroll
+                for (int k = 0; k < PARTS; k++)
+                    if (j + k < n && join(&top, &sum, m[k], l[k], &old_by, &new_by))
+                        o = joined(o, old_by, v[k], new_by);
+            }
             a.out[row * a.E + i % a.E] = o / sum;
         }
     }
@@ -226,8 +261,7 @@ template <int EP> struct attend_tile {
     __device__ void run(int t0, int t1) {
         int rows = (t1 - t0) * (a.H / a.G), first = threadIdx.x / 32 * 16;
         seq = a.row_seq[t0];
-        longest = 0;
-        for (int t = t0; t < t1; t++) longest = max(longest, a.row_len[t]);
+        longest = a.tokens == 1 ? a.row_len[t0] : longest_of(a.row_len, t0, t1);
         int n = (longest + KEYS - 1) / KEYS, begin = blockIdx.z * SPLIT_BLOCKS;
         bool whole = !a.blocks || n <= SPLIT_BLOCKS;
         if (a.blocks && begin >= n) return;
@@ -249,8 +283,7 @@ template <int EP> DEVICE void attend(const attend_args &a) {
     attend_tile<EP> tile(a, sk, sv, blockIdx.y);
     int end = min((int)(blockIdx.x + 1) * a.tokens, a.T);
     for (int t0 = blockIdx.x * a.tokens; t0 < end;) {
-        int t1 = t0 + 1;
-        while (t1 < end && a.row_seq[t1] == a.row_seq[t0]) t1++;
+        int t1 = a.tokens == 1 ? end : end_of_sequence(a.row_seq, t0, end);
         __syncthreads();
         tile.run(t0, t1);
         t0 = t1;
@@ -318,9 +351,10 @@ KERNEL(256) vl_segment_blocks(bf16_bits *k_pool, bf16_bits *v_pool, int *table, 
         if (at % KEYS == 0) table[(size_t)s * max_blocks + at / KEYS] = block;
     }
     const float *k = qkv + (size_t)p * 3 * H * E + (size_t)H * E;
-    for (int i = threadIdx.x; i < H * E; i += 256) {
+    for (int i = threadIdx.x * 2; i < H * E; i += 512) { /* E is even */
         size_t to = (((size_t)block * H + i / E) * KEYS + at % KEYS) * E + i % E;
-        k_pool[to] = to_bf16(k[i]);
-        v_pool[to] = to_bf16(k[(size_t)H * E + i]);
+        float2 x = *(const float2 *)(k + i), y = *(const float2 *)(k + (size_t)H * E + i);
+        *(uint32_t *)(k_pool + to) = pair_bf16(x.x, x.y);
+        *(uint32_t *)(v_pool + to) = pair_bf16(y.x, y.y);
     }
 }

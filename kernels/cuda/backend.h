@@ -22,9 +22,8 @@
 #define CUDA_KERNELS(X)                                                                            \
     X(arch) X(embed) X(pos_embed) X(layernorm) X(rmsnorm) X(qk_norm_rope) X(rope_vision) X(swiglu) \
     X(move_rows) X(argmax) X(pack_weight) X(pack_rows) X(linear_few) X(linear_few_odd)             \
-    X(linear_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128)        \
-    X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows)     \
-    X(take_columns) X(place_columns)
+    X(linear_many) X(gate_up_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128) \
+    X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows) X(take_columns) X(place_columns)
 
 typedef enum cuda_kernel {
 #define X(name) K_##name,
@@ -62,7 +61,7 @@ enum { CUDA_ARGS_MAX = 18, CUDA_CALLS_MAX = 1024, CUDA_CALL_BYTES = 256, CUDA_GR
 /* One launch of a program; `arg` are places of its arguments in the program's values. */
 typedef struct cuda_call {
     cuda_kernel kernel;
-    unsigned grid[3], threads, at, bytes, args; /* at, bytes: of its values                */
+    unsigned grid[3], threads, shared, at, bytes, args; /* at, bytes: of its values        */
     uint16_t arg[CUDA_ARGS_MAX];                /* from `at`                               */
 } cuda_call;
 typedef struct cuda_program {
@@ -138,11 +137,13 @@ typedef struct cuda_backend {
     int next_stage;
     cuda_weight *weights;      /* every prepared matrix, for close()                     */
     cuda_buffer scratch;       /* of one attention op                                    */
-    cuda_buffer packed;        /* the last input of linear as its kernel wants it, and whose: */
+    cuda_buffer packed[2];     /* inputs of linear as its kernels want them; one of them:      */
+    int packed_in;             /* which holds the rows [T, ld] at                        */
     const float *packed_x;     /* NULL: nobody's                                         */
     int packed_ld, packed_T, packed_K;
     bool packed_plain;         /* rows for cuBLAS; else fragment order                   */
-    uint32_t *arrived;         /* device [CUDA_COUNTERS] zeros, between launches         */
+    uint32_t *arrived;         /* device [CUDA_COUNTERS] zeros, between launches; and the
+                                * largest weight of a matrix that is being uploaded (sm_75) */
     cuda_op pending[CUDA_PENDING];
     int n_pending;
     cuda_program program;      /* launches that wait to be run                           */
@@ -152,7 +153,7 @@ typedef struct cuda_backend {
     bool use_graphs, use_pdl, use_fused;
 } cuda_backend;
 
-enum { CUDA_COUNTERS = 1 << 16, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800 };
+enum { CUDA_COUNTERS = 1 << 16, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800, CUDA_FP16_LIMIT = 65505 };
 
 static inline cuda_backend *cuda_of(vl_backend *b) { return (cuda_backend *)(void *)b; }
 static inline int cuda_k_tiles(int K) { return (K + 31) / 32 * 2; }
@@ -174,6 +175,8 @@ int cuda_program_open(cuda_backend *b, vl_err *err);
 void cuda_program_close(cuda_backend *b);
 void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,
                  const cuda_arg *args);
+/* Dynamic shared memory that a launch of k needs. */
+unsigned cuda_shared(const cuda_backend *b, cuda_kernel k);
 /* Hands everything to the driver, in order; of a group's rank: what all ranks have. */
 void cuda_flush(cuda_backend *b);
 /* The same for n backends in step. Whose context is current afterwards is not said. */
@@ -197,8 +200,11 @@ void cuda_drain(cuda_backend *b);                     /* launches what waits to 
 
 /* ops_cuda.c: a backend on GPU `ordinal`; close() as any other. */
 int cuda_open(cuda_backend **out, int ordinal, vl_err *err);
-/* One op as a launch of its own. */
+/* One op by itself: a launch, or a few. */
 void cuda_emit(cuda_backend *b, const cuda_op *op);
+/* Up to three products of many rows with one input and no epilogue, in one launch; gated: of gate and
+ * up, and out[0] = silu(gate) * up. */
+void cuda_products(cuda_backend *b, const cuda_op *op, int n, bool gated);
 void *cuda_tiles(const vl_matrix *w);
 
 /* upload.c */

@@ -104,11 +104,17 @@ static int ask_arch(cuda_backend *b, vl_err *err) {
         return -1;
     b->arch = *arch;
     b->use_pdl = b->arch >= PDL && b->d.LaunchEx;
+    for (int k = 0; k < CUDA_KERNEL_COUNT; k++) {
+        unsigned bytes = cuda_shared(b, (cuda_kernel)k);
+        if (bytes && cuda_check(&b->d, b->d.FuncSetAttribute(b->kernel[k], CU_FUNC_DYNAMIC_SHARED, (int)bytes),
+                                "shared memory", err))
+            return -1;
+    }
     return 0;
 }
 
 static int open_counters(cuda_backend *b, vl_err *err) {
-    size_t bytes = CUDA_COUNTERS * sizeof *b->arrived;
+    size_t bytes = (CUDA_COUNTERS + 1) * sizeof *b->arrived;
     if (!(b->arrived = cuda_memory(b, bytes, err))) return -1;
     return cuda_check(&b->d, b->d.Fill((uintptr_t)b->arrived, 0, bytes, b->stream), "clearing", err);
 }
@@ -147,7 +153,8 @@ void cuda_device_close(cuda_backend *b) {
             if (b->stage[i].done) d->EventDestroy(b->stage[i].done);
         }
         if (b->scratch.p) d->MemFree((uintptr_t)b->scratch.p);
-        if (b->packed.p) d->MemFree((uintptr_t)b->packed.p);
+        for (int i = 0; i < 2; i++)
+            if (b->packed[i].p) d->MemFree((uintptr_t)b->packed[i].p);
         if (b->arrived) d->MemFree((uintptr_t)b->arrived);
         cuda_weights_free(b);
         cuda_program_close(b);

@@ -7,11 +7,14 @@
  * K is padded with zeros to a multiple of 32, N to 16, T to 8. Products are taken as W x^T: outputs
  * are the rows of an accumulator, tokens its columns.
  *
- * The sum of an output is the same everywhere: chunks of CHUNK inputs, each one chain of mma from
- * zero, added in order. So an output's bits depend neither on T nor on the kernel.
+ * The sum of an output is the same everywhere: chunks of 256 inputs (CHUNK_TILES), each one chain of
+ * mma from zero; the chunks of a group of 2048 inputs (GROUP_TILES) are added in order, then the groups.
+ * So an output's bits depend neither on T nor on the kernel, and groups may be summed by different
+ * thread blocks.
  *
- * Easy to get wrong: lane = 4 * (row of the fragment) + (pair of k); register r of A holds row + 8
- * for odd r and k + 8 for r >= 2. */
+ * Easy to get wrong: which of a tile's 16 inputs meets which mma operand does not matter as long as W
+ * and x agree. Lane = 4 * (row of the fragment) + c holds inputs 4 c... 4 c + 3 (so that f32 inputs are
+ * read 16 bytes at a time); register r of A holds row + 8 for odd r and the second pair for r >= 2. */
 #ifndef VL_DEVICE_CUH
 #define VL_DEVICE_CUH
 
@@ -24,7 +27,7 @@
 
 typedef uint16_t bf16_bits;
 
-enum { CHUNK_TILES = 16, KEYS = 64 }; /* 256 inputs; a KV block */
+enum { KEYS = 64 };            /* a KV block */
 
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 #define KERNEL_FEW extern "C" __global__ void __launch_bounds__(256, 2) /* 128 registers */
@@ -56,9 +59,29 @@ __host__ __device__ constexpr int k_tiles(int K) { return (K + 31) / 32 * 2; }
 /* Where element (n, k) of a weight matrix lies, in elements. */
 DEVICE size_t weight_at(int n, int k, int kt) {
     size_t tile = (size_t)(n / 16) * (size_t)kt + (size_t)(k / 16);
-    int lane = n % 8 * 4 + k % 8 / 2, reg = n % 16 / 8 + k % 16 / 8 * 2;
+    int lane = n % 8 * 4 + k % 16 / 4, reg = n % 16 / 8 + k % 4 / 2 * 2;
     return tile * 256 + (size_t)(lane * 8 + reg * 2 + k % 2);
 }
+/* Where inputs k... k + 3 of row t of an activation lie, in 8 bytes; k a multiple of 4. */
+DEVICE size_t input_at(int t, int k, int kt) {
+    return ((size_t)(t / 8) * (size_t)kt + (size_t)(k / 16)) * 32 + (size_t)(t % 8 * 4 + k % 16 / 4);
+}
+
+/* p [k... k + 3], zeros from K on. vec: p + k lies at 16 bytes and K is a multiple of 4. */
+DEVICE float4 load4(const float *p, int k, int K, bool vec) {
+    if (vec) return k < K ? *(const float4 *)(p + k) : make_float4(0, 0, 0, 0);
+    return make_float4(k < K ? p[k] : 0, k + 1 < K ? p[k + 1] : 0, k + 2 < K ? p[k + 2] : 0,
+                       k + 3 < K ? p[k + 3] : 0);
+}
+DEVICE void store4(float *p, int k, int K, bool vec, float4 v) {
+    if (vec && k < K) *(float4 *)(p + k) = v;
+    if (vec) return;
+    if (k < K) p[k] = v.x;
+    if (k + 1 < K) p[k + 1] = v.y;
+    if (k + 2 < K) p[k + 2] = v.z;
+    if (k + 3 < K) p[k + 3] = v.w;
+}
+DEVICE bool at_16_bytes(const void *p, int K) { return ((uintptr_t)p | (size_t)K * 4) % 16 == 0; }
 
 /* ---- reductions in a fixed order ---------------------------------------------------------------- */
 
@@ -107,6 +130,9 @@ DEVICE bool last_block(uint32_t *counter, uint32_t n) {
 /* ---- tensor cores and asynchronous copies (sm_80 on) -------------------------------------------- */
 
 #if __CUDA_ARCH__ >= 800
+enum { BF16_UNITS = 1 };
+/* Two inputs as what an mma takes. */
+DEVICE uint32_t pair_input(float a, float b) { return pair_bf16(a, b); }
 DEVICE void mma(float *c, const uint32_t *a, const uint32_t *b) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -131,5 +157,29 @@ DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"
 template <int N> DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
+#else
+/* sm_75 has fp16 tensor cores, and copies to shared memory by way of registers. */
+enum { BF16_UNITS = 0 };
+DEVICE uint32_t pair_input(float a, float b) {
+    __half2 v = __floats2half2_rn(a, b);
+    return *reinterpret_cast<uint32_t *>(&v);
+}
+/* a holds bf16 pairs, b fp16 pairs (input_scale keeps both in range). */
+DEVICE void mma(float *c, const uint32_t *a, const uint32_t *b) {
+    uint32_t h[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) h[i] = pair_input(low(a[i]), high(a[i]));
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+                     "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(h[2 * i]), "r"(h[2 * i + 1]), "r"(b[i]));
+}
+DEVICE void copy16(void *dst, const void *src, bool ok) {
+    *(uint4 *)dst = ok ? *(const uint4 *)src : make_uint4(0, 0, 0, 0);
+}
+DEVICE void copies_commit() {}
+template <int N> DEVICE void copies_wait() {}
 #endif
 #endif

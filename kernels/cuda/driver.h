@@ -36,7 +36,8 @@ typedef struct cuda_node_params { /* CUDA_KERNEL_NODE_PARAMS_v2 */
 } cuda_node_params;
 
 enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_NON_BLOCKING = 1,
-       CU_THREAD_LOCAL = 1, CU_PROGRAMMATIC_SERIALIZATION = 6 };
+       CU_THREAD_LOCAL = 1, CU_PROGRAMMATIC_SERIALIZATION = 6,
+       CU_FUNC_DYNAMIC_SHARED = 8 };
 
 /* name, the exact symbol, an older symbol that does as well, parameters. The symbols are the ones of
  * the oldest driver that has them; what cuda.h of a newer toolkit would rename is not used. */
@@ -56,6 +57,7 @@ enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_N
       (CUmodule *m, const void *image, unsigned n, int *options, void **values))                   \
     X(ModuleUnload, "cuModuleUnload", NULL, (CUmodule m))                                          \
     X(ModuleGetFunction, "cuModuleGetFunction", NULL, (CUfunction *f, CUmodule m, const char *name)) \
+    X(FuncSetAttribute, "cuFuncSetAttribute", NULL, (CUfunction f, int attribute, int value))      \
     X(MemAlloc, "cuMemAlloc_v2", NULL, (CUdeviceptr *p, size_t bytes))                             \
     X(MemFree, "cuMemFree_v2", NULL, (CUdeviceptr p))                                              \
     X(MemGetInfo, "cuMemGetInfo_v2", NULL, (size_t *free_bytes, size_t *total))                    \

@@ -1,13 +1,13 @@
-/* fuse.c: a decode step's ops become few launches. The model calls one op after the other; here a
- * norm waits for the products of what it leaves, and those for the op behind them:
+/* fuse.c: a layer's ops become few launches. The model calls one op after the other; here a norm waits
+ * for the products of what it leaves, and those for the op behind them:
  *
- *   rmsnorm, linear q, k, v, qk_norm_rope   -> vl_qkv
- *   rmsnorm, linear gate, up, swiglu        -> vl_gate_up
- *   rmsnorm, linear                         -> vl_norm_linear
+ *                                             few rows (a decode step)   many rows
+ *   rmsnorm, linear q, k, v, qk_norm_rope     vl_qkv                     norm, one vl_linear_many, rope
+ *   rmsnorm, linear gate, up, swiglu          vl_gate_up                 norm, vl_gate_up_many
+ *   rmsnorm, linear                           vl_norm_linear             norm, vl_linear_many
  *
  * A fused launch leaves the same bits as its ops in every buffer they write, so it can stand for them
- * whatever the caller does next; the lists above end at the first op that does not belong. Only passes
- * of few rows are fused: many rows want other tiles. */
+ * whatever the caller does next; the lists above end at the first op that does not belong. */
 #include "kernels/cuda/backend.h"
 
 enum { ROWS = 8, THREADS = 256 };
@@ -18,8 +18,9 @@ static bool apart(const float *a, int rows, int cols, const float *b, int cols_b
 }
 
 static bool can_start(const cuda_backend *b, const cuda_op *op) {
-    return b->use_fused && op->kind == CUDA_RMSNORM && op->norm.T > 0 && op->norm.T <= CUDA_FEW_ROWS &&
-           op->norm.D % 32 == 0 && (uintptr_t)op->norm.x % 8 == 0 && (uintptr_t)op->norm.w % 8 == 0 &&
+    return b->use_fused && op->kind == CUDA_RMSNORM && op->norm.T > 0 && op->norm.D % 32 == 0 &&
+           (uintptr_t)op->norm.x % 16 == 0 && (uintptr_t)op->norm.w % 16 == 0 &&
+           (uintptr_t)op->norm.out % 16 == 0 &&
            apart(op->norm.out, op->norm.T, op->norm.D, op->norm.x, op->norm.D);
 }
 
@@ -85,30 +86,49 @@ static void launch_norm_linear(cuda_backend *b, cuda_kernel k, int n) {
                 CUDA_ARGS(CUDA_ARG(a)));
 }
 
+/* The pending norm of many rows and its n - 1 products. */
+static void launch_many(cuda_backend *b, const cuda_op *p, int n, bool gated) {
+    cuda_emit(b, p);
+    if (n > 1 && !b->blas.library) cuda_products(b, p + 1, n - 1, gated);
+    for (int i = 1; i < n && b->blas.library; i++) cuda_emit(b, p + i);
+}
+
 void cuda_drain(cuda_backend *b) {
     int n = b->n_pending;
     if (n == 0) return;
     b->n_pending = 0; /* a launch may flush, which comes here */
     b->packed_x = NULL;
-    if (n == 1) cuda_emit(b, &b->pending[0]);
-    else launch_norm_linear(b, K_norm_linear, 1);
-    for (int i = 2; i < n; i++) cuda_emit(b, &b->pending[i]);
+    if (n == 1) {
+        cuda_emit(b, &b->pending[0]);
+    } else if (b->pending[0].norm.T > CUDA_FEW_ROWS) {
+        launch_many(b, b->pending, n, false);
+    } else {
+        launch_norm_linear(b, K_norm_linear, 1);
+        for (int i = 2; i < n; i++) cuda_emit(b, &b->pending[i]);
+    }
+}
+
+/* The op behind the pending norm and products: all in one, or in few. */
+static void launch_joined(cuda_backend *b, const cuda_op *op) {
+    bool rope = op->kind == CUDA_ROPE, many = b->pending[0].norm.T > CUDA_FEW_ROWS;
+    int n = b->n_pending;
+    b->n_pending = 0;
+    b->packed_x = NULL;
+    if (many) launch_many(b, b->pending, n, !rope);
+    else if (rope) launch_qkv(b, &op->rope);
+    else launch_norm_linear(b, K_gate_up, 2);
+    if (many && (rope || b->blas.library)) cuda_emit(b, op);
+    if (!many) b->packed_x = NULL;
 }
 
 void cuda_submit(cuda_backend *b, const cuda_op *op) {
-    bool qkv = is_qkv(b, op), gate_up = is_gate_up(b, op);
-    if (qkv || gate_up) {
-        if (qkv) launch_qkv(b, &op->rope);
-        else launch_norm_linear(b, K_gate_up, 2);
-        b->n_pending = 0;
-        b->packed_x = NULL;
-        return;
-    }
-    if (can_follow(b, op)) {
+    if (is_qkv(b, op) || is_gate_up(b, op)) {
+        launch_joined(b, op);
+    } else if (can_follow(b, op)) {
         b->pending[b->n_pending++] = *op;
-        return;
+    } else {
+        cuda_drain(b);
+        if (can_start(b, op)) b->pending[b->n_pending++] = *op;
+        else cuda_emit(b, op);
     }
-    cuda_drain(b);
-    if (can_start(b, op)) b->pending[b->n_pending++] = *op;
-    else cuda_emit(b, op);
 }

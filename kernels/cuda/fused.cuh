@@ -16,15 +16,22 @@
 
 /* Scales of the block's 8 rows, into shared memory; and this block's share of h. */
 DEVICE void norm_rows(float *scale, const norm_linear_args &a, int row0, int rows) {
+    __shared__ float squares[8][9];
     const float *x = a.x + (size_t)row0 * a.K;
-    int warp = threadIdx.x / 32;
-    if (warp < rows) {
-        float s = row_scale(x + (size_t)warp * a.K, a.K, a.eps);
-        if (threadIdx.x % 32 == 0) scale[warp] = s;
+#pragma unroll 2
+    for (int r = 0; r < rows; r++) {
+        float share = squares_of_warp(x + (size_t)r * a.K, a.K, true);
+        if (threadIdx.x % 32 == 0) squares[r][threadIdx.x / 32] = share;
     }
     __syncthreads();
-    for (int i = blockIdx.x * 256 + threadIdx.x; i < rows * a.K; i += gridDim.x * 256)
-        a.h[(size_t)row0 * a.K + i] = x[i] * scale[i / a.K] * a.norm[i % a.K];
+    if (threadIdx.x < rows) scale[threadIdx.x] = scale_of_row(squares[threadIdx.x], a.K, a.eps);
+    __syncthreads();
+    for (int i = (blockIdx.x * 256 + threadIdx.x) * 4; i < rows * a.K; i += gridDim.x * 1024) {
+        float4 v = *(const float4 *)(x + i), w = *(const float4 *)(a.norm + i % a.K);
+        float s = scale[i / a.K];
+        *(float4 *)(a.h + (size_t)row0 * a.K + i) =
+            make_float4(v.x * s * w.x, v.y * s * w.y, v.z * s * w.z, v.w * s * w.w);
+    }
 }
 
 /* Totals of tile row n of the matrices first... first + MATS - 1, with their biases added. */

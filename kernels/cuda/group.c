@@ -89,6 +89,18 @@ static void group_release(vl_backend *base, void *p) {
     leave(g);
 }
 
+/* Each rank needs a buffer of its own: what the fullest still has. */
+static size_t group_room(vl_backend *base) {
+    cuda_group *g = enter(base);
+    size_t least = SIZE_MAX;
+    EACH_RANK(g, r) {
+        size_t room = g->rank[r]->base.ops->room(&g->rank[r]->base);
+        if (room < least) least = room;
+    }
+    leave(g);
+    return least;
+}
+
 static void group_put(vl_backend *base, void *dst, const void *src, size_t bytes) {
     cuda_group *g = enter(base);
     EACH_RANK(g, r) if (bytes) ON(g, r, put, at(g, r, dst), src, bytes);
@@ -392,7 +404,7 @@ static bool group_only_linear(vl_backend *b, const float *buf, size_t n) {
 }
 
 static const vl_ops GROUP_OPS = {
-    .alloc = group_alloc, .release = group_release, .put = group_put, .get = group_get,
+    .alloc = group_alloc, .release = group_release, .room = group_room, .put = group_put, .get = group_get,
     .prepare = group_prepare, .sync = group_sync, .kv_elem = 2, .only_linear = group_only_linear, .embed = group_embed,
     .linear = group_linear, .layernorm = group_layernorm, .rmsnorm = group_rmsnorm,
     .qk_norm_rope = group_qk_norm_rope, .rope_vision = group_rope_vision,

@@ -3,6 +3,7 @@
 #include "rows.cuh"
 #include "linear.cuh"
 #include "fused.cuh"
+#include "many.cuh"
 #include "attention.cuh"
 #include "group.cuh"
 

@@ -45,6 +45,18 @@ static void *cuda_alloc(vl_backend *base, size_t bytes) {
     return p;
 }
 
+/* What is free, less what ops may still want for themselves: parts of sums and packed inputs. */
+static size_t cuda_room(vl_backend *base) {
+    enum { OWN = 192 << 20 };
+    cuda_backend *b = cuda_of(base);
+    size_t left = 0, total = 0, own = b->scratch.bytes + b->packed[0].bytes + b->packed[1].bytes;
+    if (!cuda_enter(b)) return 0;
+    cuda_ok(b, b->d.MemGetInfo(&left, &total), "asking for free memory");
+    cuda_leave(b);
+    size_t keep = own < OWN ? OWN - own : 0;
+    return left > keep ? left - keep : 0;
+}
+
 static void cuda_release(vl_backend *base, void *p) {
     cuda_backend *b = cuda_of(base);
     if (!p || !enter_host(b)) return;
@@ -93,9 +105,25 @@ static void cuda_tap(vl_backend *b, const char *name, int layer, const float *x,
     (void)b, (void)name, (void)layer, (void)x, (void)rows, (void)cols;
 }
 
+/* ---- inputs of products ------------------------------------------------------------------------ */
+
+/* Where an op may leave its result [T, K] once more, in fragment order, so that a product of many rows
+ * finds its input packed; NULL: that would serve nobody. Of the two buffers `which` is taken, always the
+ * same for the same op, so that the arguments in a graph do not change from run to run. */
+static void *pack_target(cuda_backend *b, int T, int K, int which) {
+    if (b->arch < CUDA_BF16_UNITS || b->blas.library || T <= CUDA_FEW_ROWS || K % 32) return NULL;
+    if (b->packed_in == which) b->packed_x = NULL;
+    size_t bytes = (size_t)cuda_up(T, 8) * (size_t)cuda_k_tiles(K) * 256;
+    return cuda_reserve(b, &b->packed[which], bytes) ? b->packed[which].p : NULL;
+}
+static void is_packed(cuda_backend *b, const float *x, int ld, int T, int K, int which) {
+    b->packed_x = x, b->packed_ld = ld, b->packed_T = T, b->packed_K = K;
+    b->packed_in = which, b->packed_plain = false;
+}
+
 /* ---- row-wise ops ----------------------------------------------------------------------------- */
 
-enum { THREADS = 256, ATTEND_THREADS = 128, ARGMAX_SHARE = 2048, ARGMAX_BLOCKS = 64 };
+enum { THREADS = 256, ATTEND_THREADS = 128, ARGMAX_SHARE = 512, ARGMAX_BLOCKS = 256 };
 
 static void cuda_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
     void *tiles = cuda_tiles(table);
@@ -110,9 +138,16 @@ static void cuda_pos_embed(vl_backend *b, float *out, const vl_matrix *table, co
     op(b, K_pos_embed, (size_t)P, 1, THREADS, CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(tiles), CUDA_ARG(idx), CUDA_ARG(weight), CUDA_ARG(D)));
 }
 
-static void cuda_layernorm(vl_backend *b, float *out, const float *x, const float *w,
+static void cuda_layernorm(vl_backend *base, float *out, const float *x, const float *w,
                            const float *bias, int T, int D, float eps) {
-    op(b, K_layernorm, (size_t)T, 1, THREADS, CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(x), CUDA_ARG(w), CUDA_ARG(bias), CUDA_ARG(D), CUDA_ARG(eps)));
+    cuda_backend *b = cuda_of(base);
+    if (T <= 0 || !enter(b)) return;
+    void *packed = pack_target(b, T, D, 0);
+    cuda_launch(b, K_layernorm, (size_t)T, 1, 1, THREADS,
+                CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(x), CUDA_ARG(w), CUDA_ARG(bias), CUDA_ARG(D),
+                          CUDA_ARG(eps), CUDA_ARG(packed)));
+    if (packed) is_packed(b, out, D, T, D, 0);
+    cuda_leave(b);
 }
 
 /* Ops that fuse.c may join to others. */
@@ -129,7 +164,7 @@ static void cuda_rmsnorm(vl_backend *b, float *out, const float *x, const float 
 }
 
 static void cuda_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *a) {
-    vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
+    vl_assert(a->E > 0 && a->E % 2 == 0 && a->E <= 256, "head width %d: even, at most 256", a->E);
     submit(b, &(cuda_op){.kind = CUDA_ROPE, .rope = *a});
 }
 
@@ -171,24 +206,28 @@ static void cuda_argmax(vl_backend *base, int32_t *ids, const float *logits, int
 
 /* ---- linear ----------------------------------------------------------------------------------- */
 
-/* x as bf16, in fragment order or (plain) in rows of k_tiles * 16, unless it still is there from the
- * linear before. */
+/* x as bf16, in fragment order or (plain) in rows of k_tiles * 16, unless it still is there: from the
+ * linear before, or from the op that made it. */
 static bool pack_rows(cuda_backend *b, const float *x, int ldx, int T, int K, bool plain) {
     if (b->packed_x == x && b->packed_ld == ldx && b->packed_T == T && b->packed_K == K &&
         b->packed_plain == plain)
         return true;
-    size_t total = (size_t)cuda_up(T, 8) * (size_t)cuda_k_tiles(K) * 32;
+    size_t pairs = (size_t)cuda_up(T, 8) * (size_t)cuda_k_tiles(K) * 32;
+    int chunks = cuda_up(cuda_k_tiles(K), CHUNK_TILES), dtype = (int)VL_F32;
     b->packed_x = NULL;
-    if (!cuda_reserve(b, &b->packed, total * 8)) return false;
-    int even = K % 32 == 0 && ldx % 2 == 0 && (uintptr_t)x % 8 == 0, dtype = (int)VL_F32;
+    if (!cuda_reserve(b, &b->packed[0], pairs * 8 + (size_t)chunks * (size_t)T * sizeof(float))) return false;
+    void *to = b->packed[0].p;
+    float *back = (float *)to + pairs * 2;
+    int vec = K % 4 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
     if (plain)
         cuda_launch(b, K_plain_rows, (size_t)T, 1, 1, THREADS,
-                    CUDA_ARGS(CUDA_ARG(b->packed.p), CUDA_ARG(x), CUDA_ARG(dtype), CUDA_ARG(ldx), CUDA_ARG(K)));
+                    CUDA_ARGS(CUDA_ARG(to), CUDA_ARG(x), CUDA_ARG(dtype), CUDA_ARG(ldx), CUDA_ARG(K)));
     else
-        cuda_launch(b, K_pack_rows, (total + THREADS - 1) / THREADS, 1, 1, THREADS,
-                    CUDA_ARGS(CUDA_ARG(b->packed.p), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T), CUDA_ARG(K), CUDA_ARG(even), CUDA_ARG(total)));
+        cuda_launch(b, K_pack_rows, ((size_t)T * (size_t)chunks + 7) / 8, 1, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(to), CUDA_ARG(back), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T),
+                              CUDA_ARG(K), CUDA_ARG(vec)));
+    is_packed(b, x, ldx, T, K, 0);
     b->packed_plain = plain;
-    b->packed_x = x, b->packed_ld = ldx, b->packed_T = T, b->packed_K = K;
     return true;
 }
 
@@ -205,7 +244,7 @@ static void blas_linear(cuda_backend *b, const cuda_op *op, const void *w) {
     float *out = op->linear.out;
     const float *bias = op->linear.bias;
     if (!pack_rows(b, op->linear.x, op->linear.ldx, T, K, true)) return;
-    cuda_gemm g = {.out = out, .x = b->packed.p, .w = w, .T = T, .N = N, .K = cuda_k_tiles(K) * 16,
+    cuda_gemm g = {.out = out, .x = b->packed[0].p, .w = w, .T = T, .N = N, .K = cuda_k_tiles(K) * 16,
                    .ldo = ldo, .beta = op->linear.epi == VL_EPI_ADD ? 1.0f : 0.0f};
     cuda_launch(b, CUDA_GEMM, 1, 1, 1, 1, CUDA_ARGS(CUDA_ARG(g)));
     if (bias || epi != (int)VL_EPI_NONE)
@@ -213,31 +252,70 @@ static void blas_linear(cuda_backend *b, const cuda_op *op, const void *w) {
                     CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(N), CUDA_ARG(bias), CUDA_ARG(epi)));
 }
 
-static void emit_linear(cuda_backend *b, const cuda_op *op) {
+/* The products' outputs are new: what was packed of them is not. */
+static void forget_outputs(cuda_backend *b, const cuda_op *op, int n) {
+    for (int i = 0; i < n && b->packed_x; i++)
+        if (overlaps(op[i].linear.out, op[i].linear.ldo, b->packed_x, b->packed_ld,
+                     op[i].linear.T > b->packed_T ? op[i].linear.T : b->packed_T))
+            b->packed_x = NULL;
+}
+
+enum { MANY_TILE = 128, GROUP = GROUP_TILES * 16, PART_BYTES = 64 << 20 };
+
+void cuda_products(cuda_backend *b, const cuda_op *op, int n, bool gated) {
+    int T = op->linear.T, K = op->linear.w->cols, N = op->linear.w->rows, epi = (int)op->linear.epi;
+    int columns = gated ? cuda_up(N, MANY_TILE / 2) : 0, tiles = cuda_up(T, MANY_TILE);
+    int groups = cuda_up(K, GROUP), each = tiles;
+    if (!pack_rows(b, op->linear.x, op->linear.ldx, T, K, false)) return;
+    many_args a = {.x = b->packed[b->packed_in].p, .arrived = b->arrived, .mats = n, .T = T, .K = K, .epi = epi};
+    a.back = (const float *)a.x + (size_t)cuda_up(T, 8) * (size_t)cuda_k_tiles(K) * 64;
+    for (int i = 0; i < n; i++) {
+        a.w[i] = (weight_arg){cuda_tiles(op[i].linear.w), op[i].linear.bias, op[i].linear.w->rows};
+        a.out[i] = op[i].linear.out;
+        a.ldo[i] = op[i].linear.ldo;
+        columns += gated ? 0 : cuda_up(a.w[i].rows, MANY_TILE);
+    }
+    if (groups > 1) { /* as many rows at once as there is room for their sums */
+        size_t row = (size_t)columns * (size_t)groups * MANY_TILE * MANY_TILE * sizeof(float);
+        if (row * (size_t)each > PART_BYTES) each = row > PART_BYTES ? 1 : (int)(PART_BYTES / row);
+        if (!cuda_reserve(b, &b->scratch, row * (size_t)each)) return;
+        a.part = b->scratch.p;
+        vl_assert(columns * each <= CUDA_COUNTERS, "%s: %d x %d tiles", op->linear.w->name, columns, each);
+    }
+    bool keep = gated || epi == (int)VL_EPI_GELU_TANH || epi == (int)VL_EPI_GELU_ERF;
+    int in = b->packed_in, other = !in;
+    a.packed = keep ? pack_target(b, T, N, other) : NULL;
+    for (; a.first < tiles; a.first += each)
+        cuda_launch(b, gated ? K_gate_up_many : K_linear_many, (size_t)columns,
+                    tiles - a.first < each ? tiles - a.first : each, groups, THREADS, CUDA_ARGS(CUDA_ARG(a)));
+    forget_outputs(b, op, n);
+    if (a.packed) is_packed(b, a.out[0], a.ldo[0], T, N, other);
+}
+
+/* Products of few rows: the weights pass once for every 8. */
+static void few_product(cuda_backend *b, const cuda_op *op) {
     float *out = op->linear.out;
     const float *x = op->linear.x, *bias = op->linear.bias;
-    const vl_matrix *w = op->linear.w;
-    void *tiles = cuda_tiles(w);
-    int N = w->rows, K = w->cols, T = op->linear.T, ldo = op->linear.ldo, ldx = op->linear.ldx;
-    int epi = (int)op->linear.epi;
-    void *plain = ((cuda_weight *)w->impl)->plain;
-    if (plain && T > CUDA_FEW_ROWS) {
+    void *tiles = cuda_tiles(op->linear.w);
+    int N = op->linear.w->rows, K = op->linear.w->cols, T = op->linear.T, ldo = op->linear.ldo;
+    int ldx = op->linear.ldx, epi = (int)op->linear.epi;
+    bool vec = K % 32 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
+    cuda_launch(b, vec ? K_linear_few : K_linear_few_odd, (size_t)cuda_up(N, 16), cuda_up(T, 8), 1, THREADS,
+                CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T),
+                          CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias), CUDA_ARG(epi)));
+    forget_outputs(b, op, 1);
+}
+
+static void emit_linear(cuda_backend *b, const cuda_op *op) {
+    void *plain = ((cuda_weight *)op->linear.w->impl)->plain;
+    if (op->linear.T <= CUDA_FEW_ROWS) {
+        few_product(b, op);
+    } else if (plain) {
         blas_linear(b, op, plain);
-    } else if (b->arch >= CUDA_BF16_UNITS && T > CUDA_FEW_ROWS) {
-        if (pack_rows(b, x, ldx, T, K, false))
-            cuda_launch(b, K_linear_many, (size_t)cuda_up(N, 128), cuda_up(T, 128), 1, THREADS,
-                        CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(b->packed.p), CUDA_ARG(T),
-                                  CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias),
-                                  CUDA_ARG(epi)));
+        forget_outputs(b, op, 1);
     } else {
-        bool even = K % 32 == 0 && ldx % 2 == 0 && (uintptr_t)x % 8 == 0;
-        cuda_launch(b, even ? K_linear_few : K_linear_few_odd, (size_t)cuda_up(N, 16), cuda_up(T, 8), 1,
-                    THREADS,
-                    CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T),
-                              CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias), CUDA_ARG(epi)));
+        cuda_products(b, op, 1, false);
     }
-    if (b->packed_x && overlaps(out, ldo, b->packed_x, b->packed_ld, T > b->packed_T ? T : b->packed_T))
-        b->packed_x = NULL;
 }
 
 static void cuda_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,
@@ -254,9 +332,12 @@ void cuda_emit(cuda_backend *b, const cuda_op *op) {
     }
     b->packed_x = NULL;
     if (op->kind == CUDA_RMSNORM) {
-        cuda_launch(b, K_rmsnorm, (size_t)cuda_up(op->norm.T, 8), 1, 1, THREADS,
+        int T = op->norm.T, D = op->norm.D;
+        void *packed = pack_target(b, T, D, 0);
+        cuda_launch(b, K_rmsnorm, (size_t)T, 1, 1, THREADS,
                     CUDA_ARGS(CUDA_ARG(op->norm.out), CUDA_ARG(op->norm.x), CUDA_ARG(op->norm.w),
-                              CUDA_ARG(op->norm.T), CUDA_ARG(op->norm.D), CUDA_ARG(op->norm.eps)));
+                              CUDA_ARG(op->norm.D), CUDA_ARG(op->norm.eps), CUDA_ARG(packed)));
+        if (packed) is_packed(b, op->norm.out, D, T, D, 0);
     } else if (op->kind == CUDA_ROPE) {
         const vl_rope_kv_args *a = &op->rope;
         cuda_launch(b, K_qk_norm_rope, (size_t)a->T, cuda_up(a->H + 2 * a->G, 4), 1, ATTEND_THREADS,
@@ -266,16 +347,18 @@ void cuda_emit(cuda_backend *b, const cuda_op *op) {
                               CUDA_ARG(a->k_pool), CUDA_ARG(a->v_pool), CUDA_ARG(a->kv_slot),
                               CUDA_ARG(a->H), CUDA_ARG(a->G), CUDA_ARG(a->E)));
     } else {
-        size_t n = (size_t)op->swiglu.T * (size_t)op->swiglu.F;
-        cuda_launch(b, K_swiglu, (n + THREADS - 1) / THREADS, 1, 1, THREADS,
-                    CUDA_ARGS(CUDA_ARG(op->swiglu.out), CUDA_ARG(op->swiglu.gate),
-                              CUDA_ARG(op->swiglu.up), CUDA_ARG(n)));
+        int T = op->swiglu.T, F = op->swiglu.F;
+        void *packed = pack_target(b, T, F, 0);
+        cuda_launch(b, K_swiglu, ((size_t)T * (size_t)cuda_up(F, 4) + THREADS - 1) / THREADS, 1, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(op->swiglu.out), CUDA_ARG(op->swiglu.gate), CUDA_ARG(op->swiglu.up),
+                              CUDA_ARG(T), CUDA_ARG(F), CUDA_ARG(packed)));
+        if (packed) is_packed(b, op->swiglu.out, F, T, F, 0);
     }
 }
 
 /* ---- attention -------------------------------------------------------------------------------- */
 
-enum { TILE_ROWS = 64, SPLIT_BLOCKS = 4, PLAIN_MAX = 256, PART_BYTES = 64 << 20 };
+enum { TILE_ROWS = 64, SPLIT_BLOCKS = 1, PLAIN_MAX = 256 };
 
 /* KV blocks that a decode launch of rows of up to max_len keys provides for: powers of two, so that
  * one graph serves a bucket of lengths. 0: keys are not split (few, or too many to keep the parts). */
@@ -307,8 +390,10 @@ static void attend(cuda_backend *b, attend_args a, bool few, int max_len) {
         a.part = b->scratch.p;
         a.arrived = b->arrived;
     }
+    a.packed = few ? NULL : pack_target(b, a.T, a.H * a.E, 0);
     cuda_launch(b, k, (size_t)cuda_up(a.T, a.tokens), a.G, a.blocks ? cuda_up(a.blocks, SPLIT_BLOCKS) : 1,
                 ATTEND_THREADS, CUDA_ARGS(CUDA_ARG(a)));
+    if (a.packed) is_packed(b, a.out, a.H * a.E, a.T, a.H * a.E, 0);
 }
 
 static void cuda_attend_causal(vl_backend *base, const vl_causal_args *c) {
@@ -363,9 +448,10 @@ static void cuda_close(vl_backend *base) {
 }
 
 static const vl_ops CUDA_OPS = {
-    .name = "cuda", .alloc = cuda_alloc, .release = cuda_release, .put = cuda_put, .get = cuda_get,
-    .prepare = cuda_prepare, .sync = cuda_sync, .kv_elem = 2,
-    .only_linear = cuda_only_linear, .embed = cuda_embed,
+    .name = "cuda", .alloc = cuda_alloc, .release = cuda_release, .room = cuda_room, .put = cuda_put,
+    .get = cuda_get,
+    .prepare = cuda_prepare, .sync = cuda_sync, .kv_elem = 2, .only_linear = cuda_only_linear,
+    .embed = cuda_embed,
     .linear = cuda_linear, .layernorm = cuda_layernorm, .rmsnorm = cuda_rmsnorm,
     .qk_norm_rope = cuda_qk_norm_rope, .rope_vision = cuda_rope_vision,
     .attend_full = cuda_attend_full, .attend_causal = cuda_attend_causal, .swiglu = cuda_swiglu,

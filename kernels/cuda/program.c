@@ -61,6 +61,11 @@ void cuda_program_close(cuda_backend *b) {
 
 /* ---- launching -------------------------------------------------------------------------------- */
 
+unsigned cuda_shared(const cuda_backend *b, cuda_kernel k) {
+    int stages = b->arch >= CUDA_BF16_UNITS ? MANY_STAGES : MANY_STAGES_75;
+    return k == K_linear_many || k == K_gate_up_many ? (unsigned)(stages * MANY_STAGE_BYTES) : 0;
+}
+
 void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,
                  const cuda_arg *args) {
     cuda_program *p = &b->program;
@@ -70,7 +75,8 @@ void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int 
     if (p->calls == CUDA_CALLS_MAX) cuda_flush(b);
     cuda_call *c = &p->call[p->calls++];
     *c = (cuda_call){.kernel = k, .grid = {(unsigned)gx, (unsigned)gy, (unsigned)gz},
-                     .threads = (unsigned)threads, .at = (unsigned)p->bytes};
+                     .threads = (unsigned)threads, .shared = cuda_shared(b, k),
+                     .at = (unsigned)p->bytes};
     for (; args[c->args].p; c->args++) {
         const cuda_arg *a = &args[c->args];
         vl_assert(c->args < CUDA_ARGS_MAX && c->bytes + a->bytes <= CUDA_CALL_BYTES,
@@ -96,11 +102,11 @@ static bool run_call(cuda_backend *b, const cuda_program *p, size_t i) {
     void *args[CUDA_ARGS_MAX];
     arguments(args, p, c);
     cuda_launch_attribute early = {.id = CU_PROGRAMMATIC_SERIALIZATION, .value.flag = 1};
-    cuda_launch_config config = {{c->grid[0], c->grid[1], c->grid[2]}, {c->threads, 1, 1}, 0, b->stream,
-                                 &early, 1};
+    cuda_launch_config config = {{c->grid[0], c->grid[1], c->grid[2]}, {c->threads, 1, 1}, c->shared,
+                                 b->stream, &early, 1};
     CUresult e = early_launch ? d->LaunchEx(&config, b->kernel[c->kernel], args, NULL)
                               : d->Launch(b->kernel[c->kernel], c->grid[0], c->grid[1], c->grid[2],
-                                          c->threads, 1, 1, 0, b->stream, args, NULL);
+                                          c->threads, 1, 1, c->shared, b->stream, args, NULL);
     return cuda_ok(b, e, KERNEL_NAME[c->kernel]);
 }
 
@@ -222,7 +228,7 @@ static bool update(cuda_backend *b, cuda_graph *g) {
         if (!changed(g, p, c)) continue;
         void *args[CUDA_ARGS_MAX];
         arguments(args, p, c);
-        cuda_node_params n = {.function = b->kernel[c->kernel], .block = {c->threads, 1, 1}, .args = args,
+        cuda_node_params n = {.function = b->kernel[c->kernel], .block = {c->threads, 1, 1}, .shared = c->shared, .args = args,
                               .grid = {c->grid[0], c->grid[1], c->grid[2]}};
         if (!cuda_ok(b, b->d.GraphSetParams(g->exec, g->node[i], &n), "updating a graph")) return false;
         memcpy(g->program.values + c->at, p->values + c->at, c->bytes);

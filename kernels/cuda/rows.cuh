@@ -8,83 +8,150 @@
 
 #include "device.cuh"
 
+/* Row n, columns k... k + 3 of a table in fragment order; k a multiple of 4. */
+DEVICE float4 gather4(const bf16_bits *table, int n, int k, int kt) {
+    const uint32_t *p = (const uint32_t *)(table + weight_at(n, k, kt));
+    uint32_t first = p[0], second = p[2];
+    return make_float4(low(first), high(first), low(second), high(second));
+}
+
 /* out[t] = table[ids[t]]; rows with ids[t] < 0 stay. Grid T. */
 KERNEL(256) vl_embed(float *out, const bf16_bits *table, const int *ids, int D) {
     after_the_kernel_before();
     int id = ids[blockIdx.x], kt = k_tiles(D);
+    out += (size_t)blockIdx.x * D;
+    bool vec = at_16_bytes(out, D);
     if (id < 0) return;
-    for (int i = threadIdx.x; i < D; i += 256)
-        out[(size_t)blockIdx.x * D + i] = from_bf16(table[weight_at(id, i, kt)]);
+#pragma unroll 2
+    for (int k = threadIdx.x * 4; k < D; k += 1024) store4(out, k, D, vec, gather4(table, id, k, kt));
 }
 
 /* out[p] = sum of four weighted rows, in the order of the corners. Grid P. */
 KERNEL(256) vl_pos_embed(float *out, const bf16_bits *table, const int *idx, const float *weight,
                          int D) {
     after_the_kernel_before();
-    size_t p = blockIdx.x;
-    int kt = k_tiles(D);
-    for (int i = threadIdx.x; i < D; i += 256) {
-        float sum = 0;
-        for (int k = 0; k < 4; k++)
-            sum = fmaf(weight[4 * p + k], from_bf16(table[weight_at(idx[4 * p + k], i, kt)]), sum);
-        out[p * D + i] = sum;
+    int p = blockIdx.x, kt = k_tiles(D), n[4];
+    float w[4];
+    for (int c = 0; c < 4; c++) n[c] = idx[4 * p + c], w[c] = weight[4 * p + c];
+    out += (size_t)p * D;
+    bool vec = at_16_bytes(out, D);
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v[4], sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int c = 0; c < 4; c++) v[c] = gather4(table, n[c], k, kt);
+#pragma unroll
+        for (int c = 0; c < 4; c++)
+            sum = make_float4(fmaf(w[c], v[c].x, sum.x), fmaf(w[c], v[c].y, sum.y),
+                              fmaf(w[c], v[c].z, sum.z), fmaf(w[c], v[c].w, sum.w));
+        store4(out, k, D, vec, sum);
     }
 }
 
-/* Grid T. The variance is the biased one, taken around the mean. */
+/* Row t's inputs k... k + 3 for the next product, in fragment order; kt: its k tiles. sm_80 on. */
+DEVICE void leave_inputs(uint2 *packed, int t, int k, int kt, float4 v) {
+    packed[input_at(t, k, kt)] = make_uint2(pair_bf16(v.x, v.y), pair_bf16(v.z, v.w));
+}
+
+enum { QUADS = 4 };                /* of a row that a thread of layernorm holds: longer rows are read again */
+
+/* Grid T. The variance is the biased one, taken around the mean. packed: as above, or NULL; then D is a
+ * multiple of 32. */
 KERNEL(256) vl_layernorm(float *out, const float *x, const float *w, const float *bias, int D,
-                         float eps) {
+                         float eps, uint2 *packed) {
     __shared__ float red[8];
     after_the_kernel_before();
-    const float *row = x + (size_t)blockIdx.x * D;
+    x += (size_t)blockIdx.x * D, out += (size_t)blockIdx.x * D;
+    bool vec = at_16_bytes(x, D) && at_16_bytes(out, D) && at_16_bytes(w, D) && at_16_bytes(bias, D);
+    int first = threadIdx.x * 4;
     float sum = 0, var = 0;
-    for (int i = threadIdx.x; i < D; i += 256) sum += row[i];
+    float4 held[QUADS];
+#pragma unroll
+    for (int j = 0; j < QUADS; j++) held[j] = load4(x, first + j * 1024, D, vec);
+    auto each = [&](auto step) {
+#pragma unroll
+        for (int j = 0; j < QUADS; j++)
+            if (first + j * 1024 < D) step(first + j * 1024, held[j]);
+        for (int j = QUADS; first + j * 1024 < D; j++) step(first + j * 1024, load4(x, first + j * 1024, D, vec));
+    };
+    each([&](int, float4 v) { sum += v.x + v.y + (v.z + v.w); });
     float mean = block_sum(sum, red) / D;
-    for (int i = threadIdx.x; i < D; i += 256) var = fmaf(row[i] - mean, row[i] - mean, var);
+    each([&](int k, float4 v) {
+        float d[4] = {v.x - mean, v.y - mean, v.z - mean, v.w - mean};
+        for (int i = 0; i < 4; i++)
+            if (k + i < D) var = fmaf(d[i], d[i], var);
+    });
     float scale = 1.0f / sqrtf(block_sum(var, red) / D + eps);
-    for (int i = threadIdx.x; i < D; i += 256)
-        out[(size_t)blockIdx.x * D + i] = fmaf((row[i] - mean) * scale, w[i], bias[i]);
+    each([&](int k, float4 v) {
+        float4 g = load4(w, k, D, vec), b = load4(bias, k, D, vec);
+        v = make_float4(fmaf((v.x - mean) * scale, g.x, b.x), fmaf((v.y - mean) * scale, g.y, b.y),
+                        fmaf((v.z - mean) * scale, g.z, b.z), fmaf((v.w - mean) * scale, g.w, b.w));
+        store4(out, k, D, vec, v);
+        if (packed) leave_inputs(packed, blockIdx.x, k, D / 16, v);
+    });
 }
 
-/* 1 / rms of a row by one warp, in one order whether it can be read 16 bytes at a time or not. */
-DEVICE float row_scale(const float *x, int D, float eps) {
+/* Of a row's squares this warp's share: the warps of a block of 8 take 256 inputs each by turns, as in a
+ * product of few rows. */
+DEVICE float squares_of_warp(const float *x, int D, bool vec) {
     float sum = 0;
-    bool vec = ((uintptr_t)x | D * sizeof *x) % 16 == 0;
-    for (int i = threadIdx.x % 32 * 4; i < D; i += 128) {
-        float4 v;
-        if (vec) v = *(const float4 *)(x + i);
-        else v = make_float4(x[i], i + 1 < D ? x[i + 1] : 0, i + 2 < D ? x[i + 2] : 0,
-                             i + 3 < D ? x[i + 3] : 0);
-        sum = fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
+    for (int k = threadIdx.x / 32 * 256 + threadIdx.x % 32 * 4; k < D; k += 2048) {
+        float4 v[2] = {load4(x, k, D, vec), load4(x, k + 128, D, vec)};
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            sum = fmaf(v[j].w, v[j].w, fmaf(v[j].z, v[j].z, fmaf(v[j].y, v[j].y, fmaf(v[j].x, v[j].x, sum))));
     }
-    return 1.0f / sqrtf(warp_sum(sum) / D + eps);
+    return warp_sum(sum);
 }
-
-/* One warp for each row. Grid ceil(T / 8). */
-KERNEL(256) vl_rmsnorm(float *out, const float *x, const float *w, int T, int D, float eps) {
-    after_the_kernel_before();
-    size_t row = (size_t)blockIdx.x * 8 + threadIdx.x / 32;
-    if (row >= T) return;
-    float scale = row_scale(x + row * D, D, eps);
-    for (int i = threadIdx.x % 32; i < D; i += 32) out[row * D + i] = x[row * D + i] * scale * w[i];
-}
-
-DEVICE float rms_scale(const float *x, int E, float eps) {
+/* 1 / rms of a row from the shares of the 8 warps. */
+DEVICE float scale_of_row(const float *squares, int D, float eps) {
     float sum = 0;
-    for (int i = threadIdx.x % 32; i < E; i += 32) sum = fmaf(x[i], x[i], sum);
-    return 1.0f / sqrtf(warp_sum(sum) / E + eps);
+    for (int i = 0; i < 8; i++) sum += squares[i];
+    return 1.0f / sqrtf(sum / D + eps);
 }
+
+/* Grid T. packed: as in layernorm. */
+KERNEL(256) vl_rmsnorm(float *out, const float *x, const float *w, int D, float eps, uint2 *packed) {
+    __shared__ float squares[8];
+    after_the_kernel_before();
+    x += (size_t)blockIdx.x * D, out += (size_t)blockIdx.x * D;
+    bool vec = at_16_bytes(x, D) && at_16_bytes(out, D) && at_16_bytes(w, D);
+    float share = squares_of_warp(x, D, vec);
+    if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = share;
+    __syncthreads();
+    float s = scale_of_row(squares, D, eps);
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v = load4(x, k, D, vec), g = load4(w, k, D, vec);
+        v = make_float4(v.x * s * g.x, v.y * s * g.y, v.z * s * g.z, v.w * s * g.w);
+        store4(out, k, D, vec, v);
+        if (packed) leave_inputs(packed, blockIdx.x, k, D / 16, v);
+    }
+}
+
+enum { PAIRS = 4 };                /* pairs of a head that a lane holds: E <= 256 */
 
 /* One head of one row by one warp: norm (or NULL), rotate_half, then to f32 in place (q) or to the
- * pool (k). */
+ * pool (k). Everything is read at once. */
 DEVICE void norm_rope(float *x, bf16_bits *pool, const float *norm, float eps, const float *cos,
                       const float *sin, int E) {
-    int half = E / 2;
-    float scale = norm ? rms_scale(x, E, eps) : 1.0f;
-    for (int i = threadIdx.x % 32; i < half; i += 32) {
-        float a = x[i] * scale, b = x[i + half] * scale;
-        if (norm) a *= norm[i], b *= norm[i + half];
-        float first = a * cos[i] - b * sin[i], second = b * cos[i] + a * sin[i];
+    int half = E / 2, lane = threadIdx.x % 32;
+    float a[PAIRS], b[PAIRS], c[PAIRS], s[PAIRS], by[PAIRS][2], sum = 0;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        int i = lane + j * 32;
+        bool ok = i < half;
+        a[j] = ok ? x[i] : 0, b[j] = ok ? x[i + half] : 0;
+        c[j] = ok ? cos[i] : 0, s[j] = ok ? sin[i] : 0;
+        by[j][0] = ok && norm ? norm[i] : 1, by[j][1] = ok && norm ? norm[i + half] : 1;
+    }
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) sum = fmaf(b[j], b[j], fmaf(a[j], a[j], sum));
+    float scale = norm ? 1.0f / sqrtf(warp_sum(sum) / E + eps) : 1.0f;
+#pragma unroll
+    for (int j = 0; j < PAIRS; j++) {
+        int i = lane + j * 32;
+        float u = a[j] * scale * by[j][0], v = b[j] * scale * by[j][1];
+        float first = u * c[j] - v * s[j], second = v * c[j] + u * s[j];
+        if (i >= half) continue;
         if (pool) pool[i] = to_bf16(first), pool[i + half] = to_bf16(second);
         else x[i] = first, x[i + half] = second;
     }
@@ -122,6 +189,7 @@ KERNEL(256) vl_rope_vision(float *qkv, const float *cos, const float *sin, int H
     after_the_kernel_before();
     size_t row = blockIdx.x;
     int half = E / 2;
+#pragma unroll 4
     for (int i = threadIdx.x; i < 2 * H * half; i += 256) {
         float *x = qkv + row * 3 * H * E + i / half * E + i % half;
         float c = cos[row * half + i % half], s = sin[row * half + i % half], a = x[0], b = x[half];
@@ -132,11 +200,18 @@ KERNEL(256) vl_rope_vision(float *qkv, const float *cos, const float *sin, int H
 
 DEVICE float swiglu(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
 
-/* n elements; out may be gate. */
-KERNEL(256) vl_swiglu(float *out, const float *gate, const float *up, size_t n) {
+/* Rows of F; out may be gate. A thread for each 4. packed: as in layernorm. */
+KERNEL(256) vl_swiglu(float *out, const float *gate, const float *up, int T, int F, uint2 *packed) {
     after_the_kernel_before();
-    size_t i = (size_t)blockIdx.x * 256 + threadIdx.x;
-    if (i < n) out[i] = swiglu(gate[i], up[i]);
+    int quads = (F + 3) / 4;
+    size_t i = (size_t)blockIdx.x * 256 + threadIdx.x, t = i / quads;
+    if (t >= T) return;
+    int k = (int)(i % quads) * 4;
+    bool vec = at_16_bytes(gate, F) && at_16_bytes(up, F) && at_16_bytes(out, F);
+    float4 g = load4(gate + t * F, k, F, vec), u = load4(up + t * F, k, F, vec);
+    g = make_float4(swiglu(g.x, u.x), swiglu(g.y, u.y), swiglu(g.z, u.z), swiglu(g.w, u.w));
+    store4(out + t * F, k, F, vec, g);
+    if (packed) leave_inputs(packed, (int)t, k, F / 16, g);
 }
 
 /* dst row (=|+=) src row; an index of NULL counts. Grid n. */
@@ -145,9 +220,15 @@ KERNEL(256) vl_move_rows(float *dst, const int *dst_idx, const float *src, const
     after_the_kernel_before();
     size_t to = dst_idx ? dst_idx[blockIdx.x] : (int)blockIdx.x;
     size_t from = src_idx ? src_idx[blockIdx.x] : (int)blockIdx.x;
-    for (int i = threadIdx.x; i < D; i += 256) {
-        float v = src[from * D + i];
-        dst[to * D + i] = add ? dst[to * D + i] + v : v;
+    src += from * D, dst += to * D;
+    bool vec = at_16_bytes(src, D) && at_16_bytes(dst, D);
+    for (int k = threadIdx.x * 4; k < D; k += 1024) {
+        float4 v = load4(src, k, D, vec);
+        if (add) {
+            float4 u = load4(dst, k, D, vec);
+            v = make_float4(u.x + v.x, u.y + v.y, u.z + v.z, u.w + v.w);
+        }
+        store4(dst, k, D, vec, v);
     }
 }
 

@@ -19,8 +19,10 @@ static int upload_rows(cuda_backend *b, const vl_matrix *w, const cuda_weight *t
         return -1;
     void *dst = (uint8_t *)to->tiles + (size_t)(row / 16) * tile_row, *src = s->device;
     int dtype = (int)w->dtype, K = w->cols;
+    uint32_t *largest = b->arrived + CUDA_COUNTERS;
     cuda_launch(b, K_pack_weight, (size_t)cuda_up(K, 256), cuda_up(n, 16), 1, 256,
-                CUDA_ARGS(CUDA_ARG(dst), CUDA_ARG(src), CUDA_ARG(dtype), CUDA_ARG(n), CUDA_ARG(K)));
+                CUDA_ARGS(CUDA_ARG(dst), CUDA_ARG(src), CUDA_ARG(dtype), CUDA_ARG(n), CUDA_ARG(K),
+                          CUDA_ARG(largest)));
     if (to->plain) {
         void *rows = (uint8_t *)to->plain + (size_t)row * (tile_row / 16);
         cuda_launch(b, K_plain_rows, (size_t)n, 1, 1, 256,
@@ -28,6 +30,20 @@ static int upload_rows(cuda_backend *b, const vl_matrix *w, const cuda_weight *t
     }
     cuda_flush(b);
     return cuda_check(d, d->EventRecord(s->done, b->stream), w->name, err);
+}
+
+/* Without bf16 units the weights become fp16 on their way to the tensor cores. */
+static int check_range(cuda_backend *b, const vl_matrix *w, unsigned use, vl_err *err) {
+    const cuda_driver *d = &b->d;
+    CUdeviceptr p = (uintptr_t)(b->arrived + CUDA_COUNTERS);
+    float largest = 0;
+    if (cuda_check(d, d->CopyToHost(&largest, p, sizeof largest, b->stream), w->name, err) ||
+        cuda_check(d, d->StreamSynchronize(b->stream), w->name, err) ||
+        cuda_check(d, d->Fill(p, 0, sizeof largest, b->stream), w->name, err))
+        return -1;
+    if (largest < CUDA_FP16_LIMIT || !(use & VL_USE_LINEAR)) return 0;
+    return vl_fail(err, VL_E_UNSUPPORTED, "%s has a weight of %g; %s computes in fp16, which ends at %d: use "
+                   "--backend cpu", w->name, (double)largest, b->name, CUDA_FP16_LIMIT - 1);
 }
 
 /* Every matrix has one form on the device, for linear and for gather; with cuBLAS a second, which
@@ -62,6 +78,7 @@ int cuda_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     int rc = 0;
     for (int row = 0; row < w->rows && !rc; row += most)
         rc = upload_rows(b, w, p, row, w->rows - row < most ? w->rows - row : most, err);
+    if (!rc && b->arch < CUDA_BF16_UNITS) rc = check_range(b, w, use, err);
     cuda_leave(b);
     return rc;
 }

@@ -42,6 +42,22 @@ run env GPUSIM_PTX=60 GPUSIM_EXIT=0 "$VITREOUS" "${question[@]}" --backend cuda
 rc 3 "no code for the device"
 errs "names the step" "loading the kernels"
 
+# ---- what does not fit ---------------------------------------------------------------------------
+run env GPUSIM_MEMORY=100 GPUSIM_EXIT=0 "$VITREOUS" "${question[@]}" --backend cuda
+rc 3 "no room for the weights"
+errs "needs, has" "the weights need [0-9]+ MiB, the GPU has 0 MiB free"
+run env GPUSIM_MEMORY=400 GPUSIM_EXIT=0 "$VITREOUS" run -m tests/golden/models/std -p Hi -n 100000 --backend cuda
+rc 3 "no room for the context"
+errs "needs, has, what fits" "a context of 100032 tokens needs 39[0-9] MiB, the GPU has 17[0-9] MiB free: at most 4[0-9]+ tokens fit"
+fits=$(grep -oE "at most [0-9]+" <<<"$err" | grep -oE "[0-9]+")
+run env GPUSIM_MEMORY=400 GPUSIM_EXIT=0 "$VITREOUS" run -m tests/golden/models/std -p Hi -n "$fits" --backend cuda
+errs "one block more does not fit" "a context of $((fits + 64)) tokens .* at most $fits tokens fit"
+big=(run -m tests/golden/models/std -i tests/golden/images/pic-scene.jpg -p Hi -n 1 --min-pixels 3800000
+     --max-pixels 4000000 --backend cuda)
+run env GPUSIM_MEMORY=260 GPUSIM_EXIT=0 "$VITREOUS" "${big[@]}"
+rc 3 "no room for the picture"
+errs "needs, has, what fits" "a picture of 38[0-9]+ pixels needs [0-9]+ MiB to encode, the GPU has [0-9]+ MiB free: at most [0-9]+ pixels fit"
+
 # ---- goldens -------------------------------------------------------------------------------------
 golden() { # name, words of --only, environment: all gates pass and gpusim finds nothing
     local name=$1 only=$2

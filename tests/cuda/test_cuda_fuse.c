@@ -20,10 +20,10 @@ static float *random_on_gpu(size_t n) {
 }
 
 static step step_new(int T, int D, int H, int G, int E, int F) {
-    step s = {.T = T, .D = D, .H = H, .G = G, .E = E, .F = F, .slots = 2 * VL_KV_BLOCK};
+    step s = {.T = T, .D = D, .H = H, .G = G, .E = E, .F = F, .slots = 3 * VL_KV_BLOCK};
     const int rows[5] = {H * E, G * E, G * E, F, F};
     size_t t = (size_t)T, half = (size_t)E / 2, kv = (size_t)(G * E);
-    int32_t slot[64];
+    int32_t slot[160];
     for (int i = 0; i < 5; i++) s.w[i] = random_matrix(rows[i], D, VL_BF16, &s.wide[i]);
     for (int i = 0; i < 3; i++) s.bias[i] = i == 1 ? NULL : random_on_gpu((size_t)rows[i]);
     s.x = random_on_gpu(t * (size_t)D), s.norm = random_on_gpu((size_t)D);
@@ -188,6 +188,8 @@ int main(void) {
         step_case(3, 64, 2, 1, 24, 32, false);               /* heads that share a tile */
         step_case(2, 72, 2, 1, 16, 32, false);               /* K that is no multiple of 32 */
         step_case(17, 64, 2, 1, 16, 32, false);              /* many rows */
+        if (i < 2) step_case(140, 96, 3, 1, 16, 80, false);
+        if (i == 2) step_case(18, 2080, 2, 1, 16, 48, false); /* two groups of inputs */
         test_updates();
         test_decoys();
         close_gpu(PTX[i]);

@@ -2,13 +2,13 @@
  * on each PTX level that is embedded; and the promise of kernels/ops.h: the same row gives the same
  * bits alone, in a batch, in another chunk, in another order of blocks.
  *
- * Where inputs meet a tensor core the reference rounds them to bf16 too, so that tolerances are those
- * of f32 sums: 2 sqrt(n) + 2 half-ulps of the sum of |a b|, twice that for sums that truncate.
+ * Where inputs meet a tensor core the reference rounds them to bf16 (PTX 75: to fp16) too, so that
+ * tolerances are those of f32 sums: 2 sqrt(n) + 2 half-ulps of the sum of |a b|, twice that for sums that truncate.
  * --here: only the device that is there (make gpu-check), which is taken to be sm_80 or later. */
 #include "tests/cuda/device.h"
 
 static const double EPS = 0x1p-24, BF16 = 0x1p-8;
-static int arch;               /* 75: inputs of linear stay f32                             */
+static int arch;               /* 75: inputs of linear become fp16                           */
 static bool repeatable;        /* gpusim does not move approximate instructions at random   */
 
 /* ---- linear ------------------------------------------------------------------------------------ */
@@ -18,9 +18,17 @@ static double act(double s, vl_epilogue epi) {
     return epi == VL_EPI_GELU_ERF ? 0.5 * s * erfc(-s * 0.7071067811865476) : s;
 }
 
+/* What a tensor core sees of an input: bf16; on sm_75 fp16, scaled so that its exponent fits. */
+static double round_input(float v) {
+    int e;
+    if (arch != 75) return round_bf16(v);
+    double m = frexp((double)v, &e);
+    return ldexp(rint(m * 0x1p11), e - 11);
+}
+
 static void linear_case(int T, int N, int K, vl_dtype dtype, vl_epilogue epi, bool with_bias,
                         const int *chunks) {
-    int ldx = K + (K % 32 ? 3 : 2), ldo = N + 2;
+    int ldx = K + (K % 32 ? 3 : 4), ldo = N + 2; /* 4: rows that lie at 16 bytes */
     size_t n = (size_t)T * (size_t)ldo, nx = (size_t)T * (size_t)ldx;
     float *wide, *x = random_floats(nx), *bias = random_floats((size_t)N), *start = random_floats(n);
     float *out = vl_calloc(n, sizeof *out), *part = vl_calloc(n, sizeof *part);
@@ -33,7 +41,7 @@ static void linear_case(int T, int N, int K, vl_dtype dtype, vl_epilogue epi, bo
         double s = 0, mag = 0;
         for (size_t k = 0; k < (size_t)K; k++) {
             float v = x[t * (size_t)ldx + k];
-            double p = (arch == 75 ? (double)v : round_bf16(v)) * (double)wide[j * (size_t)K + k];
+            double p = round_input(v) * (double)wide[j * (size_t)K + k];
             s += p;
             mag += fabs(p);
         }
@@ -72,6 +80,8 @@ static void test_linear(void) {
     linear_case(140, 40, 96, VL_BF16, VL_EPI_GELU_ERF, true, all);
     linear_case(8, 32, 2048, VL_BF16, VL_EPI_NONE, false, batch);  /* 2B: q, k, v, gate, up        */
     linear_case(17, 16, 6144, VL_BF16, VL_EPI_ADD, false, batch);  /* 2B: down                     */
+    linear_case(130, 130, 2100, VL_F32, VL_EPI_ADD, true, (const int[]){16, 128, 0}); /* two groups */
+    linear_case(18, 20, 64, VL_F16, VL_EPI_NONE, false, all);
     linear_case(33, 48, 1024, VL_BF16, VL_EPI_NONE, true, NULL);   /* 2B: vision qkv               */
     linear_case(20, 16, 1536, VL_BF16, VL_EPI_NONE, true, NULL);   /* 2B: patch embedding          */
 }
@@ -112,6 +122,33 @@ static void test_blas(void) {
     free(wide), free(x);
 }
 
+/* Inputs and weights beyond fp16: sm_75 scales the ones and refuses the others by name. */
+static void test_range(void) {
+    enum { T = 18, D = 64 };
+    float *wide, *x = random_floats(T * D), a[T * D], b[T * D];
+    uint16_t big[D * D] = {0};
+    vl_err err = {0};
+    big[77] = vl_f32_to_bf16(70000);
+    vl_matrix w = random_matrix(D, D, VL_BF16, &wide);
+    vl_matrix over = {.name = "over", .data = big, .dtype = VL_BF16, .rows = D, .cols = D};
+    int rc = gpu->ops->prepare(gpu, &over, VL_USE_LINEAR, &err);
+    CHECK(arch == 75 ? rc && strstr(err.msg, "over has a weight of 70") : rc == 0, "PTX %d: %d %s", arch, rc, err.msg);
+    float *dx = to_gpu(x, sizeof a), *out = to_gpu(x, sizeof a);
+    gpu->ops->linear(gpu, out, D, dx, D, T, &w, NULL, VL_EPI_NONE);
+    from_gpu(a, out, sizeof a);
+    for (int i = 0; i < T * D; i++) x[i] *= 0x1p90f, a[i] *= 0x1p90f;
+    for (int few = 0; few < 2; few++) { /* a power of two moves no bit but the exponent's */
+        gpu->ops->put(gpu, dx, x, sizeof a);
+        for (int t = 0; t < T; t += few ? 3 : T)
+            gpu->ops->linear(gpu, out + t * D, D, dx + t * D, D, few ? 3 : T, &w, NULL, VL_EPI_NONE);
+        from_gpu(b, out, sizeof b);
+        same_bits(a, b, T * D, few ? "large inputs, few rows" : "large inputs");
+    }
+    drop(dx), drop(out);
+    free((void *)(uintptr_t)w.data);
+    free(wide), free(x);
+}
+
 /* Two linears on one input, one on its own output's buffer, an input that changed in between. */
 static void test_stale_input(void) {
     enum { T = 20, D = 32 };
@@ -140,6 +177,47 @@ static void test_stale_input(void) {
     drop(dx), drop(dy), drop(out);
     free((void *)(uintptr_t)w.data);
     free(wide), free(x), free(y);
+}
+
+/* Ops that leave their result packed for the product behind them: it is what the product would have
+ * packed itself (a put() in between makes it do that). */
+static void packed_case(int T, int D, int which) {
+    static const char *const NAMES[] = {"layernorm", "rmsnorm", "swiglu", "gelu", "attend_full"};
+    enum { N = 24, E = 32 };
+    size_t n = (size_t)T * (size_t)D;
+    float *wide[2], *x = random_floats(n * 3), *norm = random_floats((size_t)D);
+    float *a = vl_calloc((size_t)T * N, sizeof *a), *b = vl_calloc((size_t)T * N, sizeof *b);
+    vl_matrix w = random_matrix(N, D, VL_BF16, &wide[0]), square = random_matrix(D, D, VL_BF16, &wide[1]);
+    float *dx = to_gpu(x, n * 3 * sizeof *x), *dn = to_gpu(norm, (size_t)D * sizeof *norm);
+    float *h = to_gpu(x, n * sizeof *x), *out = to_gpu(x, (size_t)T * N * sizeof *x);
+    int32_t cu[] = {0, 5, T}, *dcu = to_gpu(cu, sizeof cu);
+    if (which == 0) gpu->ops->layernorm(gpu, h, dx, dn, dn, T, D, 1e-6f);
+    if (which == 1) gpu->ops->rmsnorm(gpu, h, dx, dn, T, D, 1e-6f);
+    if (which == 2) gpu->ops->swiglu(gpu, h, dx, dx + n, T, D);
+    if (which == 3) gpu->ops->linear(gpu, h, D, dx, D, T, &square, dn, VL_EPI_GELU_TANH);
+    if (which == 4) gpu->ops->attend_full(gpu, h, dx, dcu, 2, T, D / E, E, 0.2f);
+    vl_err err = {0};
+    CHECK(gpu->ops->sync(gpu, &err) == 0, "%s", err.msg); /* what the op itself packs is not counted */
+    long before = launches("vl_pack_rows");
+    gpu->ops->linear(gpu, out, N, h, D, T, &w, NULL, VL_EPI_NONE);
+    from_gpu(a, out, (size_t)T * N * sizeof *a);
+    long packs = launches("vl_pack_rows") - before;
+    CHECK(before < 0 || packs == (arch == 75 || D % 32), "PTX %d %s of %d: %ld packs", arch, NAMES[which], D, packs);
+    gpu->ops->put(gpu, dn, norm, (size_t)D * sizeof *norm);
+    gpu->ops->linear(gpu, out, N, h, D, T, &w, NULL, VL_EPI_NONE);
+    from_gpu(b, out, (size_t)T * N * sizeof *b);
+    same_bits(a, b, (size_t)T * N, NAMES[which]);
+    drop(dx), drop(dn), drop(h), drop(out), drop(dcu);
+    free((void *)(uintptr_t)w.data), free((void *)(uintptr_t)square.data);
+    free(wide[0]), free(wide[1]), free(x), free(norm), free(a), free(b);
+}
+
+static void test_packed(void) {
+    for (int which = 0; which < 5; which++) {
+        packed_case(21, 64, which);
+        packed_case(130, 96, which);
+        if (which != 4) packed_case(20, 44, which);
+    }
 }
 
 /* ---- attention ---------------------------------------------------------------------------------- */
@@ -447,7 +525,9 @@ static void run_all(const char *what) {
     open_gpu();
     test_rows();
     test_linear();
+    test_range();
     test_stale_input();
+    test_packed();
     test_attention();
     close_gpu(what);
 }

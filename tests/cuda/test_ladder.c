@@ -73,8 +73,8 @@ static uint16_t *fragments(const uint16_t *w, size_t N, size_t K) {
     uint16_t *t = malloc(N * K * sizeof *t);
     for (size_t n = 0; n < N; n++)
         for (size_t k = 0; k < K; k++) {
-            size_t tile = n / 16 * (K / 16) + k / 16, lane = n % 8 * 4 + k % 8 / 2;
-            size_t reg = n % 16 / 8 + k % 16 / 8 * 2;
+            size_t tile = n / 16 * (K / 16) + k / 16, lane = n % 8 * 4 + k % 16 / 4;
+            size_t reg = n % 16 / 8 + k % 4 / 2 * 2;
             t[tile * 256 + lane * 8 + reg * 2 + k % 2] = w[n * K + k];
         }
     return t;
@@ -248,9 +248,9 @@ static void run_tests(void) {
 /* ---- the tables ---------------------------------------------------------------------------------- */
 
 static void print_row(const rung *r, const gpusim_kernel *k) {
-    printf("| %s | %.1f | %.0f | %llu | %.0f | %.1f | %.0f |", strchr(r->kernel, '_') + 1,
+    printf("| %s | %.1f | %.0f | %llu | %.0f | %.1f | %.0f | %.0f |", strchr(r->kernel, '_') + 1,
            (double)k->load_sectors * 32e-6, 100 * load_share(k), (unsigned long long)conflicts(k),
-           (double)k->warp_instructions / 1e3, (double)k->dram_bytes / 1e6, 100 * k->occupancy);
+           (double)k->warp_instructions / 1e3, (double)k->dram_bytes / 1e6, 100 * k->occupancy, k->trips);
     for (int d = 0; d < DEVICES; d++) printf(" %.1f | %s |", k[d].predicted_us, k[d].limiter);
     printf("\n");
 }
@@ -259,11 +259,11 @@ static void print_tables(void) {
     gpusim_set("checks", "0");
     for (int p = 0; p < PROBLEMS; p++) {
         const int *s = problems[p].big;
-        printf("%s**%s** (%d%s%.0d%s%.0d), %s:\n\n", p ? "\n" : "", problems[p].name, s[0],
+        printf("%s**%s** (%d%s%.0d%s%.0d), %s by `make gpu-ladder`:\n\n", p ? "\n" : "", problems[p].name, s[0],
                s[1] ? " x " : "", s[1], s[2] ? " x " : "", s[2], "predicted (gpusim model v2)");
         printf("| rung | sectors loaded, MB | used %% | bank conflicts | 1000 warp instructions | DRAM MB "
-               "| warps %% | A100 us | limit | H100 us | limit |\n"
-               "|---|---:|---:|---:|---:|---:|---:|---:|---|---:|---|\n");
+               "| warps %% | waits | A100 us | limit | H100 us | limit |\n"
+               "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---|\n");
         make(p, s);
         for (int i = 0; i < RUNGS; i++) {
             gpusim_kernel k[DEVICES];

@@ -63,3 +63,13 @@ KERNEL reread(float *out, const float *in, int n) {
         for (int i = T; i < n; i += 32) s += ((const volatile float *)in)[i];
     out[T] = s;
 }
+/* One copy, four waits: all but the first have nothing to wait for. */
+KERNEL copy_wait(float4 *out, const float4 *in) {
+#if __CUDA_ARCH__ >= 800
+    __shared__ float4 s[32];
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(s + T);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n\tcp.async.commit_group;" :: "r"(to), "l"(in + T) : "memory");
+    for (int i = 0; i < 4; i++) asm volatile("cp.async.wait_group 0;" ::: "memory");
+    out[T] = s[T];
+#endif
+}

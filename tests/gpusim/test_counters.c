@@ -108,6 +108,8 @@ static void test_prediction(void) {
     k = run("vec4", 8192, 256, 1 << 23, 0);
     CHECK(!strcmp(k->limiter, "DRAM") && k->trips == 1 && k->roof_us > 0 && k->roof_us < k->predicted_us, "limiter %s",
           k->limiter);
+    k = run("copy_wait", 1, 32, 8192, 0); /* four waits, but all came with the first */
+    CHECK(k->trips == 1, "cp.async: %g waits", k->trips);
     gpusim_set("device", "T4");
     double t4 = run("stride1", 8192, 256, 1 << 21, 0)->predicted_us;
     gpusim_set("device", "H100");

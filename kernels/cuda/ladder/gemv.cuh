@@ -58,9 +58,9 @@ KERNEL(256) gemv_4_tiled(float *y, const uint4 *w, const float4 *x, int K) {
 /* The four inputs that a lane holds of column 0 of the right operand; the other columns are zeros. */
 DEVICE void input_pair(uint32_t *b, const float *x, int tile) {
     int lane = threadIdx.x % 32;
-    const float2 *p = (const float2 *)(x + tile * 16) + lane;
-    b[0] = lane < 4 ? pair_bf16(p[0].x, p[0].y) : 0;
-    b[1] = lane < 4 ? pair_bf16(p[4].x, p[4].y) : 0;
+    float4 v = ((const float4 *)(x + tile * 16))[lane % 4];
+    b[0] = lane < 4 ? pair_bf16(v.x, v.y) : 0;
+    b[1] = lane < 4 ? pair_bf16(v.z, v.w) : 0;
 }
 
 /* 16 outputs: the sums of a block's 8 warps, in order. */
