@@ -502,7 +502,7 @@ static void test_permission(void) {
     vl_ukernels k;
     vl_err err;
     setenv("VL_CPU", "avx2", 1);
-    CHECK(vl_ukernels_resolve(&k, &err) == 0, "%s", err.msg);
+    CHECK(vl_ukernels_resolve(&k, NULL, &err) == 0, "%s", err.msg);
     if (syscall(SYS_arch_prctl, GET_XCOMP_PERM, &mask) == 0)
         CHECK(!(mask >> XTILEDATA & 1), "VL_CPU=avx2 asked the kernel for tile registers");
     if (kept) setenv("VL_CPU", kept, 1);
