@@ -56,7 +56,7 @@ static int fill_pool(lab *l, int width, vl_err *err) {
         vl_matrix *w = &l->pool[l->pooled];
         *w = (vl_matrix){.name = "op_rates", .data = l->weights, .dtype = VL_BF16, .rows = N,
                          .cols = width};
-        if (l->b->ops->prepare(l->b, w, VL_USE_LINEAR, err)) return -1;
+        if (l->b->ops->prepare(l->b, w, VL_USE_LINEAR | VL_USE_NARROW, err)) return -1;
         l->b->ops->linear(l->b, l->y, N, l->x, width, 1, w, NULL, VL_EPI_NONE);
         l->pooled++;
     }

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import struct
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,7 @@ def struct_layouts():
     with tempfile.TemporaryDirectory() as tmp:
         source, program = pathlib.Path(tmp, "s.c"), pathlib.Path(tmp, "s")
         source.write_text("\n".join(lines))
-        subprocess.run([os.environ.get("CC", "cc"), f"-I{root}", str(source), "-o", str(program)], check=True)
+        subprocess.run([*shlex.split(os.environ.get("CC", "cc")), f"-I{root}", str(source), "-o", str(program)], check=True)
         text = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout
     for line in text.splitlines():
         name, value = line.split()
