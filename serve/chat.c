@@ -457,6 +457,7 @@ static void make_key(chat *c, const source *sources) {
     hash_json(&h, c->messages);
     for (int i = 0; i < c->n_pictures; i++) {
         hash_part(&h, &sources[i].limits, sizeof sources[i].limits);
+        hash_part(&h, &sources[i].ground, sizeof sources[i].ground); /* a warning in x_image */
         hash_part(&h, sources[i].data.data, sources[i].data.len);
     }
     vl_sha256_end(&h, c->key);

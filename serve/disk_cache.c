@@ -142,14 +142,23 @@ static bool shrink(disk_cache *d) {
     return number(d->db, "PRAGMA page_count") <= max_pages(d) && !limit_pages(d);
 }
 
-/* Answers lie in it as text: nobody else may look inside. A folder that is there already is left as it
- * is (it may be one that others need), and refused if it is open to them. */
+/* A folder that an earlier version made, open to others to look into (not to write: what would be in it?). */
+static bool is_old_cache(const char *dir, const struct stat *st) {
+    char path[4100];
+    struct stat file;
+    return snprintf(path, sizeof path, "%s/results.sqlite", dir) < (int)sizeof path && !(st->st_mode & 022) &&
+           !lstat(path, &file) && S_ISREG(file.st_mode) && file.st_uid == st->st_uid;
+}
+
+/* Answers lie in it as text: nobody else may look inside. A folder that is there already and is none of
+ * ours is left as it is (it may be one that others need), and refused if it is open to them. */
 static int make_folder(const char *dir, vl_err *err) {
     struct stat st;
     if (mkdir(dir, 0700) && errno != EEXIST)
         return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
     if (stat(dir, &st)) return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
     if (!S_ISDIR(st.st_mode)) return vl_fail(err, VL_E_IO, "--result-cache-dir %s: this is no folder", dir);
+    if (st.st_uid == geteuid() && st.st_mode & 077 && is_old_cache(dir, &st) && !chmod(dir, 0700)) return 0;
     if (st.st_uid != geteuid() || st.st_mode & 077)
         return vl_fail(err, VL_E_IO, "--result-cache-dir %.100s: others may enter it (mode %03o, user %d), and "
                        "answers lie there as text: name a folder that is not there yet, or chmod 700 it",

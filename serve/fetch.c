@@ -145,8 +145,12 @@ bool place_take(const fetching *f) {
     bool got;
     pthread_mutex_lock(&places.lock);
     places.waiting[tenant]++;
-    while (!(got = is_next(tenant, most)) && !why_stop(f)) {
+    while (!(got = is_next(tenant, most))) {
         struct timespec until;
+        pthread_mutex_unlock(&places.lock); /* who asks may have locks of its own, and is slow */
+        enum stop why = why_stop(f);
+        pthread_mutex_lock(&places.lock);
+        if ((got = is_next(tenant, most)) || why) break; /* one may have been freed meanwhile */
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += 100000000;   /* to look at why_stop() again */
         if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;

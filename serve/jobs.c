@@ -25,7 +25,7 @@ struct job_store {
     pthread_cond_t more;
     pthread_t workers[WORKERS];
     int n_workers;
-    bool stop;
+    bool stop, told;                  /* told: that the storage fails has been logged */
     struct { char id[40]; bool cancel; } running[WORKERS];
 };
 
@@ -35,8 +35,7 @@ static const char schema_sql[] =
     "NULL,"
     " created INTEGER NOT NULL, finished INTEGER, request TEXT NOT NULL, http INTEGER, result "
     "TEXT);"
-    "CREATE INDEX IF NOT EXISTS by_status ON jobs(status, created);"
-    "UPDATE jobs SET status='queued' WHERE status='running';";
+    "CREATE INDEX IF NOT EXISTS by_status ON jobs(status, created);";
 /* Columns that a file of an earlier version lacks. */
 static const char *const added[] = {"tries INTEGER NOT NULL DEFAULT 0", "due INTEGER NOT NULL DEFAULT 0"};
 
@@ -53,13 +52,14 @@ static void tenant_name(const job_store *s, int tenant, char out[33]) {
     for (int i = 0; i < 16; i++) snprintf(out + 2 * i, 3, "%02x", d[i]);
 }
 
+/* -1: there are keys, and it is of none of them (any more). */
 static int tenant_index(const job_store *s, const char *name) {
     char mine[33];
     for (int i = 0; i < s->srv->config.n_keys; i++) {
         tenant_name(s, i, mine);
         if (!strcmp(mine, name)) return i;
     }
-    return 0;
+    return s->srv->config.n_keys ? -1 : 0;
 }
 
 /* Prepares `sql` and binds text arguments ("" count as text), NULL-terminated. */
@@ -97,16 +97,22 @@ static bool claim(job_store *s, job *j) {
                 " status='queued' AND due <= CAST(strftime('%s','now') AS INTEGER)"
                 " ORDER BY created, rowid LIMIT 1) RETURNING id, tenant, request, tries",
                 NULL);
-    bool got = st && sqlite3_step(st) == SQLITE_ROW;
+    int rc = st ? sqlite3_step(st) : SQLITE_ERROR;
+    bool got = rc == SQLITE_ROW;
     if (got) {
         snprintf(j->id, sizeof j->id, "%s", (const char *)sqlite3_column_text(st, 0));
         snprintf(j->tenant, sizeof j->tenant, "%s", (const char *)sqlite3_column_text(st, 1));
         j->request = strdup((const char *)sqlite3_column_text(st, 2));
         j->tries = sqlite3_column_int(st, 3);
-        while (sqlite3_step(st) == SQLITE_ROW) continue;
+        while ((rc = sqlite3_step(st)) == SQLITE_ROW) continue;
     }
+    if (rc != SQLITE_DONE && !s->told)
+        log_json("error", "no job can be taken from the storage", json_pack("{s:s}", "error", sqlite3_errmsg(s->db)));
+    s->told = rc != SQLITE_DONE;
     sqlite3_finalize(st);
-    return got;
+    if (!s->told) return got;
+    free(j->request);                 /* it was not committed: the job is still queued */
+    return false;
 }
 
 typedef struct worker { job_store *store; int me; } worker;
@@ -131,11 +137,16 @@ static int start_patiently(worker *w, chat *c, api_error *e) {
     return 0;
 }
 
+static json_t *error_object(const api_error *e) {
+    return json_pack("{s:{s:s,s:s,s:s?}}", "error", "message", e->msg, "code", e->code, "param",
+                     *e->param ? e->param : NULL);
+}
+
 /* The answer (or OpenAI error object) as text, its HTTP status, and whether to try again. */
-static char *run_job(worker *w, const job *j, int *status, bool *again) {
+static char *run_job(worker *w, const job *j, int tenant, int *status, bool *again) {
     job_store *s = w->store;
     api_error e = {0};
-    caller by = {.tenant = tenant_index(s, j->tenant), .arrived = vl_now(), .gone = interrupted, .user = w};
+    caller by = {.tenant = tenant, .arrived = vl_now(), .gone = interrupted, .user = w};
     chat *c = vl_calloc(1, sizeof *c);
     vl_assert(c, "out of memory for a job of %zu bytes", sizeof *c);
     json_t *body = json_loads(j->request, 0, NULL), *result = NULL;
@@ -149,9 +160,7 @@ static char *run_job(worker *w, const job *j, int *status, bool *again) {
     }
     if (rc == 0) result = chat_result(c, &e);
     *status = result ? 200 : e.status;
-    if (!result)
-        result = json_pack("{s:{s:s,s:s,s:s?}}", "error", "message", e.msg, "code", e.code, "param",
-                           *e.param ? e.param : NULL);
+    if (!result) result = error_object(&e);
     char *text = json_dumps(result, JSON_COMPACT);
     json_decref(result);
     chat_free(c);
@@ -160,10 +169,20 @@ static char *run_job(worker *w, const job *j, int *status, bool *again) {
     return text;
 }
 
+static char *refuse_job(int *status) {
+    api_error e = {0};
+    api_fail(&e, *status = 403, "unknown_key", NULL, "the API key of this job is not one of the server's any more: start "
+             "the server with it (--api-key), or submit the job again with another");
+    json_t *o = error_object(&e);
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return text;
+}
+
 /* retry: for a passing reason. Called with the lock held. */
 static void finish_job(job_store *s, int me, const job *j, int status, const char *text, bool retry) {
     bool cancelled = s->running[me].cancel, done = status == 200;
-    bool stopped = s->stop && !done && !cancelled, again = stopped || (retry && !cancelled);
+    bool stopped = (s->stop || atomic_load(&s->srv->draining)) && !done && !cancelled, again = stopped || (retry && !cancelled);
     const char *state = again       ? "queued"
                         : done      ? "done"
                         : cancelled ? "cancelled"
@@ -199,7 +218,7 @@ static void *worker_main(void *arg) {
     job_store *s = arg;
     pthread_mutex_lock(&s->lock);
     worker w = {s, s->n_workers++};
-    while (!s->stop) {
+    while (!s->stop && !atomic_load(&s->srv->draining)) {
         job j = {0};
         if (!claim(s, &j)) {
             wait_for_work(s);
@@ -208,9 +227,9 @@ static void *worker_main(void *arg) {
         snprintf(s->running[w.me].id, sizeof s->running[w.me].id, "%s", j.id);
         s->running[w.me].cancel = false;
         pthread_mutex_unlock(&s->lock);
-        int status;
-        bool again;
-        char *text = run_job(&w, &j, &status, &again);
+        int status, tenant = tenant_index(s, j.tenant);
+        bool again = false;
+        char *text = tenant < 0 ? refuse_job(&status) : run_job(&w, &j, tenant, &status, &again);
         pthread_mutex_lock(&s->lock);
         finish_job(s, w.me, &j, status, text ? text : "{}", again);
         s->running[w.me].id[0] = 0;
@@ -223,6 +242,24 @@ static void *worker_main(void *arg) {
 }
 
 /* ---- the outside -------------------------------------------------------------------------- */
+
+/* Opens the file and brings it up to date, with what an end of the process left. */
+static int open_file(job_store *s, const char *path, vl_err *err) {
+    int rc = sqlite3_open(path, &s->db);
+    if (!rc) rc = sqlite3_exec(s->db, schema_sql, NULL, NULL, NULL);
+    for (size_t i = 0; i < sizeof added / sizeof *added && !rc; i++) {
+        char sql[100];                /* fails where the column is there */
+        snprintf(sql, sizeof sql, "ALTER TABLE jobs ADD COLUMN %s", added[i]);
+        sqlite3_exec(s->db, sql, NULL, NULL, NULL);
+    }
+    sqlite3_stmt *st = rc ? NULL : prepare(s, "SELECT tries, due FROM jobs", NULL);
+    bool whole = st != NULL;
+    sqlite3_finalize(st);
+    /* A try that the end of the process cut off is none. */
+    if (whole && !execute(s, "UPDATE jobs SET status='queued', tries=max(tries-1,0) WHERE status='running'", NULL)) return 0;
+    return vl_fail(err, VL_E_IO, "%s%s: %s", path, rc || whole ? "" : ": cannot be brought up to this version",
+                   sqlite3_errmsg(s->db));
+}
 
 int jobs_open(job_store **out, server *srv, vl_err *err) {
     char path[4096] = ":memory:", old[24];
@@ -238,17 +275,13 @@ int jobs_open(job_store **out, server *srv, vl_err *err) {
     }
     if (dir) snprintf(path, sizeof path, "%s/jobs.sqlite", dir);
     int fd = dir ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1; /* questions and pictures are in it */
+    if (fd >= 0 && fchmod(fd, 0600))  /* one of an earlier version, open to others */
+        log_json("warning", "the jobs' file may be open to others", json_pack("{s:s}", "error", strerror(errno)));
     if (fd >= 0) close(fd);
-    if (sqlite3_open(path, &s->db) || sqlite3_exec(s->db, schema_sql, NULL, NULL, NULL)) {
-        vl_fail(err, VL_E_IO, "%s: %s", path, sqlite3_errmsg(s->db));
+    if (open_file(s, path, err)) {
         sqlite3_close(s->db);
         free(s);
         return -1;
-    }
-    for (size_t i = 0; i < sizeof added / sizeof *added; i++) {
-        char sql[100];                /* fails where the column is there */
-        snprintf(sql, sizeof sql, "ALTER TABLE jobs ADD COLUMN %s", added[i]);
-        sqlite3_exec(s->db, sql, NULL, NULL, NULL);
     }
     snprintf(old, sizeof old, "%lld", (long long)time(NULL) - KEEP_SECONDS);
     execute(s,

@@ -6,7 +6,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "kernels/kernels_info.h"
 #include "model/preprocess.h"
 #include "model/preset.h"
 #include "serve/chat.h"
@@ -120,16 +119,18 @@ static void route_props(http_request *r) {
         (json_int_t)c->max_pixels));
 }
 
-/* What computes: the leaf kernels of the CPU, which of them were chosen for this machine, and why. */
+/* What computes: the leaf kernels of the CPU, which of them were chosen for this machine, and why. On a GPU
+ * none of them is. */
 static void route_ops(http_request *r) {
-    vl_kernel_row rows[VL_KERNEL_ROWS_MAX];
     const vl_model_info *m = r->srv->info;
+    bool gpu = *m->device;
     json_t *list = json_array();
-    size_t n = vl_kernels_list(rows, VL_KERNEL_ROWS_MAX);
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:i,s:b,s:s}", "slot", rows[i].slot, "name", rows[i].name,
-            "tier", rows[i].tier, "tile", rows[i].tile, "chosen", rows[i].chosen, "reason",
-            rows[i].reason ? rows[i].reason : ""));
+    for (size_t i = 0; i < r->srv->n_kernels; i++) {
+        const vl_kernel_row *k = &r->srv->kernels[i];
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:i,s:b,s:s}", "slot", k->slot, "name", k->name,
+            "tier", k->tier, "tile", k->tile, "chosen", k->chosen && !gpu, "reason",
+            gpu ? "the GPU computes" : k->reason ? k->reason : ""));
+    }
     http_json(r, 200, json_pack("{s:s,s:s,s:s,s:i,s:o}", "backend", m->backend, "device", m->device, "dtype", m->dtype,
                                 "threads", m->threads, "kernels", list));
 }

@@ -23,6 +23,7 @@
 #include <stdbool.h>
 
 #include "common/common.h"
+#include "kernels/kernels_info.h"
 #include "serve/metrics.h"
 
 enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16,
@@ -92,6 +93,8 @@ typedef struct server {
     file_store *files;
     result_cache *results;
     job_store *jobs;
+    vl_kernel_row kernels[VL_KERNEL_ROWS_MAX]; /* as they were chosen when the model was opened */
+    size_t n_kernels;
     vocabulary *vocabulary;           /* token bytes for constrained decoding              */
     sandbox *sandbox;                 /* NULL: pictures are decoded in this process        */
     atomic_int draining;              /* 1: finish what runs, take nothing new             */
@@ -104,9 +107,10 @@ typedef struct server {
 serve_config server_defaults(void);
 int server_open(server *srv, const char *preset, vl_err *err);
 void server_close(server *srv);
-/* memory.c: bytes of so many tokens of KV cache; and whether weights and KV fit into `usable` bytes (0: not
+/* memory.c: bytes of so many tokens of KV cache; of the weights, as the CPU keeps them (an estimate); and whether weights and KV fit into `usable` bytes (0: not
  * known). A message says what would. */
 int64_t memory_kv_bytes(const server *srv, int64_t tokens);
+int64_t memory_weight_bytes(const server *srv);
 int memory_check(const server *srv, int64_t usable, vl_err *err);
 /* Random identifier "prefix" + 24 hex digits, NUL-terminated. */
 void new_id(char *out, size_t size, const char *prefix);

@@ -351,6 +351,7 @@ int server_open(server *srv, const char *preset, vl_err *err) {
     int64_t usable = vl_usable_memory(""); /* with nothing of ours in it yet */
     if (vl_model_open(&srv->model, c->model_dir, &c->model, err)) return -1;
     srv->info = vl_model_get_info(srv->model);
+    srv->n_kernels = vl_kernels_list(srv->kernels, VL_KERNEL_ROWS_MAX);
     if (memory_check(srv, usable, err)) return -1;
     make_identity(srv);
     picture_limits lim;

@@ -315,6 +315,12 @@ def result_cache(s):
     body["messages"][0]["content"][0] = image(png(90, 90, (1, 2, 4)))
     equal(s.post("/v1/chat/completions", body)[1]["X-Cache"], "miss", "another picture is another request")
     equal(s.post("/v1/chat/completions", {**body, "temperature": 1})[1]["X-Cache"], "none", "no cache for dice")
+    preset = s.json("GET", "/props")[1]["presets"]["ground"]
+    same = {k: preset[k] for k in ("min_pixels", "max_pixels")}
+    got = [s.post("/v1/chat/completions", {**body, "max_tokens": 1, "messages": [{"role": "user", "content": [{**image(), **f}, text("x")]}]})
+           for f in (same, {"preset": "ground"})]
+    check(got[1][1]["X-Cache"] == "miss" and b"coarse_for_boxes" in got[1][2] and b"coarse_for_boxes" not in got[0][2],
+          f"the same sizes without the preset have no warning: {got}")
 
 
 def picture_cache(s):

@@ -144,6 +144,10 @@ def closed(folder):
     os.chmod(folder, 0o700)
     with Server("--result-cache-dir", folder) as s:
         equal(ask(s, "x")[0], "miss", "a closed one will do")
+    os.chmod(folder, 0o755)
+    with Server("--result-cache-dir", folder) as s:
+        equal(ask(s, "x")[0], "hit", "one that an earlier version left open goes on")
+    equal(oct(os.stat(folder).st_mode & 0o777), "0o700", "and is closed")
 
 
 def gpu(folder):
@@ -161,6 +165,8 @@ def gpu(folder):
         os.environ.update({**env, **more})
         try:
             with Server(*args) as s:
+                ops = s.json("GET", "/v1/ops")[1]
+                check(ops["device"] and not any(k["chosen"] for k in ops["kernels"]), f"/v1/ops: no kernel of the CPU: {str(ops)[:300]}")
                 return ask(s, "gpu", 2)[0], s.json("GET", "/props")[1]["model"]["device"]
         finally:
             for name in (*env, *more):

@@ -10,11 +10,13 @@ import random
 import re
 import signal
 import socket
+import sqlite3
+import subprocess
 import tempfile
 import threading
 import time
 
-from serving import HANG, SLOW, Server, check, equal, finish, image, png, text, together, until
+from serving import HANG, SLOW, VITREOUS, Server, check, equal, finish, image, model_dir, png, text, together, until
 
 LONG = {"messages": [{"role": "user", "content": "tell me everything"}], "temperature": 0, "max_tokens": 2000,
         "ignore_eos": True, "cache": False}
@@ -306,11 +308,52 @@ def killed_jobs():
                 ids.append(j["id"])
             s.process.kill()
             s.process.wait()
+        file = os.path.join(state, "jobs.sqlite")
+        rows(file, "UPDATE jobs SET status='running', tries=3 WHERE id=?", ids[5])   # as if it was killed at that moment
+        os.chmod(file, 0o644)
         with Server("--state", state) as s:
+            equal(oct(os.stat(file).st_mode & 0o777), "0o600", "a file that an earlier version left open is closed")
+
             def states():
                 return [s.json("GET", f"/v1/jobs/{i}")[1].get("status") for i in ids]
             until(lambda: set(states()) == {"done"}, "jobs run after a restart")
             equal(states(), ["done"] * 6, "every job accepted before SIGKILL is done after it")
+            equal(s.json("GET", f"/v1/jobs/{ids[5]}")[1]["tries"], 3, "a kill is no try")
+
+
+def rows(file, sql, *args):
+    db = sqlite3.connect(file)
+    with db:
+        found = db.execute(sql, args).fetchall()
+    db.close()
+    return found
+
+
+def stopped_jobs():
+    """SIGTERM puts running jobs back; a job whose key is gone is not run as somebody else's; a file that cannot be used."""
+    one, two = ("--api-key", "key-number-one"), ("--api-key", "key-number-two")
+    with tempfile.TemporaryDirectory() as state:
+        file = os.path.join(state, "jobs.sqlite")
+        with Server("--state", state, *one) as s:
+            i = s.json("POST", "/v1/jobs", {k: v for k, v in LONG.items() if k != "cache"})[1]["id"]
+            until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] != "queued", "it runs")
+            s.process.send_signal(signal.SIGTERM)
+            equal(s.process.wait(HANG), 0, "it stops")
+        row = rows(file, "SELECT status, tries FROM jobs")[0]
+        check(row in (("queued", 0), ("done", 1)), f"a running job is put back: {row}")
+        rows(file, "UPDATE jobs SET status='queued'")
+        with Server("--state", state, *two):
+            until(lambda: rows(file, "SELECT status FROM jobs")[0][0] not in ("queued", "running"), "the other key's server ends it")
+        with Server("--state", state, *one) as s:
+            j = s.json("GET", f"/v1/jobs/{i}")[1]
+            equal((j["status"], j.get("error", {}).get("code")), ("failed", "unknown_key"), f"and says why: {str(j)[:300]}")
+    with tempfile.TemporaryDirectory() as state:
+        file = os.path.join(state, "jobs.sqlite")
+        more = "".join(f", c{i}" for i in range(1992))       # SQLite has at most 2000 columns: none can be added
+        rows(file, "CREATE TABLE jobs(id TEXT PRIMARY KEY, tenant, status, created, finished, request, http, result" + more + ")")
+        r = subprocess.run([VITREOUS, "serve", "-m", model_dir(), "--port", "0", "--state", state], capture_output=True, text=True,
+                           timeout=HANG)
+        check(r.returncode == 3 and "cannot be brought up" in r.stderr, f"a file without the columns: {r.returncode} {r.stderr[-300:]}")
 
 
 def main():
@@ -321,7 +364,7 @@ def main():
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs):
+    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, stopped_jobs):
         before = time.monotonic()
         part()
         if os.environ.get("V"):
