@@ -74,6 +74,8 @@ void *gpusim_memory(uint64_t addr, uint64_t bytes, int write);
  * together, and the work is done when the streams of all have come to it. */
 typedef struct { const char *name; uint64_t send, recv, bytes; } gpusim_part;
 void *gpusim_clique(int n);
+int gpusim_clique_nodes(void *clique, int rank); /* parts of a rank that are nodes of live graphs */
+void gpusim_clique_abort(void *clique);          /* nothing waits for other ranks any more */
 int gpusim_meet(void *clique, int rank, void *stream, const gpusim_part *part);
 /* The device that owns this memory; -1: not in one live allocation. That of a stream; -1: none. */
 int gpusim_device_of(uint64_t addr, uint64_t bytes);

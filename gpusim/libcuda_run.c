@@ -323,6 +323,8 @@ API cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph g, unsigned long long 
 API cuGraphLaunch(CUgraphExec g, CUstream h) {
     LOCK;
     ENTER_STREAM(s, h);
+    static int launches;
+    if (++launches == settings.fail_graph) return CU_LAUNCH_FAILED;
     return g ? graph_launch(g, s) : CU_INVALID_HANDLE;
 }
 
@@ -367,6 +369,8 @@ EXPORT int gpusim_submit(void *h, const gpusim_work *work, const void *arg, uint
 }
 
 EXPORT void *gpusim_clique(int n) { return meet_clique(n); }
+EXPORT int gpusim_clique_nodes(void *clique, int rank) { return meet_nodes(clique, rank); }
+EXPORT void gpusim_clique_abort(void *clique) { meet_abort(clique); }
 
 EXPORT int gpusim_meet(void *clique, int rank, void *h, const gpusim_part *part) {
     LOCK;

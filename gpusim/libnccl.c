@@ -69,8 +69,19 @@ API ncclCommInitAll(Comm **out, int n, const int *devices) {
 
 /* The clique stays: commands may still name it. */
 API ncclCommDestroy(Comm *c) {
+    if (!c) return INVALID_ARGUMENT;
+    if (gpusim_clique_nodes(c->clique, c->rank)) {
+        gpusim_finding("nccl-live-graph", "ncclCommDestroy", "ncclCommDestroy: a graph with a collective of "
+                       "this communicator was not destroyed: NCCL would wait for that for ever");
+        return INVALID_USAGE;
+    }
     free(c);
-    return c ? OK : INVALID_ARGUMENT;
+    return OK;
+}
+
+API ncclCommAbort(Comm *c) {
+    if (c) gpusim_clique_abort(c->clique);
+    return ncclCommDestroy(c);
 }
 
 API ncclCommGetAsyncError(Comm *c, int *e) {

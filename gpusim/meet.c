@@ -21,6 +21,8 @@ typedef struct Meeting {
 struct Clique {
     int n;
     uint64_t count[MEET_RANKS];  /* parts enqueued so far */
+    int nodes[MEET_RANKS];       /* parts in graphs */
+    bool aborted;
     Meeting *open;
 };
 
@@ -29,6 +31,12 @@ struct Clique *meet_clique(int n) {
     if (q) q->n = n;
     return q;
 }
+
+void meet_node(const Cmd *c, int change) {
+    if (c->kind == CMD_MEET) c->clique->nodes[c->rank] += change;
+}
+int meet_nodes(const struct Clique *q, int rank) { return q->nodes[rank]; }
+void meet_abort(struct Clique *q) { q->aborted = true; }
 
 static Meeting *find(const struct Clique *q, uint64_t number) {
     Meeting *m = q->open;
@@ -99,7 +107,7 @@ static CUresult work(const Cmd *c, Meeting *m) {
 
 CUresult meet_gather(Cmd *c) {
     Meeting *m = find(c->clique, c->number);
-    if (!m || m->done) return CU_OK;
+    if (!m || m->done || c->clique->aborted) return CU_OK;
     int n = c->clique->n;
     for (int r = 0; r < n; r++)
         if (!m->part[r]) return refuse(c, "nccl-missing-rank", r, "has not called it");

@@ -13,6 +13,11 @@ void meet_arrive(Cmd *c, struct Stream *s);
 /* Before c runs: brings the other ranks' streams to their parts and does the work for all. */
 CUresult meet_gather(Cmd *c);
 CUresult meet_run(const Cmd *c, struct Stream *s);
+/* A part becomes (+1) or ceases to be (-1) a node of a graph; those that now are, of a rank. */
+void meet_node(const Cmd *c, int change);
+int meet_nodes(const struct Clique *q, int rank);
+/* What waits, or comes later, waits no more. */
+void meet_abort(struct Clique *q);
 /* The part is gone, run or not. */
 void meet_leave(const Cmd *c);
 #endif

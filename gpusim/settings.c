@@ -20,6 +20,7 @@ static const Row rows[] = {
     ROW("ptx", "0", INT, ptx),                ROW("max_steps", "200000000", BIG, max_steps),
     ROW("big", "1048576", BIG, big_alloc),   ROW("allow", "", TEXT, allow),
     ROW("report", "", TEXT, report),          ROW("memory", "0", BIG, memory),
+    ROW("fail_graph", "0", INT, fail_graph),
 };
 
 static int one_of(const char *value, const char *const *names, int n) {

@@ -275,6 +275,7 @@ static CUresult capture(struct Stream *s, const Cmd *cmd) {
     *n = (GraphNode){.cmd = *cmd, .branch = s->branch};
     if (s->tail >= 0) n->dep[n->ndep++] = s->tail;
     s->tail = g->n++;
+    meet_node(cmd, 1);
     return CU_OK;
 }
 
@@ -332,7 +333,10 @@ struct Graph *graph_copy(const struct Graph *g) {
         return NULL;
     }
     for (int i = 1; i < g->branches; i++) x->branch_index[i] = new_index();
-    for (int i = 0; i < g->n; i++) copy_owned(&x->nodes[i].cmd);
+    for (int i = 0; i < g->n; i++) {
+        copy_owned(&x->nodes[i].cmd);
+        meet_node(&x->nodes[i].cmd, 1);
+    }
     return x;
 }
 
@@ -386,7 +390,10 @@ CUresult graph_launch(struct Graph *g, struct Stream *s) {
 }
 
 void graph_free(struct Graph *g) {
-    for (int i = 0; i < g->n; i++) command_drop(&g->nodes[i].cmd);
+    for (int i = 0; i < g->n; i++) {
+        meet_node(&g->nodes[i].cmd, -1);
+        command_drop(&g->nodes[i].cmd);
+    }
     free(g->nodes);
     free(g->branch_index);
     free(g);

@@ -122,8 +122,9 @@ int vl_decoder_open(vl_decoder **out, const vl_model *m, const vl_decoder_params
     d->host = vl_calloc(host.used, 1);
     d->device = d->b->ops->alloc(d->b, dev.used);
     if (!d->host || !d->device) {
+        int fault = d->host ? d->b->ops->sync(d->b, err) : 0; /* then it is not for want of memory */
         vl_decoder_free(d);
-        return vl_fail(err, VL_E_NOMEM, "a session of %d rows and %d KV blocks needs %zu MiB; lower the "
+        return fault ? -1 : vl_fail(err, VL_E_NOMEM, "a session of %d rows and %d KV blocks needs %zu MiB; lower the "
                        "context or the number of requests", p->max_rows, p->n_blocks, dev.used >> 20);
     }
     dev = (vl_arena){d->device, 0};

@@ -145,8 +145,9 @@ int vl_vision_reserve(vl_vision *v, int patches, vl_err *err) {
     v->device = v->b->ops->alloc(v->b, dev.used);
     v->host = vl_calloc(host.used, 1);
     if (!v->device || !v->host) {
+        int fault = v->host ? v->b->ops->sync(v->b, err) : 0; /* then it is not for want of memory */
         drop_scratch(v);
-        return vl_fail(err, VL_E_NOMEM, "a picture of %d patches needs %zu MiB to encode; lower "
+        return fault ? -1 : vl_fail(err, VL_E_NOMEM, "a picture of %d patches needs %zu MiB to encode; lower "
                        "max_pixels", patches, (dev.used + host.used) >> 20);
     }
     dev = (vl_arena){v->device, 0};

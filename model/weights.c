@@ -99,6 +99,11 @@ static int group_count(const vl_config *c, group g) {
     return n[g];
 }
 
+/* No tensor of this model. */
+static bool left_out(const vl_config *c, const binding *x) {
+    return (x->kind == BIAS && !c->text.attention_bias) || (x->kind == HEAD && c->tied);
+}
+
 static void *group_base(vl_weights *w, group g, int i) {
     switch (g) {
     case LAYER: return &w->layers[i];
@@ -242,15 +247,17 @@ static int count_unused(vl_weights *w, const vl_config *c, const vl_checkpoint *
     return 0;
 }
 
-/* Before minutes of upload: is there room for the weights (matrices in 2 bytes, as keys are)? */
-static int add_bytes(void *user, const char *name, int64_t rows, int64_t cols) {
-    (void)name;
-    *(uint64_t *)user += (uint64_t)rows * (uint64_t)cols * (cols > 1 ? 2 : sizeof(float));
-    return 0;
-}
+/* Before minutes of upload: is there room for the weights (matrices in 2 bytes, as keys are)? Of several
+ * devices each has its share of what is parted, and all the rest. */
 static int check_room(const vl_config *c, vl_backend *b, vl_err *err) {
     uint64_t need = 0, room = b->ops->room(b);
-    vl_weights_each(c, add_bytes, &need);
+    for (int r = 0; r < ROWS; r++) {
+        const binding *x = &TABLE[r];
+        uint64_t ranks = split_use(x) || x->kind == HEAD ? (uint64_t)b->ranks : 1;
+        uint64_t bytes = (uint64_t)sym_value(c, x->rows) * (uint64_t)sym_value(c, x->cols) *
+                         (x->cols == ONE ? sizeof(float) : 2);
+        if (!left_out(c, x)) need += (uint64_t)group_count(c, x->group) * ((bytes + ranks - 1) / ranks);
+    }
     if (need <= room) return 0;
     return vl_fail(err, VL_E_NOMEM, "the weights need %llu MiB, the GPU has %llu MiB free; end other programs "
                    "on it, take a smaller model, or use --backend cpu", (unsigned long long)(need >> 20),
@@ -305,7 +312,7 @@ void vl_weights_free(vl_weights *w, vl_backend *b) {
 int vl_weights_each(const vl_config *c, vl_weight_fn fn, void *user) {
     for (int r = 0; r < ROWS; r++) {
         const binding *x = &TABLE[r];
-        if ((x->kind == BIAS && !c->text.attention_bias) || (x->kind == HEAD && c->tied)) continue;
+        if (left_out(c, x)) continue;
         for (int i = 0; i < group_count(c, x->group); i++) {
             char name[160];
             snprintf(name, sizeof name, x->name, i);

@@ -167,12 +167,16 @@ bool cuda_enter(cuda_backend *b);
 void cuda_leave(cuda_backend *b);
 /* Remembers the first failure. True: all is well. Between enter and leave. */
 bool cuda_ok(cuda_backend *b, CUresult e, const char *what);
+/* For all that the stream has; false after a failure, which may leave a collective that never ends. */
+bool cuda_wait(cuda_backend *b);
 void *cuda_memory(cuda_backend *b, size_t bytes, vl_err *err);
 bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes);
 
 /* program.c: launches are kept until something waits for them or changes what they read. */
 int cuda_program_open(cuda_backend *b, vl_err *err);
 void cuda_program_close(cuda_backend *b);
+/* No program is a graph any more. */
+void cuda_drop_graphs(cuda_backend *b);
 void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,
                  const cuda_arg *args);
 /* Dynamic shared memory that a launch of k needs. */

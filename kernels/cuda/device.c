@@ -11,6 +11,10 @@ bool cuda_ok(cuda_backend *b, CUresult e, const char *what) {
     return cuda_check(&b->d, e, what, &b->fault) == 0;
 }
 
+bool cuda_wait(cuda_backend *b) {
+    return !b->fault.code && cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
+}
+
 bool cuda_enter(cuda_backend *b) {
     pthread_mutex_lock(&b->lock);
     if (cuda_ok(b, b->d.CtxSetCurrent(b->context), "making the GPU context current")) return true;
@@ -42,7 +46,7 @@ bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes) {
     if (b->fault.code) return false;
     if (bytes <= buffer->bytes) return true;
     cuda_flush(b);
-    if (!cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU")) return false;
+    if (!cuda_wait(b)) return false;
     if (buffer->p) b->d.MemFree((uintptr_t)buffer->p);
     buffer->p = cuda_memory(b, bytes, &b->fault);
     buffer->bytes = buffer->p ? bytes : 0;

@@ -378,8 +378,10 @@ static void group_tap(vl_backend *b, const char *name, int layer, const float *x
 
 static void group_close(vl_backend *base) {
     cuda_group *g = group_of(base);
-    EACH_RANK(g, r) if (g->rank[r]) ON(g, r, sync, NULL); /* nothing is under way when NCCL ends */
-    cuda_nccl_close(&g->nccl);
+    bool fault = false;
+    EACH_RANK(g, r) if (g->rank[r] && ON(g, r, sync, NULL)) fault = true; /* else nothing is under way */
+    EACH_RANK(g, r) if (g->rank[r]) cuda_drop_graphs(g->rank[r]); /* NCCL waits for those with collectives */
+    cuda_nccl_close(&g->nccl, fault);
     EACH_RANK(g, r) if (g->rank[r]) {
         cuda_backend *b = g->rank[r];
         b->d.CtxSetCurrent(b->context);

@@ -21,6 +21,7 @@ static int open_library(cuda_nccl *l, vl_err *err) {
                        dlerror());
     struct { const char *symbol; void *to; } symbols[] = {
         {"ncclCommInitAll", &l->CommInitAll}, {"ncclCommDestroy", &l->CommDestroy},
+        {"ncclCommAbort", &l->CommAbort},
         {"ncclGroupStart", &l->GroupStart},   {"ncclGroupEnd", &l->GroupEnd},
         {"ncclAllGather", &l->AllGather},     {"ncclGetErrorString", &l->GetErrorString}};
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
@@ -40,13 +41,16 @@ static int check(const cuda_nccl *l, int e, const char *what, vl_err *err) {
 int cuda_nccl_open(cuda_nccl *l, int n, const int *devices, vl_err *err) {
     vl_assert(n >= 1 && n <= CUDA_RANKS, "%d ranks", n);
     if (open_library(l, err)) return -1;
+    /* Connections are made now and not by the first collective of a kind, which may be one that is being
+     * captured, and after the free memory was counted. */
+    setenv("NCCL_RUNTIME_CONNECT", "0", 0);
     int rc = check(l, l->CommInitAll(l->comm, n, devices), "joining the GPUs", err);
     if (!rc) l->n = n;
     return rc;
 }
 
-void cuda_nccl_close(cuda_nccl *l) {
-    for (int r = 0; r < l->n; r++) l->CommDestroy(l->comm[r]);
+void cuda_nccl_close(cuda_nccl *l, bool abort) {
+    for (int r = 0; r < l->n; r++) (abort ? l->CommAbort : l->CommDestroy)(l->comm[r]);
     if (l->library) dlclose(l->library);
     *l = (cuda_nccl){0};
 }

@@ -12,6 +12,7 @@ typedef struct cuda_nccl {
     int n;
     int (*CommInitAll)(void **comms, int n, const int *devices);
     int (*CommDestroy)(void *comm);
+    int (*CommAbort)(void *comm);
     int (*GroupStart)(void);
     int (*GroupEnd)(void);
     int (*AllGather)(const void *send, void *recv, size_t count, int type, void *comm, CUstream s);
@@ -28,7 +29,8 @@ typedef struct cuda_gather {
 
 /* Communicators for these n devices. VL_E_BACKEND says what is missing and how to get it. */
 int cuda_nccl_open(cuda_nccl *l, int n, const int *devices, vl_err *err);
-void cuda_nccl_close(cuda_nccl *l);
+/* abort: ends what is under way; after a fault that may be a collective which some ranks never start. */
+void cuda_nccl_close(cuda_nccl *l, bool abort);
 /* One collective: part[r] on stream[r] of rank r, all of them in one group. */
 int cuda_nccl_gather(cuda_nccl *l, const cuda_gather *part, const CUstream *stream, vl_err *err);
 

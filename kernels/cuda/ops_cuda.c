@@ -23,7 +23,9 @@ static bool enter(cuda_backend *b) {
 static bool enter_host(cuda_backend *b) {
     if (!enter(b)) return false;
     cuda_flush(b);
-    return true;
+    if (!b->fault.code) return true;
+    cuda_leave(b);
+    return false;
 }
 
 /* One launch as an op of its own. */
@@ -45,14 +47,16 @@ static void *cuda_alloc(vl_backend *base, size_t bytes) {
     return p;
 }
 
-/* What is free, less what ops may still want for themselves: parts of sums and packed inputs. */
+/* What is free, less what ops may still want for themselves: parts of sums and packed inputs. After a
+ * failure no limit, so that what is told is that failure, and not that memory is short. */
 static size_t cuda_room(vl_backend *base) {
     enum { OWN = 192 << 20 };
     cuda_backend *b = cuda_of(base);
     size_t left = 0, total = 0, own = b->scratch.bytes + b->packed[0].bytes + b->packed[1].bytes;
-    if (!cuda_enter(b)) return 0;
-    cuda_ok(b, b->d.MemGetInfo(&left, &total), "asking for free memory");
+    if (!cuda_enter(b)) return SIZE_MAX;
+    bool ok = cuda_ok(b, b->d.MemGetInfo(&left, &total), "asking for free memory");
     cuda_leave(b);
+    if (!ok) return SIZE_MAX;
     size_t keep = own < OWN ? OWN - own : 0;
     return left > keep ? left - keep : 0;
 }
@@ -60,7 +64,7 @@ static size_t cuda_room(vl_backend *base) {
 static void cuda_release(vl_backend *base, void *p) {
     cuda_backend *b = cuda_of(base);
     if (!p || !enter_host(b)) return;
-    cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
+    cuda_wait(b);
     cuda_ok(b, b->d.MemFree((uintptr_t)p), "freeing memory");
     cuda_leave(b);
 }
@@ -80,8 +84,8 @@ static void cuda_get(vl_backend *base, void *dst, const void *src, size_t bytes)
     if (!bytes) return;
     if (cuda_enter(b)) {
         cuda_flush(b);
-        ok = cuda_ok(b, b->d.CopyToHost(dst, (uintptr_t)src, bytes, b->stream), "copying from the GPU") &&
-             cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
+        ok = !b->fault.code && cuda_ok(b, b->d.CopyToHost(dst, (uintptr_t)src, bytes, b->stream), "copying from the GPU") &&
+             cuda_wait(b);
         cuda_leave(b);
     }
     if (!ok) memset(dst, 0, bytes);
@@ -91,7 +95,7 @@ static int cuda_sync(vl_backend *base, vl_err *err) {
     cuda_backend *b = cuda_of(base);
     if (cuda_enter(b)) {
         cuda_flush(b);
-        cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
+        cuda_wait(b);
         cuda_leave(b);
     }
     return b->fault.code ? vl_fail(err, b->fault.code, "%s", b->fault.msg) : 0;
@@ -108,7 +112,8 @@ static void cuda_tap(vl_backend *b, const char *name, int layer, const float *x,
 /* ---- inputs of products ------------------------------------------------------------------------ */
 
 /* Where an op may leave its result [T, K] once more, in fragment order, so that a product of many rows
- * finds its input packed; NULL: that would serve nobody. Of the two buffers `which` is taken, always the
+ * finds its input packed; NULL: that would serve nobody (nor do callers ask on a group's rank for what
+ * lies apart: its product reads the joined rows). Of the two buffers `which` is taken, always the
  * same for the same op, so that the arguments in a graph do not change from run to run. */
 static void *pack_target(cuda_backend *b, int T, int K, int which) {
     if (b->arch < CUDA_BF16_UNITS || b->blas.library || T <= CUDA_FEW_ROWS || K % 32) return NULL;
@@ -282,7 +287,7 @@ void cuda_products(cuda_backend *b, const cuda_op *op, int n, bool gated) {
         a.part = b->scratch.p;
         vl_assert(columns * each <= CUDA_COUNTERS, "%s: %d x %d tiles", op->linear.w->name, columns, each);
     }
-    bool keep = gated || epi == (int)VL_EPI_GELU_TANH || epi == (int)VL_EPI_GELU_ERF;
+    bool keep = (gated && !b->group) || epi == (int)VL_EPI_GELU_TANH || epi == (int)VL_EPI_GELU_ERF;
     int in = b->packed_in, other = !in;
     a.packed = keep ? pack_target(b, T, N, other) : NULL;
     for (; a.first < tiles; a.first += each)
@@ -348,7 +353,7 @@ void cuda_emit(cuda_backend *b, const cuda_op *op) {
                               CUDA_ARG(a->H), CUDA_ARG(a->G), CUDA_ARG(a->E)));
     } else {
         int T = op->swiglu.T, F = op->swiglu.F;
-        void *packed = pack_target(b, T, F, 0);
+        void *packed = b->group ? NULL : pack_target(b, T, F, 0);
         cuda_launch(b, K_swiglu, ((size_t)T * (size_t)cuda_up(F, 4) + THREADS - 1) / THREADS, 1, 1, THREADS,
                     CUDA_ARGS(CUDA_ARG(op->swiglu.out), CUDA_ARG(op->swiglu.gate), CUDA_ARG(op->swiglu.up),
                               CUDA_ARG(T), CUDA_ARG(F), CUDA_ARG(packed)));
@@ -372,8 +377,8 @@ static int split_blocks(const attend_args *a, int max_len) {
 }
 
 /* Flash attention on tensor cores where it fits, else the plain kernel. Few rows share a tile with
- * nobody, and may have their keys split. */
-static void attend(cuda_backend *b, attend_args a, bool few, int max_len) {
+ * nobody, and may have their keys split. pack: the next product takes the result as it is. */
+static void attend(cuda_backend *b, attend_args a, bool few, int max_len, bool pack) {
     int heads = a.H / a.G;
     bool flash = b->arch >= CUDA_BF16_UNITS && a.E % 8 == 0 && a.E <= 128 && heads <= TILE_ROWS;
     cuda_kernel k = a.E <= 64 ? K_attend_64 : a.E <= 80 ? K_attend_80 : K_attend_128;
@@ -390,7 +395,7 @@ static void attend(cuda_backend *b, attend_args a, bool few, int max_len) {
         a.part = b->scratch.p;
         a.arrived = b->arrived;
     }
-    a.packed = few ? NULL : pack_target(b, a.T, a.H * a.E, 0);
+    a.packed = few || !pack ? NULL : pack_target(b, a.T, a.H * a.E, 0);
     cuda_launch(b, k, (size_t)cuda_up(a.T, a.tokens), a.G, a.blocks ? cuda_up(a.blocks, SPLIT_BLOCKS) : 1,
                 ATTEND_THREADS, CUDA_ARGS(CUDA_ARG(a)));
     if (a.packed) is_packed(b, a.out, a.H * a.E, a.T, a.H * a.E, 0);
@@ -405,7 +410,7 @@ static void cuda_attend_causal(vl_backend *base, const vl_causal_args *c) {
                      .table = c->table, .row_seq = c->row_seq, .row_len = c->row_len, .ldq = c->ldq,
                      .max_blocks = c->max_blocks, .T = c->T, .H = c->H, .G = c->G, .E = c->E,
                      .scale = c->scale};
-    attend(b, a, c->T <= CUDA_FEW_ROWS, c->max_len);
+    attend(b, a, c->T <= CUDA_FEW_ROWS, c->max_len, !b->group);
     cuda_leave(b);
 }
 
@@ -434,7 +439,7 @@ static void cuda_attend_full(vl_backend *base, float *out, const float *qkv, con
     attend_args a = {.out = out, .q = qkv, .k_pool = k, .v_pool = v, .table = table, .row_seq = row_seq,
                      .row_len = row_len, .ldq = 3 * H * E, .max_blocks = max_blocks, .T = P, .H = H,
                      .G = H, .E = E, .scale = scale};
-    attend(b, a, false, 0);
+    attend(b, a, false, 0, true);
     cuda_leave(b);
 }
 

@@ -52,8 +52,13 @@ static void drop_graph(cuda_backend *b, cuda_graph *g) {
     *g = (cuda_graph){0};
 }
 
-void cuda_program_close(cuda_backend *b) {
+void cuda_drop_graphs(cuda_backend *b) {
+    b->d.CtxSetCurrent(b->context);
     for (int i = 0; i < CUDA_GRAPHS; i++) drop_graph(b, &b->graph[i]);
+}
+
+void cuda_program_close(cuda_backend *b) {
+    cuda_drop_graphs(b);
     free(b->program.call);
     free(b->program.values);
     if (b->module) b->d.ModuleUnload(b->module);

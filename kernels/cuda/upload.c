@@ -51,6 +51,9 @@ static int check_range(cuda_backend *b, const vl_matrix *w, unsigned use, vl_err
 int cuda_prepare(vl_backend *base, vl_matrix *w, unsigned use, vl_err *err) {
     cuda_backend *b = cuda_of(base);
     vl_err why = {0};
+    if (w->dtype == VL_F8_E4M3)
+        return vl_fail(err, VL_E_UNSUPPORTED, "tensor %s is F8_E4M3, which the GPU backend does not read; use "
+                       "--backend cpu", w->name);
     vl_assert(w->rows > 0 && w->cols > 0 && w->dtype <= VL_BF16, "%s: [%d, %d] of type %d", w->name,
               w->rows, w->cols, (int)w->dtype);
     size_t each = (size_t)w->cols * vl_dtype_size(w->dtype);

@@ -58,6 +58,40 @@ run env GPUSIM_MEMORY=260 GPUSIM_EXIT=0 "$VITREOUS" "${big[@]}"
 rc 3 "no room for the picture"
 errs "needs, has, what fits" "a picture of 38[0-9]+ pixels needs [0-9]+ MiB to encode, the GPU has [0-9]+ MiB free: at most [0-9]+ pixels fit"
 
+# ---- a checkpoint in FP8 -------------------------------------------------------------------------
+cp -r tests/golden/models/std "$tmp/fp8"
+chmod -R u+w "$tmp/fp8"
+python3 - "$tmp/fp8/model.safetensors" <<'P'
+import json, struct, sys
+raw = open(sys.argv[1], "rb").read()
+n = struct.unpack("<Q", raw[:8])[0]
+head, data = json.loads(raw[8:8 + n]), raw[8 + n:]
+head.pop("__metadata__", None)
+name = "model.language_model.layers.0.self_attn.q_proj.weight"
+rows, cols = head[name]["shape"]
+codes, scales = bytes(rows * cols), bytes(2 * -(-rows // 128) * -(-cols // 128))
+new, out = {}, b""
+def add(key, dtype, shape, part):
+    global out
+    new[key] = {"dtype": dtype, "shape": shape, "data_offsets": [len(out), len(out) + len(part)]}
+    out += part
+for k, v in head.items():
+    if k != name: add(k, v["dtype"], v["shape"], data[slice(*v["data_offsets"])])
+add(name + "_scale_inv", "BF16", [-(-rows // 128), -(-cols // 128)], scales)
+add(name, "F8_E4M3", [rows, cols], codes)
+text = json.dumps(new).encode()
+text += b" " * (-len(text) % 8)
+open(sys.argv[1], "wb").write(struct.pack("<Q", len(text)) + text + out)
+P
+run "$VITREOUS" run -m "$tmp/fp8" -p Hi -n 1 --backend cpu
+rc 0 "FP8 on the CPU"
+for gpus in 1 2; do
+    run env GPUSIM_EXIT=0 GPUSIM_DEVICES=2 VL_NCCL="$PWD/build/gpusim/libnccl.so.2" "$VITREOUS" run -m "$tmp/fp8" -p Hi -n 1 \
+        --backend cuda --gpus $gpus
+    rc 3 "FP8 on $gpus GPUs"
+    errs "names the tensor, and what to do" "q_proj.weight is F8_E4M3.*--backend cpu"
+done
+
 # ---- goldens -------------------------------------------------------------------------------------
 golden() { # name, words of --only, environment: all gates pass and gpusim finds nothing
     local name=$1 only=$2

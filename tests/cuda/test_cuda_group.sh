@@ -100,6 +100,13 @@ check "a token takes $((kernels - first)) launches on 2 GPUs: 24 each, 2 around 
     [ $((kernels - first)) -eq 51 ]
 check "and $((gathers - of_first)) of 2 x (4 for each of 4 layers, and the head)" [ $((gathers - of_first)) -eq 34 ]
 
+# ---- a rank that starts nothing --------------------------------------------------------------------------
+# Rank 1's first graph is refused when rank 0's is under way: on GPUs its collective would never end, so
+# nothing may wait for it (gpusim would find nccl-missing-rank).
+run env GPUSIM_PTX=80 GPUSIM_FAIL_GRAPH=2 "$VITREOUS" "${question[@]}" -n 6 --gpus 2
+rc 3 "rank 1's graph is not launched (9: gpusim has findings: ${err:0:300})"
+errs "says which step failed" "launching a graph: "
+
 # ---- a rank that does something else -------------------------------------------------------------------
 fault() { # what GPUSIM_NCCL does, rule
     run env GPUSIM_PTX=80 GPUSIM_EXIT=0 GPUSIM_NCCL="$1" "$VITREOUS" "${question[@]}" --gpus 2

@@ -7,7 +7,7 @@ enum { N = 64, RANKS = 3, FLOAT32 = 7, INT32 = 2, INVALID_ARGUMENT = 4, INVALID_
 
 #define NCCL(X) \
     X(int, ncclGetVersion, (int *)) X(int, ncclCommInitAll, (void **, int, const int *)) \
-    X(int, ncclCommDestroy, (void *)) X(int, ncclGroupStart, (void)) X(int, ncclGroupEnd, (void)) \
+    X(int, ncclCommDestroy, (void *)) X(int, ncclCommAbort, (void *)) X(int, ncclGroupStart, (void)) X(int, ncclGroupEnd, (void)) \
     X(int, ncclAllGather, (CUdeviceptr, CUdeviceptr, size_t, int, void *, CUstream)) \
     X(const char *, ncclGetErrorString, (int))
 #define PEER(X) \
@@ -171,9 +171,8 @@ static void test_gather(void) {
 }
 
 /* The collective is a node of each rank's graph; the graphs are launched one after the other. */
-static void test_graphs(void) {
+static void capture_gather(CUgraphExec x[RANKS]) {
     CUgraph g[RANKS];
-    CUgraphExec x[RANKS];
     for (int r = 0; r < RANKS; r++) {
         use(r);
         MUST(cuStreamBeginCapture_v2(stream[r], 1));
@@ -186,6 +185,11 @@ static void test_graphs(void) {
         MUST(cuGraphInstantiateWithFlags(&x[r], g[r], 0));
         MUST(cuGraphDestroy(g[r]));
     }
+}
+
+static void test_graphs(void) {
+    CUgraphExec x[RANKS];
+    capture_gather(x);
     for (int i = 0; i < 3; i++) {
         fill_send((float)i);
         for (int r = 0; r < RANKS; r++) {
@@ -201,6 +205,24 @@ static void test_graphs(void) {
     }
     CHECK(wait_for(0) == CU_LAUNCH_FAILED, "a graph that was not launched");
     expect("nccl-missing-rank", "a graph that was not launched");
+    CHECK(ncclCommDestroy(comm[0]) == INVALID_USAGE, "graphs are live");
+    expect("nccl-live-graph", "graphs are live");
+    for (int r = 0; r < RANKS; r++) MUST(cuGraphExecDestroy(x[r]));
+}
+
+/* What only some ranks started ends with the communicators. */
+static void test_abort(void) {
+    CUgraphExec x[RANKS];
+    for (int r = 0; r < RANKS; r++) MUST(ncclCommDestroy(comm[r]));
+    MUST(ncclCommInitAll(comm, RANKS, NULL));
+    capture_gather(x);
+    fill_send(3);
+    use(0);
+    MUST(cuGraphLaunch(x[0], stream[0]));
+    for (int r = 0; r < RANKS; r++) MUST(cuGraphExecDestroy(x[r]));
+    for (int r = 0; r < RANKS; r++) MUST(ncclCommAbort(comm[r]));
+    wait_all();
+    expect(NULL, "after an abort nothing waits");
 }
 
 /* What is refused. Each leaves the communicators as they were. */
@@ -332,7 +354,7 @@ int main(int argc, char **argv) {
     test_findings();
     test_order();
     test_graphs();
-    for (int r = 0; r < RANKS; r++) MUST(ncclCommDestroy(comm[r]));
+    test_abort();
     gpusim_reset_reports();
     return finish();
 }
