@@ -335,8 +335,8 @@ def stopped_jobs():
     with tempfile.TemporaryDirectory() as state:
         file = os.path.join(state, "jobs.sqlite")
         with Server("--state", state, *one) as s:
-            i = s.json("POST", "/v1/jobs", {k: v for k, v in LONG.items() if k != "cache"})[1]["id"]
-            until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] != "queued", "it runs")
+            i = s.json("POST", "/v1/jobs", {k: v for k, v in LONG.items() if k != "cache"}, headers=s.headers)[1]["id"]
+            until(lambda: s.json("GET", f"/v1/jobs/{i}", headers=s.headers)[1]["status"] != "queued", "it runs")
             s.process.send_signal(signal.SIGTERM)
             equal(s.process.wait(HANG), 0, "it stops")
         row = rows(file, "SELECT status, tries FROM jobs")[0]
@@ -345,7 +345,7 @@ def stopped_jobs():
         with Server("--state", state, *two):
             until(lambda: rows(file, "SELECT status FROM jobs")[0][0] not in ("queued", "running"), "the other key's server ends it")
         with Server("--state", state, *one) as s:
-            j = s.json("GET", f"/v1/jobs/{i}")[1]
+            j = s.json("GET", f"/v1/jobs/{i}", headers=s.headers)[1]
             equal((j["status"], j.get("error", {}).get("code")), ("failed", "unknown_key"), f"and says why: {str(j)[:300]}")
     with tempfile.TemporaryDirectory() as state:
         file = os.path.join(state, "jobs.sqlite")
