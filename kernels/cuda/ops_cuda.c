@@ -84,7 +84,8 @@ static void cuda_get(vl_backend *base, void *dst, const void *src, size_t bytes)
     if (!bytes) return;
     if (cuda_enter(b)) {
         cuda_flush(b);
-        ok = !b->fault.code && cuda_ok(b, b->d.CopyToHost(dst, (uintptr_t)src, bytes, b->stream), "copying from the GPU") &&
+        ok = !b->fault.code &&
+             cuda_ok(b, b->d.CopyToHost(dst, (uintptr_t)src, bytes, b->stream), "copying from the GPU") &&
              cuda_wait(b);
         cuda_leave(b);
     }

@@ -44,6 +44,13 @@ errs "names the heads" "4 heads cannot be shared by 8 GPUs"
 run "$VITREOUS" "${question[@]}" --gpus 2 --dtype exact
 rc 3 "exact on the GPU"
 
+# Of two GPUs each needs room for its share: 235 MiB leave 10, one needs more than that and two need 8 each.
+for gpus in 1 2; do
+    run env GPUSIM_MEMORY=235 GPUSIM_EXIT=0 "$VITREOUS" run -m models/demo -p Hi -n 1 --backend cuda --gpus $gpus
+    rc 3 "no room on $gpus GPUs"
+    errs "no room on $gpus GPUs: for what" "$([ $gpus = 1 ] && echo "the weights need 10 MiB" || echo "a session of .* rows needs")"
+done
+
 # ---- the same bits as one GPU ------------------------------------------------------------------------
 # Gates pass, gpusim finds nothing, and the digest of every tensor is that of one GPU.
 golden() { # GPUs, cases, environment -> $digests; $tokens: greedy tokens, default the golden's 64

@@ -207,7 +207,12 @@ static void test_graphs(void) {
     expect("nccl-missing-rank", "a graph that was not launched");
     CHECK(ncclCommDestroy(comm[0]) == INVALID_USAGE, "graphs are live");
     expect("nccl-live-graph", "graphs are live");
-    for (int r = 0; r < RANKS; r++) MUST(cuGraphExecDestroy(x[r]));
+    for (int r = 0; r < RANKS; r++) { /* and what the failure left in the streams */
+        MUST(cuGraphExecDestroy(x[r]));
+        wait_for(r);
+        gpusim_set("sticky", "0");
+    }
+    gpusim_reset_reports();
 }
 
 /* What only some ranks started ends with the communicators. */
