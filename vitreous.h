@@ -1,7 +1,7 @@
 /* vitreous.h: the public C API. A picture and a question in, the answer out.
  *
  *   vl_model    immutable: weights, tokenizer, template, backend. Shared by any number of sessions.
- *   vl_picture  a decoded, oriented, resized picture cut into patches, with a report of what was done.
+ *   vl_picture  a decoded, oriented, resized picture in patches, with a report of what was done.
  *   vl_prompt   token ids with the pictures they refer to, rendered by the chat template.
  *   vl_session  mutable: KV blocks, activations and the running requests. One thread at a time.
  *   vl_request  one answer in the making. Any number run together; vl_session_step() advances all.
