@@ -453,6 +453,8 @@ int cmd_serve(int argc, char **argv) {
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (fetch_open(&srv.config, &err) || server_open(&srv, preset, &err)) {
         fprintf(stderr, "vitreous serve: %s\n", err.msg);
+        if (srv.scheduler) scheduler_close(srv.scheduler, 0);
+        server_close(&srv);
         return err.code == VL_E_USAGE ? 2 : 3;
     }
     rc = run(&srv);
