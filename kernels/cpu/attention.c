@@ -137,11 +137,12 @@ static int most_of(const int32_t *valid, int n, int cap) {
 /* acc [rows][32] (+)= a [n][lda, rows] x panel [n][32], n terms split as the sums' order asks. */
 static void tiles_times_panel(const group *g, float *acc, const float *a, size_t lda,
                               size_t tile_stride, const float *panel, int n, int rows, bool add) {
+    int kc = g->pairs ? VL_KC_PAIRS : VL_KC;
     for (int r = 0; r < rows; r += g->mr)
-        for (int k = 0; k < n; k += VL_KC) {
+        for (int k = 0; k < n; k += kc) {
             size_t step = (size_t)(g->pairs ? k / 2 : k);
             g->gemm(acc + r * VL_NR, a + (size_t)(r / g->mr) * tile_stride + step * lda, lda,
-                    panel + step * VL_NR, least(n - k, VL_KC), least(rows - r, g->mr), add || k > 0);
+                    panel + step * VL_NR, least(n - k, kc), least(rows - r, g->mr), add || k > 0);
         }
 }
 

@@ -48,12 +48,12 @@ void gemm_dpbf16_avx512bf16(float *c, const void *a, size_t lda, const void *pan
     }
 }
 
-/* The sums of gemm_dpbf16, block by block of VL_KC, for a whole panel. */
+/* The sums of gemm_dpbf16, block by block of VL_KC_PAIRS, for a whole panel. */
 #define STREAM(n)                                                                               \
     case n:                                                                                     \
-        for (int k = 0; k < K; k += VL_KC)                                                      \
+        for (int k = 0; k < K; k += VL_KC_PAIRS)                                                      \
             tile(y, pairs + k / 2, ldx, 1, (const uint32_t *)panel + (size_t)k / 2 * VL_NR,     \
-                 K - k < VL_KC ? K - k : VL_KC, n, k > 0, true);                                \
+                 K - k < VL_KC_PAIRS ? K - k : VL_KC_PAIRS, n, k > 0, true);                                \
         break;
 void gemv_dpbf16_avx512bf16(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
     const uint32_t *pairs = x;
@@ -78,13 +78,13 @@ static inline void round_row(uint32_t *pairs, const float *x, int K) {
 
 /* Rounds row by row, then transposes the pairs; a tile of one row needs no transposing. */
 void pack_pairs_avx512bf16(uint32_t *dst, const float *x, size_t ldx, int rows, int K, int mr) {
-    enum { PAIRS = VL_KC / 2 };
+    enum { PAIRS = VL_KC_PAIRS / 2 };
     uint32_t pairs[VL_MAX_MR * PAIRS];
     if (mr == 1) {
         round_row(dst, x, K);
         return;
     }
-    vl_assert(K <= VL_KC && rows <= VL_MAX_MR, "pack_pairs rows %d, K %d", rows, K);
+    vl_assert(K <= VL_KC_PAIRS && rows <= VL_MAX_MR, "pack_pairs rows %d, K %d", rows, K);
     for (int r = 0; r < rows; r++) round_row(pairs + r * PAIRS, x + (size_t)r * ldx, K);
     pack_rows_avx512((float *)(void *)dst, (const float *)(const void *)pairs, PAIRS, rows, (K + 1) / 2, mr);
 }

@@ -53,8 +53,8 @@ void cpu_narrow_linear(cpu_backend *b, float *out, int ldo, const float *x, int 
                        const vl_matrix *w, const float *bias, vl_epilogue epi);
 /* Panels [*first, returned end) of an item when few rows of x meet many panels: long runs, which memory
  * likes, then ever shorter ones, so that all threads end together. */
-int cpu_run_of(int panels, int threads, int item, int *first);
-int cpu_run_count(int panels, int threads);
+int cpu_run_of(int panels, int threads, int most, int item, int *first);
+int cpu_run_count(int panels, int threads, int most);
 void cpu_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx, int T,
                 const vl_matrix *w, const float *bias, vl_epilogue epi);
 void cpu_attend_full(vl_backend *b, float *out, const float *qkv, const int32_t *cu, int n, int P,

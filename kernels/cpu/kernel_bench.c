@@ -45,19 +45,28 @@ static int least(int a, int b) { return a < b ? a : b; }
 
 /* ---- runs: one call of the slot, or those that make one panel of a linear ---------------------------- */
 
+/* f32: a block of weights as widen leaves it, in L1; pairs: in place, from memory. */
 static void run_gemm(lab *l, const bench_case *s) {
     vl_uk_gemm *fn = (vl_uk_gemm *)l->c->fn;
-    size_t lane = s->slot == VL_SLOT_gemm_f32 ? 4 : 2, mr = (size_t)l->c->tile;
-    const uint8_t *panel = next_panel(l, (size_t)s->K * lane * VL_NR);
-    for (int k = 0; k < s->K; k += VL_KC) {
-        int kc = least(s->K - k, VL_KC);
-        size_t words = (size_t)(s->slot == VL_SLOT_gemm_dpbf16 ? kc / 2 : kc);
+    bool pairs = s->slot == VL_SLOT_gemm_dpbf16;
+    size_t mr = (size_t)l->c->tile, bytes = pairs ? (size_t)s->K * 2 * VL_NR : 0;
+    const uint8_t *panel = pairs ? next_panel(l, bytes) : (const uint8_t *)l->z;
+    int block = pairs ? VL_KC_PAIRS : VL_KC, columns = s->slot == VL_SLOT_gemm_wide ? VL_WIDE : VL_NR;
+    for (int k = 0; k < s->K; k += block) {
+        int kc = least(s->K - k, block);
+        size_t words = (size_t)(pairs ? kc / 2 : kc);
         for (int t = 0; t < s->rows; t += (int)mr)
-            fn(l->y + t * VL_NR, l->x + ((size_t)k * ROWS + (size_t)t * words), mr, panel + (size_t)k * lane * VL_NR,
-               kc, least(s->rows - t, (int)mr), k > 0);
+            fn(l->y + t * columns, l->x + ((size_t)k * ROWS + (size_t)t * words), mr,
+               pairs ? panel + (size_t)k * 2 * VL_NR : panel, kc, least(s->rows - t, (int)mr), k > 0);
     }
-    l->flops = 2.0 * s->rows * VL_NR * s->K;
-    l->bytes = (double)s->K * (double)lane * VL_NR;
+    l->flops = 2.0 * s->rows * columns * s->K;
+    l->bytes = (double)bytes;
+}
+
+static void run_widen(lab *l, const bench_case *s) {
+    const uint8_t *panel = next_panel(l, (size_t)s->K * 2 * VL_NR);
+    ((vl_uk_widen *)l->c->fn)(l->z, VL_WIDE, (const uint32_t *)(const void *)panel, s->K);
+    l->bytes = 6.0 * s->K * VL_NR;
 }
 
 /* The tiles of a thread are given back as an op does it, by the line of the same tier. */
@@ -66,13 +75,13 @@ static void end_tiles(vl_tier tier) {
         if (vl_candidates[i].slot == VL_SLOT_tiles_end && vl_candidates[i].tier == tier) vl_candidates[i].fn();
 }
 
-/* Blocks of 32 rows, as linear_tiles.c has them: many in blocks of VL_KC terms, a few over all of K at once. */
+/* Blocks of 32 rows, as linear_tiles.c has them: many in blocks of VL_KC_PAIRS terms, a few over all of K at once. */
 static void run_gemm_tiles(lab *l, const bench_case *s) {
     enum { STEP = 32 * 16 };
     size_t bytes = (size_t)s->K * 2 * VL_NR;
     const uint8_t *panel = next_panel(l, bytes);
     const uint32_t *x = (const uint32_t *)(const void *)l->x;
-    int block = s->rows > VL_GEMV_ROWS ? VL_KC : s->K;
+    int block = s->rows > VL_GEMV_ROWS ? VL_KC_PAIRS : s->K;
     for (int k = 0; k < s->K; k += block)
         for (int t = 0; t < s->rows; t += l->c->tile) {
             vl_tile_sum sum = {.c = l->y + t * VL_NR, .lda = 16, .step = STEP, .panel = panel + (size_t)k * 2 * VL_NR,
@@ -228,7 +237,9 @@ static void run_mix_pairs(lab *l, const bench_case *s) {
     {slot, 1, 6144, "1 x 32 x 6144, down", "read", run, 0},                  \
     {slot, 5, 2048, "5 x 32 x 2048, batch of 5", "read", run, 0}
 static const bench_case CASES[] = {
-    MANY(VL_SLOT_gemm_bf16, "fma", run_gemm), MANY(VL_SLOT_gemm_f32, "fma", run_gemm),
+    {VL_SLOT_gemm_wide, ROWS, 1024, "240 x 64 x 1024, vision qkv", "fma", run_gemm, 0},
+    {VL_SLOT_gemm_wide, ROWS, 6144, "240 x 64 x 6144, down", "fma", run_gemm, 0},
+    {VL_SLOT_widen_bf16, 1, VL_KC, "128 x 32", NULL, run_widen, 0}, MANY(VL_SLOT_gemm_f32, "fma", run_gemm),
     MANY(VL_SLOT_gemm_dpbf16, "bf16", run_gemm), MANY(VL_SLOT_gemm_q8, "int8", run_gemm_q),
     MANY(VL_SLOT_gemm_tiles, "bf16", run_gemm_tiles), FEW(VL_SLOT_gemm_tiles, run_gemm_tiles),
     {VL_SLOT_tiles_end, 0, 0, "nothing to give back", NULL, run_tiles_end, 0},
@@ -242,8 +253,8 @@ static const bench_case CASES[] = {
     {VL_SLOT_finish_tiles, VL_NR, VL_NR, "32 x 32, residual", NULL, run_finish_tiles, VL_EPI_ADD},
     {VL_SLOT_finish_tiles, VL_NR, VL_NR, "32 x 32, GELU", NULL, run_finish_tiles, VL_EPI_GELU_TANH},
     {VL_SLOT_pack_bf16, VL_NR, 2048, "32 x 2048", NULL, run_pack_bf16, 0},
-    {VL_SLOT_pack_rows, 12, VL_KC, "12 x 256", NULL, run_pack_rows, 0},
-    {VL_SLOT_pack_pairs, 12, VL_KC, "12 x 256", NULL, run_pack_pairs, 0},
+    {VL_SLOT_pack_rows, 6, VL_KC, "6 x 128", NULL, run_pack_rows, 0},
+    {VL_SLOT_pack_pairs, 12, VL_KC_PAIRS, "12 x 256", NULL, run_pack_pairs, 0},
     {VL_SLOT_pair_rows, KEYS, HEAD, "64 keys x 128", NULL, run_pair_rows, 0},
     {VL_SLOT_pack_q, 1, 2048, "1 x 2048", NULL, run_pack_q, 0},
     {VL_SLOT_pack_q, CPU_QMR, 2048, "6 x 2048", NULL, run_pack_q, 0},

@@ -2,16 +2,17 @@
  *
  *   T <= 8   gemv: each panel is streamed once from memory while T rows of x sit in cache
  *   T >  8   gemm: rows of x are cut into blocks of at most 240 and transposed into tiles
- *                  [mr rows]; a group of 8 panels then meets all tiles, VL_KC terms at a time
- *                  (these three numbers are those of tuning.h):
+ *                  [mr rows]; a run of panels, by twos where the tile is 64 wide, then meets all
+ *                  tiles, VL_KC terms at a time, widened to f32 once for all of them:
  *
- *            x block, packed              panels of the group       sums
- *            k block 0: [tile][KC][mr]    [KC][32]  16 KB, L1       [panel][rows][32]  (L2)
- *            k block 1: [tile][KC][mr]    [KC][32]              +=
- *            one k block is 240 KB: read in order, from L2 after the group's first panel
+ *            x block, packed              two panels, widened       sums
+ *            k block 0: [tile][KC][mr]    [KC][64]  32 KB, L1       [panels][rows][64]  (L2)
+ *            k block 1: [tile][KC][mr]    [KC][64]              +=
+ *            one k block is 120 KB: read in order, from L2 after the run's first panels
  *
- * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add; on
- * tile registers (AMX) linear_tiles.c has its own way.
+ * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add: it
+ * reads single panels in place, VL_KC_PAIRS terms at a time. On tile registers (AMX) linear_tiles.c has its
+ * own way.
  *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.
@@ -95,12 +96,14 @@ typedef struct linear_job {
     const cpu_weight *p;
     float *out;
     const float *x, *bias;
-    int ldo, ldx, T, mr, group;
+    int ldo, ldx, T, mr, threads;
     vl_epilogue epi;
     bool pairs;                    /* bf16 mode: x rounded to bf16 pairs, vdpbf16ps          */
+    vl_uk_gemm *gemm;              /* what `width` panels side by side meet                  */
+    int kc, width;                 /* terms of a k block; panels of a tile, 1 or 2           */
+    int most;                      /* tiles of columns that share a k block of x             */
     float *tiles;                  /* packed rows of x: [k block][tile][k or pair][mr]       */
-    float *sums;                   /* [thread][group][sum_rows][32]                          */
-    int most_rows;                 /* rows of x packed at a time                             */
+    float *sums, *wide;            /* [thread][most][sum_rows][width 32], [thread][kc][width 32] */
     int sum_rows;                  /* rows in a pass                                         */
 } linear_job;
 
@@ -110,41 +113,41 @@ static int round_up(int n, int step) { return (n + step - 1) / step * step; }
 /* 32-bit words of `k` values of one row of x, as packed. */
 static size_t words(const linear_job *j, int k) { return (size_t)(j->pairs ? (k + 1) / 2 : k); }
 
-/* Rows t < T of 32 columns: sums [T][32] -> out. */
-static void finish(const linear_job *j, int panel, const float *sums, float *out, int T) {
-    int col = panel * VL_NR, n = j->w->rows - col < VL_NR ? j->w->rows - col : VL_NR;
+/* Rows t < T of 32 columns: sums [T][ld] -> out. */
+static void finish(const linear_job *j, int panel, const float *sums, int ld, float *out, int T) {
+    int col = panel * VL_NR, n = least(j->w->rows - col, VL_NR);
     const float *bias = j->bias ? j->bias + col : NULL;
     for (int t = 0; t < T; t++)
-        j->k->epilogue(out + (size_t)t * (size_t)j->ldo + col, sums + t * VL_NR, bias, n, j->epi);
+        j->k->epilogue(out + (size_t)t * (size_t)j->ldo + col, sums + t * ld, bias, n, j->epi);
 }
 
-/* In each round every thread gets its share of half of what is left. */
-int cpu_run_of(int panels, int threads, int item, int *first) {
+/* In each round every thread gets its share of half of what is left, or `most`. */
+int cpu_run_of(int panels, int threads, int most, int item, int *first) {
     int at = 0, left = panels, each = 0;
     for (int i = 0; i <= item && left > 0; i++, at += each, left -= each) {
-        if (i % threads == 0) each = left / (2 * threads) + 1;
+        if (i % threads == 0) each = least(left / (2 * threads) + 1, most);
         if (each > left) each = left;
         *first = at;
     }
     return at;
 }
-int cpu_run_count(int panels, int threads) {
+int cpu_run_count(int panels, int threads, int most) {
     int n = 0;
-    for (int first; cpu_run_of(panels, threads, n, &first) < panels;) n++;
+    for (int first; cpu_run_of(panels, threads, most, n, &first) < panels;) n++;
     return n + 1;
 }
 
 static void gemv_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     float sums[VL_GEMV_ROWS * VL_NR] __attribute__((aligned(64)));
-    int first = 0, end = cpu_run_of(panel_count(j->w), j->group, item, &first), K = j->w->cols;
+    int n = panel_count(j->w), first = 0, end = cpu_run_of(n, j->threads, n, item, &first), K = j->w->cols;
     (void)thread;
     for (int i = first; i < end; i++) {
         const void *panel = (const uint8_t *)j->p->panels + (size_t)i * j->p->panel_bytes;
         if (j->pairs) j->k->gemv_dpbf16(sums, j->tiles, words(j, K), panel, K, j->T);
         else if (is_bf16(j->w)) j->k->gemv_bf16(sums, j->x, (size_t)j->ldx, panel, K, j->T);
         else j->k->gemv_f32(sums, j->x, (size_t)j->ldx, panel, K, j->T);
-        finish(j, i, sums, j->out, j->T);
+        finish(j, i, sums, VL_NR, j->out, j->T);
     }
 }
 
@@ -157,8 +160,8 @@ static void gemv(cpu_backend *b, linear_job *j) {
             j->k->pack_pairs((uint32_t *)(void *)j->tiles + (size_t)t * n, j->x + (size_t)t * (size_t)j->ldx,
                              0, 1, j->w->cols, 1);
     }
-    j->group = b->base.threads;
-    cpu_team_run(b->team, cpu_run_count(panel_count(j->w), j->group), gemv_item, j);
+    int panels = panel_count(j->w);
+    cpu_team_run(b->team, cpu_run_count(panels, j->threads, panels), gemv_item, j);
 }
 
 static size_t padded_rows(const linear_job *j) { return (size_t)round_up(j->T, j->mr); }
@@ -167,8 +170,8 @@ static void pack_rows_item(void *arg, int item, int thread) {
     const linear_job *j = arg;
     int row = item * j->mr, rows = least(j->T - row, j->mr);
     (void)thread;
-    for (int k = 0; k < j->w->cols; k += VL_KC) {
-        int kc = least(j->w->cols - k, VL_KC);
+    for (int k = 0; k < j->w->cols; k += j->kc) {
+        int kc = least(j->w->cols - k, j->kc);
         float *dst = j->tiles + words(j, k) * padded_rows(j) + (size_t)row * words(j, kc);
         const float *x = j->x + (size_t)row * (size_t)j->ldx + k;
         if (j->pairs)
@@ -179,52 +182,84 @@ static void pack_rows_item(void *arg, int item, int thread) {
 
 /* Asks for the lines that the epilogue of a tile is about to write, while its last sums are made. */
 static void fetch_rows(const float *out, size_t ldo, int rows, int n) {
-    for (int r = 0; r < rows; r++, out += ldo) {
-        __builtin_prefetch(out, 1);
-        if (n > 16) __builtin_prefetch(out + 16, 1);
-    }
+    for (int r = 0; r < rows; r++, out += ldo)
+        for (int i = 0; i < n; i += 16) __builtin_prefetch(out + i, 1);
+}
+
+/* Where the k-th terms of a panel lie; of a panel that does not exist, nowhere. */
+static const uint8_t *panel_at(const linear_job *j, int panel, int k) {
+    size_t lane = is_bf16(j->w) ? 2 : 4; /* bytes of one k, per column */
+    return panel < panel_count(j->w) ? (const uint8_t *)j->p->panels + (size_t)panel * j->p->panel_bytes +
+                                           (size_t)k * lane * VL_NR : NULL;
 }
 
 /* Asks for a share of the weights that come next, so that they are in L2 when their turn comes. */
-static void fetch_share(const uint8_t *next, size_t bytes, int share, int shares) {
+static void fetch_share(const linear_job *j, int panel, int k, int share, int shares) {
+    size_t bytes = (size_t)least(j->w->cols - k, j->kc) * (is_bf16(j->w) ? 2 : 4) * VL_NR;
     size_t from = (bytes * (size_t)share / (size_t)shares) & ~(size_t)63, to = bytes * (size_t)(share + 1) / (size_t)shares;
-    for (; from < to; from += 64) __builtin_prefetch(next + from, 0, 2);
-}
-
-static void gemm_item(void *arg, int item, int thread) {
-    const linear_job *j = arg;
-    bool bf16 = is_bf16(j->w);
-    vl_uk_gemm *gemm = j->pairs ? j->k->gemm_dpbf16 : bf16 ? j->k->gemm_bf16 : j->k->gemm_f32;
-    int K = j->w->cols, N = j->w->rows, mr = j->mr, first = item * j->group;
-    int panels = least(panel_count(j->w) - first, j->group);
-    size_t lane = bf16 ? 2 : 4; /* bytes of one k in a panel, per column */
-    size_t stride = (size_t)j->sum_rows * VL_NR;
-    float *sums = j->sums + (size_t)(thread * j->group) * stride;
-    const uint8_t *panel = (const uint8_t *)j->p->panels + (size_t)first * j->p->panel_bytes;
-    for (int k = 0; k < K; k += VL_KC) {
-        int kc = least(K - k, VL_KC);
-        const float *block = j->tiles + words(j, k) * padded_rows(j);
-        for (int p = 0; p < panels; p++) {
-            const uint8_t *w = panel + (size_t)p * j->p->panel_bytes + (size_t)k * lane * VL_NR;
-            bool last = p + 1 == panels; /* then the first panel's next k block comes, if there is one */
-            const uint8_t *next = last ? panel + (size_t)(k + kc) * lane * VL_NR : w + j->p->panel_bytes;
-            size_t ahead = (size_t)(last ? least(K - k - kc, VL_KC) : kc) * lane * VL_NR;
-            for (int t = 0; t < j->T; t += mr) {
-                fetch_share(next, ahead, t / mr, (j->T + mr - 1) / mr);
-                float *s = sums + (size_t)p * stride + t * VL_NR, *out = j->out + (size_t)t * (size_t)j->ldo;
-                int rows = least(j->T - t, mr);
-                if (k + kc == K) fetch_rows(out + (first + p) * VL_NR, (size_t)j->ldo, rows, N - (first + p) * VL_NR);
-                gemm(s, block + (size_t)t * words(j, kc), (size_t)mr, w, kc, rows, k > 0);
-                if (k + kc == K) finish(j, first + p, s, out, rows);
-            }
-        }
+    for (int p = panel; p < panel + j->width; p++) {
+        const uint8_t *next = panel_at(j, p, k);
+        for (size_t at = from; next && at < to; at += 64) __builtin_prefetch(next + at, 0, 2);
     }
 }
 
-/* Rows in each pass over the panels: few passes, all of nearly the same size. */
-static int block_rows(const linear_job *j) {
-    int blocks = (j->T + j->most_rows - 1) / j->most_rows;
-    return round_up((j->T + blocks - 1) / blocks, j->mr);
+/* kc terms of the panels of a tile, side by side as f32. */
+static const void *widen(const linear_job *j, float *wide, int panel, int panels, int k, int kc) {
+    for (int i = 0; i < panels; i++) {
+        const uint8_t *src = panel_at(j, panel + i, k);
+        size_t ld = (size_t)panels * VL_NR;
+        if (is_bf16(j->w)) j->k->widen_bf16(wide + i * VL_NR, ld, (const uint32_t *)(const void *)src, kc);
+        else
+            for (int r = 0; r < kc; r++) memcpy(wide + (size_t)r * ld + i * VL_NR, src + r * VL_NR * 4, VL_NR * 4);
+    }
+    return wide;
+}
+
+/* One k block: all rows of x meet the panels of a tile. next: the panel whose terms from next_k on follow. */
+static void meet(const linear_job *j, int panel, int k, float *sums, float *wide, int next, int next_k) {
+    int K = j->w->cols, kc = least(K - k, j->kc), panels = least(panel_count(j->w) - panel, j->width);
+    int columns = panels * VL_NR, tiles = (j->T + j->mr - 1) / j->mr, col = panel * VL_NR;
+    vl_uk_gemm *gemm = panels == j->width ? j->gemm : j->k->gemm_f32; /* a last odd panel */
+    const float *x = j->tiles + words(j, k) * padded_rows(j);
+    const void *w = j->pairs ? panel_at(j, panel, k) : widen(j, wide, panel, panels, k, kc);
+    for (int i = 0, t = 0; i < tiles; i++, t += j->mr) {
+        float *s = sums + t * columns, *out = j->out + (size_t)t * (size_t)j->ldo;
+        int rows = least(j->T - t, j->mr);
+        if (next_k < K) fetch_share(j, next, next_k, i, tiles);
+        if (k + kc == K) fetch_rows(out + col, (size_t)j->ldo, rows, least(j->w->rows - col, columns));
+        gemm(s, x + (size_t)t * words(j, kc), (size_t)j->mr, w, kc, rows, k > 0);
+        if (k + kc < K) continue;
+        for (int p = 0; p < panels; p++) finish(j, panel + p, s + p * VL_NR, columns, out, rows);
+    }
+}
+
+static int tile_count(const linear_job *j) { return (panel_count(j->w) + j->width - 1) / j->width; }
+
+static void gemm_item(void *arg, int item, int thread) {
+    const linear_job *j = arg;
+    int first = 0, end = cpu_run_of(tile_count(j), j->threads, j->most, item, &first);
+    size_t stride = (size_t)(j->sum_rows * j->width * VL_NR);
+    float *sums = j->sums + (size_t)(thread * j->most) * stride;
+    float *wide = j->wide + (size_t)(thread * j->kc * j->width * VL_NR);
+    for (int k = 0; k < j->w->cols; k += j->kc)
+        for (int i = first; i < end; i++) {
+            bool last = i + 1 == end; /* then the first panels' next k block comes, if there is one */
+            meet(j, i * j->width, k, sums + (size_t)(i - first) * stride, wide, (last ? first : i + 1) * j->width,
+                 last ? k + j->kc : k);
+        }
+}
+
+/* The tile and what shares a block. Rows go in few passes over the panels, all of nearly the same size. */
+static void choose(linear_job *j, const cpu_backend *b) {
+    const vl_ukernels *k = j->k;
+    bool wide = !j->pairs && k->tier[VL_SLOT_gemm_wide] == k->tier[VL_SLOT_gemm_f32]; /* not every tier has it */
+    int most_rows = b->tuning.value[VL_TUNE_exact_rows], blocks = (j->T + most_rows - 1) / most_rows;
+    j->gemm = j->pairs ? k->gemm_dpbf16 : wide ? k->gemm_wide : k->gemm_f32;
+    j->mr = k->tile[j->pairs ? VL_SLOT_gemm_dpbf16 : wide ? VL_SLOT_gemm_wide : VL_SLOT_gemm_f32];
+    j->width = wide ? VL_WIDE / VL_NR : 1;
+    j->kc = j->pairs ? VL_KC_PAIRS : VL_KC;
+    j->sum_rows = round_up((j->T + blocks - 1) / blocks, j->mr);
+    j->most = (b->tuning.value[VL_TUNE_exact_panels] + j->width - 1) / j->width;
 }
 
 void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,
@@ -240,7 +275,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     pthread_mutex_lock(&b->lock);
     cpu_pack_ready(b, p);
     linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
-                    .ldx = ldx, .T = T, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
+                    .ldx = ldx, .T = T, .threads = b->base.threads, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
     if (j.pairs && b->tiles) {
         cpu_tiles_linear(b, out, ldo, x, ldx, T, w, bias, epi);
         pthread_mutex_unlock(&b->lock);
@@ -252,25 +287,19 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
         pthread_mutex_unlock(&b->lock);
         return;
     }
-    j.mr = b->k.tile[j.pairs      ? VL_SLOT_gemm_dpbf16
-                     : is_bf16(w) ? VL_SLOT_gemm_bf16
-                                  : VL_SLOT_gemm_f32];
-    j.most_rows = b->tuning.value[VL_TUNE_exact_rows];
-    int block = block_rows(&j);
-    j.sum_rows = block;
-    size_t tiles = (size_t)block * (size_t)w->cols;
-    tiles = (tiles + 15) & ~(size_t)15;
-    int threads = b->base.threads, panels = panel_count(w);
-    j.group = least((panels + 4 * threads - 1) / (4 * threads), b->tuning.value[VL_TUNE_exact_panels]); /* some items
-                                                                            for every thread */
-    j.tiles = cpu_scratch(b, (tiles + (size_t)(threads * j.group) * (size_t)block * VL_NR) * sizeof(float));
+    choose(&j, b);
+    int block = j.sum_rows;
+    size_t tiles = ((size_t)block * (size_t)w->cols + 15) & ~(size_t)15, columns = (size_t)(j.threads * j.width * VL_NR);
+    size_t sums = columns * (size_t)(j.most * block), wide = j.pairs ? 0 : columns * (size_t)j.kc;
+    j.tiles = cpu_scratch(b, (tiles + sums + wide) * sizeof(float));
     j.sums = j.tiles + tiles;
+    j.wide = j.sums + sums;
     for (int t = 0; t < T; t += block) {
-        j.T = T - t < block ? T - t : block;
+        j.T = least(T - t, block);
         j.x = x + (size_t)t * (size_t)ldx;
         j.out = out + (size_t)t * (size_t)ldo;
         cpu_team_run(b->team, (j.T + j.mr - 1) / j.mr, pack_rows_item, &j);
-        cpu_team_run(b->team, (panels + j.group - 1) / j.group, gemm_item, &j);
+        cpu_team_run(b->team, cpu_run_count(tile_count(&j), j.threads, j.most), gemm_item, &j);
     }
     pthread_mutex_unlock(&b->lock);
 }

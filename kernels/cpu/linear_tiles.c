@@ -64,7 +64,7 @@ static void finish(const tile_job *j, int panel, const float *sums, int row, int
 static void few_item(void *arg, int item, int thread) {
     const tile_job *j = arg;
     float sums[VL_GEMV_ROWS * VL_NR] __attribute__((aligned(64)));
-    int first = 0, end = cpu_run_of(j->panels, j->threads, item, &first);
+    int first = 0, end = cpu_run_of(j->panels, j->threads, j->panels, item, &first);
     (void)thread;
     for (int i = first; i < end; i++) {
         vl_tile_sum t = {.c = sums, .a = j->tiles, .lda = 16, .panel = panel_at(j, i, 0), .kc = j->K, .rows = j->T};
@@ -80,7 +80,7 @@ static void few(cpu_backend *b, tile_job *j) {
         j->tiles = cpu_scratch(b, cpu_tile_words(j->T, j->K) * sizeof *j->tiles);
         cpu_tile_put(j->k, j->tiles, j->T, j->K, 0, j->T, 0, j->K, j->x, j->ldx);
     }
-    cpu_team_run(b->team, cpu_run_count(j->panels, j->threads), few_item, j);
+    cpu_team_run(b->team, cpu_run_count(j->panels, j->threads, j->panels), few_item, j);
 }
 
 /* ---- many rows -------------------------------------------------------------------------------- */
@@ -124,7 +124,7 @@ static void panel_meets_rows(const tile_job *j, int panel, float *sums, int k, c
 /* Panels in runs (cpu_run_of), run by run in groups: all k blocks of one group, then the next group. */
 static void many_item(void *arg, int item, int thread) {
     const tile_job *j = arg;
-    int first = 0, end = cpu_run_of(j->panels, j->threads, item, &first);
+    int first = 0, end = cpu_run_of(j->panels, j->threads, j->panels, item, &first);
     size_t stride = j->sum_rows * VL_NR;
     float *sums = j->sums + (size_t)(thread * j->group) * stride;
     for (; first < end; first += j->group) {
@@ -154,7 +154,7 @@ static void many(cpu_backend *b, tile_job *j) {
     }
     for (j->row0 = 0; j->row0 < j->T; j->row0 += pass) {
         j->rows = least(j->T - j->row0, pass);
-        cpu_team_run(b->team, cpu_run_count(j->panels, j->threads), many_item, j);
+        cpu_team_run(b->team, cpu_run_count(j->panels, j->threads, j->panels), many_item, j);
     }
 }
 

@@ -186,7 +186,7 @@ static void gemm_item(void *arg, int item, int thread) {
 static void gemv_item(void *arg, int item, int thread) {
     const narrow_job *j = arg;
     float sums[CPU_QMR * VL_NR] __attribute__((aligned(64)));
-    int first = 0, end = cpu_run_of(j->p->w.n_panels, j->group, item, &first);
+    int first = 0, end = cpu_run_of(j->p->w.n_panels, j->group, j->p->w.n_panels, item, &first);
     (void)thread;
     for (int i = first; i < end; i++) {
         for (int g = 0; g < j->p->groups; g += STEP) multiply(j, sums, i, g, NULL);
@@ -233,7 +233,7 @@ void cpu_narrow_linear(cpu_backend *b, float *out, int ldo, const float *x, int 
         j.x = x + (size_t)t * (size_t)ldx;
         j.out = out + (size_t)t * (size_t)ldo;
         cpu_team_run(b->team, (j.T + j.mr - 1) / j.mr, pack_tile, &j);
-        if (few) cpu_team_run(b->team, cpu_run_count(panels, threads), gemv_item, &j);
+        if (few) cpu_team_run(b->team, cpu_run_count(panels, threads, panels), gemv_item, &j);
         else cpu_team_run(b->team, (panels + j.group - 1) / j.group, gemm_item, &j);
         if (exact_top) cpu_narrow_rescore(b, w, j.out, ldo, j.x, ldx, j.T, j.tiles, j.sums + sums);
     }

@@ -183,7 +183,7 @@ double vl_peak_fma_gflops(int threads) {
     };
     vl_ukernels k; /* the tier of the kernels whose roof this is */
     vl_err err;
-    loop_fn *loop = vl_ukernels_resolve(&k, NULL, &err) ? NULL : LOOPS[k.tier[VL_SLOT_gemm_bf16]];
+    loop_fn *loop = vl_ukernels_resolve(&k, NULL, &err) ? NULL : LOOPS[k.tier[VL_SLOT_gemm_f32]];
     return best_rate(threads, loop ? loop : fma_scalar);
 }
 

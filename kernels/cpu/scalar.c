@@ -1,7 +1,7 @@
 /* scalar.c: the reference of every slot, in plain C with double accumulators. It is the oracle of
  * tests/kernels and the tier that runs everywhere; its signatures are documented in ukernels.h.
  *
- * Easy to get wrong: a gemm rounds to float once per block of VL_KC, as the fast tiers do, so that
+ * Easy to get wrong: a gemm rounds to float once per block of VL_KC or VL_KC_PAIRS, as the fast tiers do, so that
  * gemv must round at the same places; GELU-tanh and GELU-erf are different functions (blocks use
  * tanh, mergers use erf); the variance of LayerNorm is the biased one.
  */
@@ -16,6 +16,16 @@ static double weight_bf16(const void *panel, int k, int col) {
 static double weight_f32(const void *panel, int k, int col) {
     return (double)((const float *)panel)[(size_t)k * VL_NR + (size_t)col];
 }
+static double weight_wide(const void *panel, int k, int col) {
+    return (double)((const float *)panel)[(size_t)k * VL_WIDE + (size_t)col];
+}
+void widen_bf16_scalar(float *dst, size_t ld, const uint32_t *panel, int kc) {
+    for (int k = 0; k < kc; k++)
+        for (int j = 0; j < VL_NR; j++) {
+            uint32_t pair = panel[(size_t)(k / 2) * VL_NR + (size_t)j];
+            dst[(size_t)k * ld + (size_t)j] = vl_bf16_to_f32((uint16_t)(k % 2 ? pair >> 16 : pair & 0xffff));
+        }
+}
 
 static double x_f32(const void *a, size_t lda, int k, int r) {
     return (double)((const float *)a)[(size_t)k * lda + (size_t)r];
@@ -25,29 +35,27 @@ static double x_pairs(const void *a, size_t lda, int k, int r) {
     return (double)vl_bf16_to_f32((uint16_t)(k % 2 ? pair >> 16 : pair & 0xffff));
 }
 
-static void gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add,
-                 double (*x)(const void *, size_t, int, int),
-                 double (*weight)(const void *, int, int)) {
+static void gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add, int columns,
+                 double (*x)(const void *, size_t, int, int), double (*weight)(const void *, int, int)) {
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < VL_NR; j++) {
+        for (int j = 0; j < columns; j++) {
             double s = 0;
             for (int k = 0; k < kc; k++)
                 s += x(a, lda, k, r) * weight(panel, k, j);
-            float *out = &c[r * VL_NR + j];
+            float *out = &c[r * columns + j];
             *out = add ? *out + (float)s : (float)s;
         }
 }
-void gemm_bf16_scalar(float *c, const void *a, size_t lda, const void *panel, int kc,
-                            int rows, bool add) {
-    gemm(c, a, lda, panel, kc, rows, add, x_f32, weight_bf16);
-}
 void gemm_f32_scalar(float *c, const void *a, size_t lda, const void *panel, int kc,
                            int rows, bool add) {
-    gemm(c, a, lda, panel, kc, rows, add, x_f32, weight_f32);
+    gemm(c, a, lda, panel, kc, rows, add, VL_NR, x_f32, weight_f32);
+}
+void gemm_wide_scalar(float *c, const void *a, size_t lda, const void *panel, int kc, int rows, bool add) {
+    gemm(c, a, lda, panel, kc, rows, add, VL_WIDE, x_f32, weight_wide);
 }
 void gemm_dpbf16_scalar(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                         bool add) {
-    gemm(c, a, lda, panel, kc, rows, add, x_pairs, weight_bf16);
+    gemm(c, a, lda, panel, kc, rows, add, VL_NR, x_pairs, weight_bf16);
 }
 
 void gemm_tiles_scalar(const vl_tile_sum *t) {
@@ -63,15 +71,15 @@ void gemm_tiles_scalar(const vl_tile_sum *t) {
 }
 void tiles_end_scalar(void) {}
 
-static void gemv(float *y, const void *x, size_t ldx, const void *panel, int K, int rows,
+static void gemv(float *y, const void *x, size_t ldx, const void *panel, int K, int rows, int block,
                  double (*value)(const void *, size_t, int, int),
                  double (*weight)(const void *, int, int)) {
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < VL_NR; j++) {
             float total = 0;
-            for (int k0 = 0; k0 < K; k0 += VL_KC) {
+            for (int k0 = 0; k0 < K; k0 += block) {
                 double s = 0;
-                for (int k = k0; k < K && k < k0 + VL_KC; k++)
+                for (int k = k0; k < K && k < k0 + block; k++)
                     s += value((const float *)x + (size_t)r * ldx, 1, k, 0) * weight(panel, k, j);
                 total = k0 ? total + (float)s : (float)s;
             }
@@ -79,13 +87,13 @@ static void gemv(float *y, const void *x, size_t ldx, const void *panel, int K, 
         }
 }
 void gemv_bf16_scalar(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
-    gemv(y, x, ldx, panel, K, rows, x_f32, weight_bf16);
+    gemv(y, x, ldx, panel, K, rows, VL_KC, x_f32, weight_bf16);
 }
 void gemv_f32_scalar(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
-    gemv(y, x, ldx, panel, K, rows, x_f32, weight_f32);
+    gemv(y, x, ldx, panel, K, rows, VL_KC, x_f32, weight_f32);
 }
 void gemv_dpbf16_scalar(float *y, const void *x, size_t ldx, const void *panel, int K, int rows) {
-    gemv(y, x, ldx, panel, K, rows, x_pairs, weight_bf16);
+    gemv(y, x, ldx, panel, K, rows, VL_KC_PAIRS, x_pairs, weight_bf16);
 }
 
 void pack_bf16_scalar(uint32_t *panel, const uint16_t *w, size_t ldw, int rows, int K) {

@@ -15,10 +15,10 @@
  *   f32 panel: [K][32] floats, the same picture without pairs (F32 and F16 checkpoints)
  *   Rows beyond N and the odd half beyond K are zero.
  *
- * One order for every sum, whatever the kernel: K is cut into blocks of VL_KC; inside a block
+ * One order for every sum, whatever the kernel: K is cut into blocks of VL_KC (bf16 mode: VL_KC_PAIRS); inside a block
  * s = fma(x[k], w[k], s) for k ascending from s = 0; the blocks' sums are added in order. Hence
  * gemv and gemm of one tier give the same bits, for any number of rows. The two-level sum also
- * keeps the rounding error of K = 6144 near that of K = 256.
+ * keeps the rounding error of K = 6144 near that of K = 128.
  */
 #ifndef VL_UKERNELS_H
 #define VL_UKERNELS_H
@@ -28,16 +28,18 @@
 
 enum {
     VL_NR = 32,          /* rows of W in a panel = columns of a tile                      */
-    VL_KC = 256,         /* terms of a block sum; even                                    */
+    VL_WIDE = 2 * VL_NR, /* columns of a tile of gemm_wide                                */
+    VL_KC = 128,         /* terms of a block sum; even                                    */
+    VL_KC_PAIRS = 256,   /* the same for bf16 pairs, which take half the room in L1       */
     VL_GEMV_ROWS = 8,    /* up to this many rows of x go through gemv                     */
     VL_MAX_MR = 16,      /* largest row tile of any gemm                                  */
     VL_HEADROOM = 8,     /* p of softmax_tiles may be 2^8: bf16 is as fine there                */
     VL_SCORES = 32 * VL_NR + 16 /* floats between blocks of scores, lest they share cache sets */
 };
 
-/* c [rows][32] (+)= a block of a sum: sum over k < kc of a[k * lda + row] * panel[k][col].
- * rows <= tile, kc <= VL_KC. a: f32 [kc][lda], for gemm_dpbf16 bf16 pairs [(kc + 1) / 2][lda]; panel:
- * bf16 pairs or f32, from k = 0 of the block; the half beyond an odd kc is zero in pairs.
+/* c [rows][32] (+)= a block of a sum: sum over k < kc of a[k * lda + row] * panel[k][col]; gemm_wide: 64 columns.
+ * rows <= tile, kc <= VL_KC. f32: a [kc][lda], panel [kc][32 or 64] as widen makes it; gemm_dpbf16: bf16 pairs,
+ * a [(kc + 1) / 2][lda], panel in place from k = 0 of the block; the half beyond an odd kc is zero.
  * add: c += s, else c = s. */
 typedef void vl_uk_gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                         bool add);
@@ -58,6 +60,8 @@ typedef struct vl_tile_sum {
     size_t ahead_bytes;
 } vl_tile_sum;
 typedef void vl_uk_gemm_tiles(const vl_tile_sum *t);
+/* dst [kc][ld], 32 columns = kc terms of a panel of bf16 pairs as f32: exact. */
+typedef void vl_uk_widen(float *dst, size_t ld, const uint32_t *panel, int kc);
 typedef void vl_uk_tiles_end(void);
 /* y [rows][32] = x [rows, K] times the whole panel [K]; rows <= VL_GEMV_ROWS. x: f32, for gemv_dpbf16
  * bf16 pairs [rows][(K + 1) / 2]; its rows are ldx 32-bit words apart. */
@@ -67,7 +71,7 @@ typedef void vl_uk_pack_bf16(uint32_t *panel, const uint16_t *w, size_t ldw, int
 /* dst [K][mr] = x [rows, K] (ldx) transposed; missing rows are zero. */
 typedef void vl_uk_pack_rows(float *dst, const float *x, size_t ldx, int rows, int K, int mr);
 /* The same for bf16 mode: dst [(K+1)/2][mr] pairs of x rounded to bf16 (nearest even, subnormals to
- * zero as vdpbf16ps takes them). K <= VL_KC unless mr = 1. */
+ * zero as vdpbf16ps takes them). K <= VL_KC_PAIRS unless mr = 1. */
 typedef void vl_uk_pack_pairs(uint32_t *dst, const float *x, size_t ldx, int rows, int K, int mr);
 /* dst [(rows + 1) / 2][n] pairs of two rows of bf16 x [rows, n] (ldx, in halves): the even row in the low
  * half; a missing last row is zero. */
@@ -132,8 +136,9 @@ typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint3
 
 /* ---- slots ------------------------------------------------------------------------------------ */
 #define VL_SLOTS(S)              \
-    S(gemm_bf16, vl_uk_gemm)     \
+    S(gemm_wide, vl_uk_gemm)     \
     S(gemm_f32, vl_uk_gemm)      \
+    S(widen_bf16, vl_uk_widen)   \
     S(gemm_dpbf16, vl_uk_gemm)   \
     S(gemm_tiles, vl_uk_gemm_tiles) \
     S(tiles_end, vl_uk_tiles_end) \

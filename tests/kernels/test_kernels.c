@@ -41,18 +41,19 @@ enum { MOST_ROWS = 72 };
 
 static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref, int rows, int kc,
                       size_t lda, bool add, kind k) {
-    bool pairs = cand->slot == VL_SLOT_gemm_dpbf16, bf16 = pairs || cand->slot == VL_SLOT_gemm_bf16;
+    bool pairs = cand->slot == VL_SLOT_gemm_dpbf16;
+    int columns = cand->slot == VL_SLOT_gemm_wide ? VL_WIDE : VL_NR;
     if (pairs && k == TINY) k = NORMAL; /* vdpbf16ps takes subnormals as zero */
     int steps = pairs ? (kc + 1) / 2 : kc;
-    size_t n = (size_t)rows * VL_NR, xs = (size_t)(steps - 1) * lda + (size_t)rows;
-    size_t lanes = (size_t)(bf16 ? (kc + 1) / 2 : kc) * VL_NR;
+    size_t n = (size_t)(rows * columns), xs = (size_t)(steps - 1) * lda + (size_t)rows;
+    size_t lanes = (size_t)steps * (size_t)columns;
     float *a = guard_words(xs), *c = guard_words(n);
     void *panel = guard_words(lanes);
     static float want[MOST_ROWS * VL_NR], old[MOST_ROWS * VL_NR], mag[MOST_ROWS * VL_NR];
     static double tol[MOST_ROWS * VL_NR];
     if (pairs) fill_bf16((uint32_t *)(void *)a, xs, k, &rng);
     else fill(a, xs, k, &rng);
-    if (bf16) fill_bf16(panel, lanes, k, &rng);
+    if (pairs) fill_bf16(panel, lanes, k, &rng);
     else fill(panel, lanes, k, &rng);
     for (int i = 0; i < VL_NR && pairs && kc % 2; i++) { /* the half beyond an odd kc is zero */
         ((uint32_t *)panel)[lanes - 1 - (size_t)i] &= 0xffffu;
@@ -68,7 +69,7 @@ static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref,
     for (size_t i = 0; i < xs; i++)
         aa[i] = ((uint32_t *)(void *)a)[i] & (pairs ? 0x7fff7fffu : 0x7fffffffu);
     for (size_t i = 0; i < lanes; i++)
-        pp[i] = ((uint32_t *)panel)[i] & (bf16 ? 0x7fff7fffu : 0x7fffffffu);
+        pp[i] = ((uint32_t *)panel)[i] & (pairs ? 0x7fff7fffu : 0x7fffffffu);
     ref(mag, aa, lda, pp, kc, rows, false);
     for (size_t i = 0; i < n; i++)
         tol[i] = EPS * ((2 * sqrt(kc) + 2) * (double)mag[i] + 2 * fabs((double)want[i]) +
@@ -80,7 +81,7 @@ static void gemm_case(const vl_candidate *cand, vl_uk_gemm *fn, vl_uk_gemm *ref,
 }
 
 static void check_gemm(const vl_candidate *cand, const vl_candidate *ref) {
-    static const int KC[] = {1, 2, 3, 8, 31, 64, 65, 255, 256};
+    static const int KC[] = {1, 2, 3, 8, 31, 64, 65, 127, 128, 255, 256};
     vl_uk_gemm *fn = (vl_uk_gemm *)cand->fn, *oracle = (vl_uk_gemm *)ref->fn;
     for (int rows = 1; rows <= cand->tile; rows++)
         for (size_t i = 0; i < sizeof KC / sizeof *KC; i++)
@@ -89,13 +90,34 @@ static void check_gemm(const vl_candidate *cand, const vl_candidate *ref) {
                           (size_t)cand->tile + (variant & 1 ? 5 : 0), variant & 2,
                           (kind)((rows + (int)i + variant) % KINDS));
     if (!bench) return;
-    static float a[VL_KC * VL_MAX_MR], c[VL_MAX_MR * VL_NR], panel[VL_KC * VL_NR];
+    static float a[VL_KC * VL_MAX_MR], c[VL_MAX_MR * VL_NR], panel[VL_KC * VL_WIDE];
+    int columns = cand->slot == VL_SLOT_gemm_wide ? VL_WIDE : VL_NR;
     for (int rows = cand->tile; rows > 0; rows = rows > 4 ? 4 : 0) {
         char shape[32];
-        snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, VL_KC);
+        snprintf(shape, sizeof shape, "%d x %d, kc %d", rows, columns, VL_KC);
         bench_row(shape, TIME(fn(c, a, (size_t)cand->tile, panel, VL_KC, rows, true)),
-                  2.0 * rows * VL_NR * VL_KC, VL_KC * VL_NR * (cand->slot == VL_SLOT_gemm_f32 ? 4 : 2));
+                  2.0 * rows * columns * VL_KC, 0);
     }
+}
+
+/* Exact, into rows of any length, and nothing beyond its 32 columns or kc rows. */
+static void check_widen(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KC[] = {1, 2, 7, 64, 127, VL_KC};
+    vl_uk_widen *fn = (vl_uk_widen *)cand->fn, *oracle = (vl_uk_widen *)ref->fn;
+    for (size_t i = 0; i < sizeof KC / sizeof *KC; i++)
+        for (size_t ld = VL_NR; ld <= VL_WIDE; ld += VL_NR) {
+            int kc = KC[i];
+            size_t lanes = (size_t)(kc + 1) / 2 * VL_NR, n = (size_t)(kc - 1) * ld + VL_NR;
+            uint32_t *panel = guard_words(lanes);
+            float *got = guard_words(n), *want = guard_words(n);
+            for (size_t w = 0; w < lanes; w++) panel[w] = (uint32_t)w * 2654435761u; /* NaN and infinity too */
+            memset(got, 1, n * sizeof *got);
+            memset(want, 1, n * sizeof *want);
+            fn(got, ld, panel, kc);
+            oracle(want, ld, panel, kc);
+            CHECK(!memcmp(got, want, n * sizeof *got), "%s %d terms, rows of %zu", running, kc, ld);
+            guards_end();
+        }
 }
 
 /* Where the words of row r, step s of a tile sum's x lie: plain rows, or blocks of 32 rows step by step. */
@@ -251,9 +273,9 @@ static void check_gemv(const vl_candidate *cand, const vl_candidate *ref) {
             oracle(want, x, ldx, panel, K, rows);
             oracle(mag, ax, ldx, ap, K, rows);
             fn(y, x, ldx, panel, K, rows);
-            int terms = K < VL_KC ? K : VL_KC;
+            int block = pairs ? VL_KC_PAIRS : VL_KC, terms = K < block ? K : block;
             for (size_t j = 0; j < n; j++)
-                tol[j] = EPS * (2 * sqrt(terms) + 2 + K / VL_KC) * (double)mag[j] + DENORM * (K + 1);
+                tol[j] = EPS * (2 * sqrt(terms) + 2 + K / block) * (double)mag[j] + DENORM * (K + 1);
             char what[64];
             snprintf(what, sizeof what, "K %d rows %d %s", K, rows, KIND_NAMES[k]);
             near_all(y, want, tol, n, what);
@@ -332,9 +354,9 @@ static void check_pack_pairs(const vl_candidate *cand, const vl_candidate *ref) 
             guards_end();
         }
     if (!bench) return;
-    static float x[12 * VL_KC];
-    static uint32_t dst[12 * VL_KC / 2];
-    bench_row("12 x 256", TIME(fn(dst, x, VL_KC, 12, VL_KC, 12)), 0, 1.5 * sizeof x);
+    static float x[12 * VL_KC_PAIRS];
+    static uint32_t dst[12 * VL_KC_PAIRS / 2];
+    bench_row("12 x 256", TIME(fn(dst, x, VL_KC_PAIRS, 12, VL_KC_PAIRS, 12)), 0, 1.5 * sizeof x);
 }
 
 static void check_pair_rows(const vl_candidate *cand, const vl_candidate *ref) {
@@ -911,7 +933,7 @@ static void check_pack_q(const vl_candidate *cand, const vl_candidate *ref) {
 /* ---- every line ------------------------------------------------------------------------------------ */
 
 static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candidate *) = {
-    [VL_SLOT_gemm_bf16] = check_gemm, [VL_SLOT_gemm_f32] = check_gemm,
+    [VL_SLOT_gemm_wide] = check_gemm, [VL_SLOT_widen_bf16] = check_widen, [VL_SLOT_gemm_f32] = check_gemm,
     [VL_SLOT_gemm_tiles] = check_gemm_tiles, [VL_SLOT_tiles_end] = check_tiles_end,
     [VL_SLOT_pack_tiles] = check_pack_tiles, [VL_SLOT_softmax_tiles] = check_softmax_tiles,
     [VL_SLOT_finish_tiles] = check_finish_tiles,
