@@ -58,6 +58,7 @@ typedef struct bench {
     const num_mode *mode;
     json_t *root, *stages, *tips;
     bench_samples read, fp32, bf16, int8; /* one of each a round                               */
+    op_lab *lab;                      /* NULL, or single operations, timed once a round        */
     bench_result last;
 } bench;
 
@@ -92,7 +93,7 @@ void bench_hash_weights(json_t *root, const char *dir); /* root["model"]["weight
 void bench_shares(json_t *root); /* % of the roof, from "peaks" */
 /* Every row of encode, prefill and decode beside the sum of its operations; the largest error in
  * percent into *worst. */
-int bench_predict(bench *b, double *worst);
+int bench_predict(bench *b, double *worst); /* b->lab has had a pass */
 
 /* ---- several runs (bench_merge.c) --------------------------------------------------------------
  * Runs of one checkpoint on one machine as one: samples of the same row together, the best peaks. */

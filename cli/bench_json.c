@@ -220,7 +220,7 @@ static double predicted_of(const bench *b, const op_rates *r, const json_t *row)
     double size = json_number_value(json_object_get(row, "size"));
     if (json_integer_value(json_object_get(row, "batch")) != 1 ||
         json_object_get(row, "tokens_per_pass")) return NAN;
-    if (!strcmp(stage, "encode")) return op_predict_encode(r, &b->config, b->mode, size);
+    if (!strcmp(stage, "encode")) return op_predict_encode(r, &b->config, size);
     if (!strcmp(stage, "prefill")) return op_predict_prefill(r, &b->config, b->mode, size);
     if (!strcmp(stage, "decode"))
         return op_predict_step(r, &b->config, b->mode,
@@ -230,25 +230,13 @@ static double predicted_of(const bench *b, const op_rates *r, const json_t *row)
 
 int bench_predict(bench *b, double *worst) {
     op_rates r;
-    vl_err err = {0};
     json_t *list = json_array(), *o;
     size_t i;
     int threads = vl_model_get_info(b->m)->threads;
     *worst = 0;
-    double run_read = median_of(&b->read); /* memory is shared with other machines: it drifts */
-    size_t before = b->read.n;
-    fprintf(stderr, "single operations\n");
-    bench_peaks(b);
-    if (op_rates_measure(&r, b->mode, threads, &err)) {
-        json_decref(list);
-        return cli_fail(&err);
-    }
-    bench_peaks(b);
-    double now_read = b->read.n == before + 2 ? (b->read.v[before] + b->read.v[before + 1]) / 2 : 0;
-    for (int k = 0; k < RATE_WIDTHS && now_read > 0 && run_read > 0; k++)
-        r.stream[k] *= run_read / now_read;
+    op_lab_rates(b->lab, &r);
     json_array_foreach(b->stages, i, o) {
-        double p = predicted_of(b, &r, o), m = json_number_value(json_object_get(o, "median_s"));
+        double p = predicted_of(b, &r, o), m = json_number_value(json_object_get(o, "mean_s"));
         if (isnan(p) || strcmp(json_string_value(json_object_get(o, "mode")), b->mode->name) ||
             json_integer_value(json_object_get(o, "threads")) != threads)
             continue;
@@ -263,8 +251,8 @@ int bench_predict(bench *b, double *worst) {
     }
     const bench_samples *peak[] = {&b->fp32, &b->bf16, &b->bf16, &b->int8};
     json_object_set_new(b->root, "rates",
-                        op_rates_json(&r, b->mode->name, best_of(peak[b->mode->arithmetic]),
-                                      run_read));
+                        op_rates_json(&r, b->mode, best_of(peak[b->mode->arithmetic]),
+                                      median_of(&b->read)));
     json_object_set_new(b->root, "predictor", list);
     return 0;
 }

@@ -205,6 +205,7 @@ int bench_run_case(bench *b, const bench_case *c, const vl_session_params *param
     double cpu = 0, wall = 0, joules = 0;
     for (int i = 0; !rc && i < c->rounds; i++) {
         bench_peaks(b);
+        if (b->lab) op_lab_pass(b->lab);
         double c0 = cpu_seconds(), t0 = vl_now(), j0 = host_joules();
         rc = round_of(b, c, s, true, &err);
         cpu += cpu_seconds() - c0;

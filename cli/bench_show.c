@@ -113,8 +113,8 @@ static void predictor(const json_t *root, doc *d) {
     if (!json_array_size(list)) return;
     doc_heading(d, "Stages predicted from single operations");
     doc_text(d, "Each stage as the sum of its operations at rates that were measured apart, on fixed "
-             "shapes; nothing is fitted to a stage.");
-    doc_table(d, "predictor", "model|stage|case|mode|size|measured s|predicted s|error %");
+             "shapes, once before every round; nothing is fitted to a stage. Means on both sides.");
+    doc_table(d, "predictor", "model|stage|case|mode|size|measured mean s|predicted s|error %");
     json_array_foreach(list, i, o) {
         static const char *const words[] = {"model", "stage", "case", "mode"};
         doc_row(d);

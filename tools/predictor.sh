@@ -11,7 +11,7 @@ large=${REPORT_MODEL:-$out/2b}
 [ -e "$large/config.json" ] || "$binary" make-random --like 2b --seed 1 "$large"
 for model in "$out/small" "$out/mid" "$large"; do
     # shellcheck disable=SC2086 # a command and its arguments
-    ${REPORT_QUIET:-} "$binary" bench -m "$model" --size 448x448 --rounds 2 -n 16 --predict --tolerance 15 \
+    ${REPORT_QUIET:-} "$binary" bench -m "$model" --size 448x448 --rounds 8 -n 16 --predict --tolerance 15 \
         >"$out/predictor.txt" || failed=1
     sed -n '/predicted from single/,/Largest error/p' "$out/predictor.txt"
 done
