@@ -49,9 +49,9 @@ static int least(int a, int b) { return a < b ? a : b; }
 static void run_gemm(lab *l, const bench_case *s) {
     vl_uk_gemm *fn = (vl_uk_gemm *)l->c->fn;
     bool pairs = s->slot == VL_SLOT_gemm_dpbf16;
-    size_t mr = (size_t)l->c->tile, bytes = pairs ? (size_t)s->K * 2 * VL_NR : 0;
-    const uint8_t *panel = pairs ? next_panel(l, bytes) : (const uint8_t *)l->z;
     int block = pairs ? VL_KC_PAIRS : VL_KC, columns = s->slot == VL_SLOT_gemm_wide ? VL_WIDE : VL_NR;
+    size_t mr = (size_t)l->c->tile, bytes = (size_t)(s->K * columns * (pairs ? 2 : 4));
+    const uint8_t *panel = pairs ? next_panel(l, bytes) : (const uint8_t *)l->z;
     for (int k = 0; k < s->K; k += block) {
         int kc = least(s->K - k, block);
         size_t words = (size_t)(pairs ? kc / 2 : kc);

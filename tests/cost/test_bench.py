@@ -113,7 +113,7 @@ check("the weights' digest", grid["model"]["weights_sha256"] == digest)
 for x in grid["predictor"]:
     near("the predictor's error", x["error_percent"], 100 * (x["predicted_s"] / x["measured_s"] - 1))
 check("stages are predicted", {x["stage"] for x in grid["predictor"]} == {"prefill", "decode"}, grid["predictor"])
-check("rates of single operations", len(grid["rates"]) == 21 and all(x["rate"] > 0 for x in grid["rates"]
+check("rates of single operations", len(grid["rates"]) == 30 and all(x["rate"] > 0 for x in grid["rates"]
                                                                  if x["op"] != "GELU"), grid["rates"])
 run("-m", MODEL, "--size", "text40", "--rounds", "1", "-n", "2", "--predict", "--tolerance", "0.0001", rc=1)
 
