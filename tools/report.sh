@@ -2,7 +2,7 @@
 # report.sh BINARY OUT [PIECE]: measures this machine at the 2B shape and writes OUT/report.html and OUT/report.md
 # (the cost report with everything that was measured).
 #
-# The measurement is made of pieces of well under a minute, each saved as OUT/PIECE.json. A piece that is there
+# The measurement is made of pieces of a minute or two, each saved as OUT/PIECE.json. A piece that is there
 # is not measured again, so a run that was broken off goes on where it stopped, and one piece is repeated by
 # deleting its file; REPORT_FRESH=1 starts anew. With PIECE only that one is measured.
 #
@@ -30,7 +30,7 @@ done
 bench() { "$binary" bench -m "$model" --json "$@"; }
 modes() { # numeric modes of this binary
     for m in exact bf16 int8 int4; do
-        if "$binary" bench --dtype $m --size 32x32 --rounds 1 -n 2 >/dev/null 2>&1; then echo $m; fi
+        if "$binary" bench -m "$out/small" --dtype $m --size 32x32 --rounds 1 -n 2 >/dev/null 2>&1; then echo $m; fi
     done
 }
 
@@ -89,9 +89,9 @@ piece() {
         text-*)    bench --dtype "${1##*-}" --size text --size text512 --rounds 2 -n 20 ;;
         deep-*)    bench --dtype "${1##*-}" --size text2048 --rounds 1 -n 20 ;;
         answer-*)  bench --dtype "${1##*-}" --size 448x448 --rounds 1 -n 2 --reference ;;
-        small-* | mid-*) "$binary" bench -m "$out/${1%-*}" --dtype "${1##*-}" --size 448x448 --rounds 3 -n 16 \
+        small-* | mid-*) "$binary" bench -m "$out/${1%-*}" --dtype "${1##*-}" --size 448x448 --rounds 8 -n 16 \
                        --predict --json ;;
-        sweep)     "$binary" bench -m "$out/small" --min-pixels 4096 --size 96x96 --text-tokens 8 --rounds 2 -n 8 --sweep-threads \
+        sweep)     "$binary" bench -m "$out/small" --min-pixels 4096 --size 96x96 --text-tokens 16 --rounds 2 -n 8 --sweep-threads \
                        --sweep-tiers --sweep-dtypes --json ;;
         tip-batch*) bench --size text --text-tokens 40 --rounds 1 -n 104 --tip "${1#tip-}" ;;
         tip-*)     bench --size text --rounds 1 -n 24 --tip "${1#tip-}" ;;
