@@ -41,8 +41,8 @@ struct op_lab {
     vl_backend *b;
     float *x, *y, *z;              /* noise: x and y [MOST_ROWS, 3 * PATCH_D], z [ROWS, 3 * COLS]  */
     float *rows;                   /* as x, for linear alone: kept as its products want it, if the backend can */
-    bool kept;
-    float *tables;                 /* cos, sin, norm weights                                    */
+    float *tables;                 /* norm weights                                              */
+    float *cos, *sin;              /* [ROWS, VISION_HEAD / 2] of one angle: z turns and never shrinks to subnormals */
     uint16_t *weights;             /* bf16 noise, the source of every matrix                    */
     void *k_pool, *v_pool;
     int32_t *index;                /* [INDICES], on the backend                                 */
@@ -53,14 +53,11 @@ struct op_lab {
 
 /* ---- the calls ------------------------------------------------------------------------------- */
 
-/* Rows come from memory and go there, as they do between the operations of a pass; kept ones lie where norms put them. */
+/* Weights come from memory; rows lie where the call before had them, as a pass has one buffer for each kind. */
 static void run_linear(op_lab *l, const timed *t) {
     pool *p = &l->pool[t->at];
-    int turn = p->next++, N = p->w->rows, K = p->w->cols;
-    int ins = l->kept ? 1 : MOST_ROWS * 3 * PATCH_D / (t->rows * K), outs = MOST_ROWS * 3 * PATCH_D / (t->rows * N);
-    l->b->ops->linear(l->b, l->y + (size_t)(turn % outs) * (size_t)(t->rows * N), N,
-                      l->rows + (size_t)(turn % ins) * (size_t)(t->rows * K), K, t->rows,
-                      &p->w[turn % p->n], NULL, t->epilogue);
+    const vl_matrix *w = &p->w[p->next++ % p->n];
+    l->b->ops->linear(l->b, l->y, w->rows, l->rows, w->cols, t->rows, w, NULL, t->epilogue);
 }
 static void run_full(op_lab *l, const timed *t) {
     l->b->ops->attend_full(l->b, l->y, l->x, l->index + CU + 2 * t->at, 1, t->rows, PATCH_D / VISION_HEAD,
@@ -82,7 +79,7 @@ static void run_rmsnorm(op_lab *l, const timed *t) {
     l->b->ops->rmsnorm(l->b, l->y, l->x, l->tables, t->rows, COLS, 1e-6f);
 }
 static void run_rope(op_lab *l, const timed *t) { /* q and k: 2 x COLS elements a row */
-    l->b->ops->rope_vision(l->b, l->z, l->tables, l->tables, t->rows, COLS / VISION_HEAD,
+    l->b->ops->rope_vision(l->b, l->z, l->cos, l->sin, t->rows, COLS / VISION_HEAD,
                            VISION_HEAD);
 }
 static void run_swiglu(op_lab *l, const timed *t) {
@@ -142,6 +139,14 @@ static float *noise(op_lab *l, size_t n) {
     return p;
 }
 
+static float *constant(op_lab *l, size_t n, float value) {
+    float *host = malloc(n * sizeof *host), *p = l->b->ops->alloc(l->b, n * sizeof *host);
+    for (size_t i = 0; host && i < n; i++) host[i] = value;
+    if (p && host) l->b->ops->put(l->b, p, host, n * sizeof *host);
+    free(host);
+    return p;
+}
+
 static int fill_lab(op_lab *l, vl_err *err) {
     size_t wide = (size_t)MOST_ROWS * 3 * PATCH_D, weights = (size_t)MOST_COLS * MOST_COLS;
     size_t keys = (size_t)BLOCKS * GROUPS * VL_KV_BLOCK * HEAD; /* 4096 tokens */
@@ -151,18 +156,20 @@ static int fill_lab(op_lab *l, vl_err *err) {
     l->rows = noise(l, wide);
     l->z = noise(l, (size_t)ROWS * 3 * COLS);
     l->tables = noise(l, (size_t)ROWS * COLS);
+    l->cos = constant(l, (size_t)ROWS * VISION_HEAD / 2, 0.8f);
+    l->sin = constant(l, (size_t)ROWS * VISION_HEAD / 2, 0.6f);
     l->k_pool = o->alloc(l->b, keys * o->kv_elem);
     l->v_pool = o->alloc(l->b, keys * o->kv_elem);
     l->index = o->alloc(l->b, INDICES * sizeof(int32_t));
     l->weights = malloc(weights * sizeof *l->weights);
-    if (!l->x || !l->y || !l->z || !l->rows || !l->tables || !l->k_pool || !l->v_pool || !l->index ||
+    if (!l->x || !l->y || !l->z || !l->rows || !l->tables || !l->cos || !l->sin || !l->k_pool || !l->v_pool || !l->index ||
         !l->weights)
         return vl_fail(err, VL_E_NOMEM, "no memory to time single operations");
     vl_rng rng;
     vl_rng_seed(&rng, 2);
     for (size_t i = 0; i < weights; i++) /* +-0.01 or so: sign, exponent and mantissa vary */
         l->weights[i] = vl_f32_to_bf16((float)(vl_rng_uniform(&rng) - 0.5) * 0.05f);
-    l->kept = o->only_linear(l->b, l->rows, wide);
+    o->only_linear(l->b, l->rows, wide);
     for (int i = 0; i < RATE_OUTS * RATE_WIDTHS; i++)
         if (fill_pool(l, &l->pool[i], rate_outs[i / RATE_WIDTHS], rate_widths[i % RATE_WIDTHS], err)) return -1;
     fill_index(l);
@@ -185,7 +192,7 @@ int op_lab_open(op_lab **out, const num_mode *m, int threads, vl_err *err) {
 void op_lab_close(op_lab *l) {
     if (!l) return;
     const vl_ops *o = l->b ? l->b->ops : NULL;
-    void *all[] = {l->x, l->y, l->z, l->rows, l->tables, l->k_pool, l->v_pool, l->index};
+    void *all[] = {l->x, l->y, l->z, l->rows, l->tables, l->cos, l->sin, l->k_pool, l->v_pool, l->index};
     for (size_t i = 0; o && i < sizeof all / sizeof *all; i++) o->release(l->b, all[i]);
     if (o) o->close(l->b);
     free(l->weights);
