@@ -91,7 +91,7 @@ piece() {
         answer-*)  bench --dtype "${1##*-}" --size 448x448 --rounds 1 -n 2 --reference ;;
         small-* | mid-*) "$binary" bench -m "$out/${1%-*}" --dtype "${1##*-}" --size 448x448 --rounds 8 -n 16 \
                        --predict --json ;;
-        sweep)     "$binary" bench -m "$out/small" --min-pixels 4096 --size 96x96 --text-tokens 16 --rounds 2 -n 8 --sweep-threads \
+        sweep)     "$binary" bench -m "$out/small" --min-pixels 4096 --size 96x96 --text-tokens 16 --rounds 1 -n 4 --sweep-threads \
                        --sweep-tiers --sweep-dtypes --json ;;
         tip-batch*) bench --size text --text-tokens 40 --rounds 1 -n 104 --tip "${1#tip-}" ;;
         tip-*)     bench --size text --rounds 1 -n 24 --tip "${1#tip-}" ;;
