@@ -82,6 +82,8 @@ def answers(s):
     r = s.chat("hi", logprobs=True, top_logprobs=3, max_tokens=4)[1]["choices"][0]["logprobs"]["content"]
     check(len(r) <= 4 and all(len(k["top_logprobs"]) == 3 and k["bytes"] is not None for k in r), "logprobs")
     check(all(abs(k["logprob"] - k["top_logprobs"][0]["logprob"]) < 1e-6 for k in r), "greedy takes the most likely")
+    r5 = s.chat("Say 你好", logprobs=True, max_tokens=5, ignore_eos=True)[1]      # ends within a character
+    equal(len(r5["choices"][0]["logprobs"]["content"]), r5["usage"]["completion_tokens"], "one entry for each token")
     first = s.json("POST", "/tokenize", {"content": r[0]["token"]})[1]["tokens"]
     if len(first) == 1:
         biased = s.chat("hi", logit_bias={str(first[0]): -100}, max_tokens=1, logprobs=True)[1]
@@ -183,6 +185,20 @@ def picture_limits(s):
     equal(s.json("POST", "/v1/preprocess", {"image": url(b"no picture")})[1]["error"]["param"], "image", "dry run of nonsense")
     big = s.chat([image(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\2\0\0\0" + b"\0" * 9), text("x")])
     check(big[0] in (400, 413), f"60000 x 60000 is refused from the header: {big}")
+    bomb = flat_png(5000, 5000)
+    status, r = s.chat([image(bomb), text("x")])
+    check((status, r["error"]["code"]) == (413, "over_limit") and "times as many bytes" in r["error"]["message"], f"{len(bomb)} bytes of nothing: {r}")
+    for frame, rows in ((0, b"\xff\0\0" b"\xff\0\0"), (1, b"\0\0\xff" b"\xff\0\0")):
+        status, r = s.chat([{**image(gif()), "frame": frame}, text("x")], max_tokens=1)
+        x = r["x_image"][0]
+        equal((status, x["format"], x["frame"], x["width"], "animated:first_frame_used" in x["warnings"]), (200, "gif", frame, 2, frame == 0), f"GIF frame {frame}")
+        equal(s.json("POST", "/v1/preprocess", {"image": url(gif()), "frame": frame})[1]["digest"], x["digest"], "in the dry run too")
+        still = b"P6\n2 1\n255\n" + rows
+        equal(s.json("POST", "/v1/preprocess", {"image": url(still)})[1]["digest"], x["digest"], f"and what it shows is {rows}")
+    status, r = s.chat([{**image(gif()), "frame": 2}, text("x")])
+    check(status == 400 and "has 2" in r["error"]["message"] and r["error"]["param"] == "messages[0].content[0]", f"no such frame: {status} {r}")
+    for bad in (-1, "1", 0.5):
+        equal(s.chat([{**image(gif()), "frame": bad}, text("x")])[1].get("error", {}).get("param"), "frame", f"frame {bad!r}")
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100
     status, r = s.chat([image(heic), text("x")])
     check(status == 415, f"HEIC is named: {status} {r}")
@@ -202,6 +218,22 @@ def with_exif(data, code):
     tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\3\0\0\0\1" + struct.pack(">HH", code, 0) + b"\0\0\0\0"
     chunk = struct.pack(">I", len(tiff)) + b"eXIf" + tiff + struct.pack(">I", zlib.crc32(b"eXIf" + tiff))
     return data[:33] + chunk + data[33:]
+
+
+def flat_png(w, h):
+    """A grey level each pixel, all 0: about a thousandth of that many bytes."""
+    import zlib
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", w.to_bytes(4, "big") + h.to_bytes(4, "big") + b"\x08\0\0\0\0")
+            + chunk(b"IDAT", zlib.compress(bytes(w + 1) * h)) + chunk(b"IEND", b""))
+
+
+def gif():
+    """Two frames: two red pixels, then the left one blue."""
+    return (b"GIF89a\2\0\1\0\x80\0\0" b"\xff\0\0" b"\0\0\xff" b",\0\0\0\0\2\0\1\0\0" b"\2\2\x04\x0a\0"
+            b",\0\0\0\0\1\0\1\0\0" b"\2\2\x4c\1\0" b";")
 
 
 def multipart(fields):
