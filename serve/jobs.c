@@ -308,7 +308,12 @@ int jobs_open(job_store **out, server *srv, vl_err *err) {
         jobs_free(s);
         return vl_fail(err, VL_E_IO, "--state %s: %s", dir, strerror(errno));
     }
-    if (dir) snprintf(path, sizeof path, "%s/jobs.sqlite", dir);
+    struct stat st;
+    if (dir && (stat(dir, &st) || !S_ISDIR(st.st_mode) ||
+                snprintf(path, sizeof path, "%s/jobs.sqlite", dir) >= (int)sizeof path)) {
+        jobs_free(s);
+        return vl_fail(err, VL_E_IO, "--state %s: this is no folder, or its name is too long", dir);
+    }
     int fd = dir ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1; /* questions and pictures are in it */
     if (fd >= 0 && fchmod(fd, 0600))  /* one of an earlier version, open to others */
         log_json("warning", "the jobs' file may be open to others", json_pack("{s:s}", "error", strerror(errno)));

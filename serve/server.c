@@ -217,12 +217,15 @@ static bool add_key(serve_config *c, const char *key) {
 }
 
 static bool add_key_file(serve_config *c, const char *path) {
+    static char kept[MAX_KEYS][256];  /* for as long as the process lives */
     char line[256];
     FILE *f = fopen(path, "r");
     bool ok = f != NULL;
     while (ok && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\r\n")] = 0;
-        if (*line) ok = add_key(c, strdup(line));
+        if (!*line) continue;
+        ok = c->n_keys < MAX_KEYS;
+        if (ok) ok = add_key(c, memcpy(kept[c->n_keys], line, sizeof line));
     }
     if (f) fclose(f);
     return ok && c->n_keys;

@@ -429,6 +429,52 @@ def memory(s):
     check(r.returncode == 3 and fits and 0 < int(fits[1]) * each < total, f"{asked} tokens of {each} bytes: {r.returncode} {r.stderr[-300:]}")
 
 
+def refused(why, code, *args):
+    """A start that is refused says why, ends with the right code and, under a sanitizer, leaves nothing behind."""
+    r = subprocess.run([VITREOUS, "serve", "-m", model_dir(), "--port", "0", *args], capture_output=True, text=True, timeout=HANG)
+    report = [x for x in r.stderr.splitlines() if "Sanitizer" in x or "runtime error:" in x]
+    check(r.returncode == code and why in r.stderr and not report and "http://" not in r.stdout,
+          f"{args}: {r.returncode} {r.stderr[-3000 if report else -300:]}")
+
+
+def refused_starts(s):
+    with tempfile.TemporaryDirectory() as d:
+        path = lambda name: os.path.join(d, name)       # noqa: E731
+        for name, data in (("file", b"x"), ("short.keys", b"key-number-one\nshort\n"), ("good.keys", b"key-number-one\n\nkey-number-two\n"),
+                           ("many.keys", b"".join(b"key-number-%d\n" % i for i in range(20)))):
+            with open(path(name), "wb") as f:
+                f.write(data)
+        os.mkdir(path("state"))
+        with open(path("state/jobs.sqlite"), "wb") as f:
+            f.write(b"this is no database, " * 200)
+        os.mkdir(path("open"), 0o755)
+        refused("there/state: No such file", 3, "--state", path("not/there/state"))
+        refused("file: this is no folder", 3, "--state", path("file"))
+        refused("jobs.sqlite", 3, "--state", path("state"))
+        refused("this is no folder", 3, "--result-cache-dir", path("file"))
+        refused("others may enter it", 3, "--result-cache-dir", path("open"))
+        refused("No such file", 3, "--result-cache-dir", path("not/there"))
+        refused("", 3, "-m", path("nowhere"))
+        refused("--preset slow", 2, "--preset", "slow")
+        refused("bad value for --api-key-file", 2, "--api-key-file", path("none"))
+        refused("bad value for --api-key-file", 2, "--api-key-file", path("short.keys"))
+        refused("bad value for --api-key-file", 2, "--api-key-file", path("many.keys"))
+        refused("bad value for --allow-image-urls", 2, "--allow-image-urls", "a.example,,b example")
+        refused("bad value for --batch", 2, "--batch", "0")
+        refused("unexpected argument", 2, "more")
+        # The port is taken; the jobs that an earlier end left are at work by then.
+        with Server("--state", path("jobs")) as other:
+            j = other.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3000, "ignore_eos": True,
+                                                "detect_repetition": False})[1]
+            until(lambda: other.json("GET", f"/v1/jobs/{j['id']}")[1]["status"] == "running", "a job runs")
+            other.process.kill()
+            other.process.wait()
+        for i in range(3):
+            refused("in use", 3, "--port", str(s.port), "--state", path("jobs"), "--api-key-file", path("good.keys"))
+        with Server("--state", path("jobs")) as other:
+            check(other.json("GET", f"/v1/jobs/{j['id']}")[1]["status"] in ("queued", "running", "failed"), "and the job is still there")
+
+
 def origins(s):
     for host, want in (("127.0.0.1", 200), ("localhost:1", 200), ("evil.example", 403), ("[::1]:80", 200), ("a b", 403)):
         equal(s.get("/v1/models", headers={"Host": host})[0], want, f"Host {host}")
@@ -456,7 +502,7 @@ def logs(s):
 def main():
     with Server() as s:
         for part in (state_routes, tokens, answers, streams, wrong_fields, data_urls, picture_limits, uploads, injection,
-                     control, result_cache, picture_cache, repeated_question, jobs, memory, origins, logs):
+                     control, result_cache, picture_cache, repeated_question, jobs, memory, refused_starts, origins, logs):
             before = time.monotonic()
             try:
                 part(s)
