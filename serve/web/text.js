@@ -25,7 +25,7 @@ const words = {
     noticeDemo: 'Loaded: the bundled demo model, {0} million parameters. It is tiny and was trained on drawn pictures: it reads short printed text, names simple shapes and colours and small charts. It will be wrong about photographs; load a real Qwen3-VL checkpoint for those.',
     notice: 'Loaded: {0}, {1} million parameters, on {2} ({3}). Its answers can be wrong: check what matters.',
     pickToken: 'Point at a word, tap it or use ← →: how probable it was, and what else could have stood there.',
-    onPicture: 'Picture {0}: {1}', boxesAsJson: 'boxes as JSON', guessed: '(the answer does not say which picture; the last is assumed)',
+    onPicture: 'Picture {0}: {1}', boxesAsJson: 'Boxes as JSON', guessed: '(the answer does not say which picture; the last is assumed)',
     modelTitle: 'What is loaded', drop: 'Delete', untitled: 'Picture',
   },
   zh: {

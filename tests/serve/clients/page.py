@@ -168,7 +168,7 @@ def two_pictures(browser, url, out):
     with open(got.value.path(), encoding="utf-8-sig", newline="") as f:
         check(f.read() == 'name,sum\r\n"a, b",\'=1+1\r\nc,-2', "the table as CSV")
     with page.expect_download() as got:
-        page.get_by_role("button", name="boxes as JSON", exact=True).click()
+        page.get_by_role("button", name="Boxes as JSON", exact=True).click()
     with open(got.value.path(), encoding="utf-8") as f:
         boxes = json.load(f)
     want = [{"picture": "picture-0.png", "width": 320, "height": 240, "boxes": [{"label": "one", "box": [0, 0, 160, 120]}], "points": []},
