@@ -114,10 +114,11 @@ int vl_decode_size(vl_decode *d, int64_t width, int64_t height) {
         return vl_fail(d->err, VL_E_LIMIT, "%s: %zu bytes would become %lld x %lld pixels, more than %lld times as many bytes "
                        "(a picture this empty can be made smaller)", d->name, d->len, (long long)width, (long long)height,
                        (long long)d->max_ratio);
-    if ((int64_t)d->frame * width * height > ALL_FRAMES * d->max_pixels)
+    int64_t most = ALL_FRAMES * (d->max_pixels < INT32_MAX ? d->max_pixels : INT32_MAX);
+    if (d->frame * (width * height) > most)
         return vl_fail(d->err, VL_E_LIMIT, "%s: %d frames of %lld x %lld pixels before the one that was asked for, at most %lld "
                        "pixels in all are decoded", d->name, d->frame, (long long)width, (long long)height,
-                       (long long)(ALL_FRAMES * d->max_pixels));
+                       (long long)most);
     d->width = (int)width;
     d->height = (int)height;
     return 0;

@@ -60,8 +60,8 @@ static void on_timer(int sig) {
 }
 
 static struct itimerval timer(double seconds) {
-    double whole = floor(seconds);
-    return (struct itimerval){.it_value = {(time_t)whole, (suseconds_t)((seconds - whole) * 1e6) + 1}};
+    double whole = floor(seconds);     /* and not 0, which would be no timer */
+    return (struct itimerval){.it_value = {(time_t)whole, 1 + (suseconds_t)((seconds - whole) * 999998)}};
 }
 
 /* Time is what a picture costs, so processor time; by the clock it may take longer, since the machine may

@@ -322,6 +322,24 @@ def killed_jobs():
             equal((j["tries"], j["crashes"]), (3, 1), "a kill is no try, but is counted")
 
 
+def old_jobs():
+    """A file of the first version: no tries, no due, no crashes."""
+    if sqlite3.sqlite_version_info < (3, 35):
+        return                                               # cannot drop columns
+    with tempfile.TemporaryDirectory() as state:
+        file = os.path.join(state, "jobs.sqlite")
+        with Server("--state", state) as s:
+            i = s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2})[1]["id"]
+            s.process.kill()
+            s.process.wait()
+        for column in ("tries", "due", "crashes"):
+            rows(file, f"ALTER TABLE jobs DROP COLUMN {column}")
+        rows(file, "UPDATE jobs SET status='running', result=NULL, finished=NULL")
+        with Server("--state", state) as s:
+            until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] == "done", "its job is run")
+            equal(s.json("GET", f"/v1/jobs/{i}")[1]["crashes"], 1, "and counted from now on")
+
+
 def crashing_job():
     """The process dies under a job, again and again: then the job has failed, and the one beside it has not."""
     with tempfile.TemporaryDirectory() as state:
@@ -396,7 +414,7 @@ def main():
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, crashing_job, stopped_jobs):
+    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs):
         before = time.monotonic()
         part()
         if os.environ.get("V"):
