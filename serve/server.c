@@ -441,7 +441,8 @@ static int run(server *srv) {
 }
 
 int cmd_serve(int argc, char **argv) {
-    server srv = {
+    static server srv;                /* as long as the process, with what its options were copied to */
+    srv = (server){
         .config = server_defaults(), .started = vl_now(), .started_unix = (int64_t)time(NULL)};
     const char *preset = NULL;
     vl_err err = {0};
