@@ -78,6 +78,8 @@ typedef struct vl_picture_params {
     bool pil;                         /* HF's PIL resize instead of torchvision's       */
     bool allow_truncated;             /* decode what there is of a cut-off file         */
     int64_t max_bytes, max_decoded_pixels, max_side; /* 0: 10 MiB, 50 MP, 16384         */
+    int64_t max_ratio;                /* above 16 Mi pixels: RGB bytes per byte of the file; 0: any */
+    int frame;                        /* of a GIF or WebP animation, from 0             */
 } vl_picture_params;
 typedef struct vl_picture_info {
     const char *format;               /* "jpeg", "png", ...                             */

@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "kernels/peaks.h"
+#include "serve/chat.h"
 
 vl_sampling cli_sampling_of(const cli_sampling *s, const vl_model *m) {
     vl_sampling v = vl_sampling_of_model(m, (int)s->n);
@@ -104,7 +105,7 @@ int cli_answer_one(vl_model *m, const vl_prompt *p, const vl_sampling *s, cli_an
 static double rate(double amount, double seconds) { return seconds > 0 ? amount / seconds : 0; }
 
 json_t *cli_answer_json(const cli_answer *a, const vl_model *m, vl_picture *const *pictures,
-                        const cli_list *files) {
+                        const cli_list *files, const char *question) {
     const vl_timings *t = &a->timings;
     json_t *images = json_array(), *j = json_object();
     char hash[16];
@@ -117,6 +118,9 @@ json_t *cli_answer_json(const cli_answer *a, const vl_model *m, vl_picture *cons
                                               "completion_tokens", a->completion_tokens));
     json_object_set_new(j, "finish_reason", json_string(a->finish_reason));
     json_object_set_new(j, "images", images);
+    json_t *asked = question ? json_string(question) : NULL, *marks = grounding_find(a->text, asked, images);
+    if (marks) json_object_set_new(j, "grounding", marks);
+    json_decref(asked);
     json_object_set_new(j, "timings",
                         json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:i,s:i}", "encode_s", t->encode_s,
                                   "prefill_s", t->prefill_s, "decode_s", t->decode_s, "sample_s",

@@ -203,8 +203,10 @@ static int report(batch *b, slot *s) {
     const char *id = json_string_value(json_object_get(s->job, "id"));
     fprintf(stderr, "%s: %s, %d tokens\n", id, s->answer.finish_reason, s->answer.completion_tokens);
     if (strcmp(s->answer.finish_reason, "error") == 0) return emit_error(b, s->job, s->answer.error.msg);
+    const char *question = json_string_value(json_object_get(s->job, "prompt"));
     json_t *line = json_pack("{s:s}", "id", id);
-    json_t *answer = cli_answer_json(&s->answer, b->m, s->pictures, &s->files);
+    json_t *answer = cli_answer_json(&s->answer, b->m, s->pictures, &s->files,
+                                     question ? question : b->prompt);
     json_object_update(line, answer);
     json_decref(answer);
     b->done++;

@@ -49,7 +49,7 @@ int cli_choice(const char *word, const char *const *names);
 /* ---- what every command that uses a model takes (common.c) ------------------------------------- */
 typedef struct cli_common {
     const char *model, *backend, *dtype, *preset, *alpha, *resize;
-    int64_t threads, gpus, min_pixels, max_pixels;
+    int64_t threads, gpus, min_pixels, max_pixels, frame;
     bool truncated, pin;
 } cli_common;
 #define CLI_MODEL_OPTIONS(c)                                                                       \
@@ -65,7 +65,8 @@ typedef struct cli_common {
     {"max-pixels", 0, CLI_INT, &(c)->max_pixels, "N", "0: the checkpoint's own", 0, 1e9},          \
     {"alpha", 0, CLI_STR, &(c)->alpha, "HOW", "transparency: white (default) or drop", 0, 0},      \
     {"resize", 0, CLI_STR, &(c)->resize, "HOW", "torchvision (default) or pil", 0, 0},             \
-    {"allow-truncated", 0, CLI_FLAG, &(c)->truncated, NULL, "decode what there is of a file", 0, 0}
+    {"allow-truncated", 0, CLI_FLAG, &(c)->truncated, NULL, "decode what there is of a file", 0, 0}, \
+    {"frame", 0, CLI_INT, &(c)->frame, "N", "of GIF and WebP animations, from 0 (the default)", 0, 1e5}
 
 /* Prints "vitreous: message" and returns the exit code that belongs to err. */
 int cli_fail(const vl_err *err);
@@ -147,9 +148,10 @@ int cli_answer_event(void *answer, const vl_event *ev); /* a vl_event_fn */
 void cli_answer_clear(cli_answer *a);
 /* A session just large enough, one answer, and the session is gone. 0 or the exit code. */
 int cli_answer_one(vl_model *m, const vl_prompt *p, const vl_sampling *s, cli_answer *a);
-/* {"text","usage":{...},"finish_reason","images":[...],"timings":{...},"logits_hash"} */
+/* {"text","usage":{...},"finish_reason","images":[...],"timings":{...},"logits_hash"} and, where the answer has boxes
+ * or points, "grounding"; question: names the picture that they belong to, perhaps; or NULL. */
 json_t *cli_answer_json(const cli_answer *a, const vl_model *m, vl_picture *const *pictures,
-                        const cli_list *files);
+                        const cli_list *files, const char *question);
 /* One line on stderr: tok/s, GB/s, share of the machine's read rate measured now, logits hash. */
 void cli_answer_speed(const cli_answer *a, const vl_model *m);
 

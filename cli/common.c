@@ -36,7 +36,7 @@ int cli_open_model(const cli_common *c, vl_model **out) {
 int cli_picture_params(const cli_common *c, const vl_model *m, vl_picture_params *out) {
     static const char *const alphas[] = {"white", "drop", NULL};
     static const char *const resizers[] = {"torchvision", "pil", NULL};
-    *out = (vl_picture_params){.allow_truncated = c->truncated};
+    *out = (vl_picture_params){.allow_truncated = c->truncated, .frame = (int)c->frame};
     if (c->preset && !vl_preset_limits(vl_model_get_info(m), c->preset, &out->min_pixels,
                                        &out->max_pixels))
         return cli_usage("--preset: expected fast, balanced, ocr or ground, got \"%s\"", c->preset);

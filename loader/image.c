@@ -108,6 +108,17 @@ int vl_decode_size(vl_decode *d, int64_t width, int64_t height) {
     if (width * height > d->max_pixels || width * height > INT32_MAX / 4)
         return vl_fail(d->err, VL_E_LIMIT, "%s: %lld x %lld pixels, at most %lld are decoded",
                        d->name, (long long)width, (long long)height, (long long)d->max_pixels);
+    /* A few kilobytes that become a hundred megabytes are an attack; what fits into a screen is none. */
+    enum { ANY_RATIO = 16 << 20, ALL_FRAMES = 20 };
+    if (d->max_ratio > 0 && width * height > ANY_RATIO && width * height / d->max_ratio * 3 > (int64_t)d->len)
+        return vl_fail(d->err, VL_E_LIMIT, "%s: %zu bytes would become %lld x %lld pixels, more than %lld times as many bytes "
+                       "(a picture this empty can be made smaller)", d->name, d->len, (long long)width, (long long)height,
+                       (long long)d->max_ratio);
+    int64_t most = ALL_FRAMES * (d->max_pixels < INT32_MAX ? d->max_pixels : INT32_MAX);
+    if (d->frame * (width * height) > most)
+        return vl_fail(d->err, VL_E_LIMIT, "%s: %d frames of %lld x %lld pixels before the one that was asked for, at most %lld "
+                       "pixels in all are decoded", d->name, d->frame, (long long)width, (long long)height,
+                       (long long)most);
     d->width = (int)width;
     d->height = (int)height;
     return 0;
@@ -263,6 +274,8 @@ int vl_image_decode(vl_image *out, const void *bytes, size_t len, const char *na
         .allow_truncated = p->allow_truncated,
         .max_pixels = p->max_decoded_pixels > 0 ? p->max_decoded_pixels : 50000000,
         .max_side = p->max_side > 0 ? p->max_side : 16384,
+        .max_ratio = p->max_ratio,
+        .frame = p->frame,
     };
     size_t max_bytes = p->max_bytes > 0 ? (size_t)p->max_bytes : 10 << 20;
     memset(out, 0, sizeof *out);
@@ -276,6 +289,10 @@ int vl_image_decode(vl_image *out, const void *bytes, size_t len, const char *na
     if (!m->decode)
         return vl_fail(err, VL_E_UNSUPPORTED, "%s: %s is not supported; convert it to JPEG or PNG",
                        d.name, m->name);
+    bool animated = m->decode == vl_decode_gif || m->decode == vl_decode_webp;
+    if (d.frame < 0 || (d.frame && !animated))
+        return vl_fail(err, VL_E_INPUT, "%s: frame %d was asked for: frames are read of GIF and WebP only, the first is 0",
+                       d.name, d.frame);
     if (m->decode(&d) < 0 || to_rgb(&d, p->alpha_drop) < 0 || orient(&d) < 0) {
         free(d.pixels);
         return -1;

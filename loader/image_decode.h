@@ -13,7 +13,8 @@ typedef struct vl_decode {
     size_t len;
     const char *name;          /* for messages                                        */
     bool allow_truncated;
-    int64_t max_pixels, max_side;
+    int64_t max_pixels, max_side, max_ratio;
+    int frame;                 /* of an animation, from 0; 0 where the format has none */
     /* results */
     int width, height;
     int channels;              /* 1: grey, 2: grey + alpha, 3: RGB, 4: RGBA           */

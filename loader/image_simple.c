@@ -1,4 +1,4 @@
-/* image_simple.c: GIF, BMP, TGA and PNM. The header is checked against the length of the file,
+/* image_simple.c: BMP, TGA and PNM. The header is checked against the length of the file,
  * since stb_image reads zeros past the end; then stb_image decodes, except where it goes wrong: BMP
  * with a palette (uninitialised colours) and PNM (it ignores the maximum value).
  */
@@ -6,94 +6,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-
-/* ---- GIF ------------------------------------------------------------------------------------- */
-
-/* Past the sub-blocks at `at`, or 0 if the file ends before them. */
-static size_t skip_sub_blocks(const vl_decode *d, size_t at) {
-    while (at < d->len) {
-        size_t n = d->bytes[at++];
-        if (n == 0) return at;
-        at += n;
-    }
-    return 0;
-}
-
-static size_t table_bytes(uint8_t flags) { return flags & 0x80 ? (size_t)6 << (flags & 7) : 0; }
-
-typedef struct gif {
-    int frames;                /* 0, 1, or 2 for more            */
-    bool complete;             /* the first one's data are there */
-    int transparent;           /* its colour index, or -1        */
-    int left, top, right, bottom;
-    size_t table, table_bytes; /* its colours                    */
-} gif;
-
-/* Walks the blocks up to the second frame. */
-static void gif_walk(gif *g, const vl_decode *d) {
-    const uint8_t *b = d->bytes;
-    size_t at = 13 + table_bytes(b[10]);
-    *g = (gif){.transparent = -1, .table = 13, .table_bytes = table_bytes(b[10])};
-    while (at < d->len && g->frames < 2) {
-        const uint8_t *p = b + at;
-        size_t left = d->len - at;
-        if (p[0] == 0x21) {
-            if (left > 6 && p[1] == 0xf9 && g->frames == 0) g->transparent = p[3] & 1 ? p[6] : -1;
-            at += 2;
-        } else if (p[0] == 0x2c && left > 10) {
-            at += 10;
-            if (g->frames++ == 0) {
-                g->left = (int)vl_get16(p + 1, false);
-                g->top = (int)vl_get16(p + 3, false);
-                g->right = g->left + (int)vl_get16(p + 5, false);
-                g->bottom = g->top + (int)vl_get16(p + 7, false);
-                if (p[9] & 0x80) g->table = at, g->table_bytes = table_bytes(p[9]);
-            }
-            at += table_bytes(p[9]) + 1; /* and the code size */
-        } else {
-            return; /* the trailer, or something that does not belong here */
-        }
-        at = skip_sub_blocks(d, at);
-        g->complete |= g->frames == 1 && at;
-        if (at == 0) return;
-    }
-}
-
-/* What the frame does not draw, as Pillow: transparent, or the first colour around the frame.
- * False: its data ended before it was full. */
-static bool gif_undrawn(vl_decode *d, const gif *g) {
-    uint8_t colour[4] = {0, 0, 0, g->transparent < 0 ? 255 : 0};
-    size_t entry = 3 * (size_t)(g->transparent < 0 ? 0 : g->transparent);
-    if (entry < g->table_bytes) memcpy(colour, d->bytes + g->table + entry, 3);
-    uint8_t *p = d->pixels;
-    for (int y = 0; y < d->height; y++)
-        for (int x = 0; x < d->width; x++, p += 4) {
-            bool inside = x >= g->left && x < g->right && y >= g->top && y < g->bottom;
-            if (inside && p[3]) continue;
-            if (inside && g->transparent < 0) return false;
-            memcpy(p, colour, 4);
-        }
-    return true;
-}
-
-int vl_decode_gif(vl_decode *d) {
-    const uint8_t *b = d->bytes;
-    gif g;
-    if (d->len < 13) return vl_decode_truncated(d, "GIF");
-    if (vl_decode_size(d, vl_get16(b + 6, false), vl_get16(b + 8, false)) < 0) return -1;
-    gif_walk(&g, d);
-    if (!g.complete || g.table + g.table_bytes > d->len) return vl_decode_truncated(d, "GIF");
-    if (g.frames > 1) vl_decode_warn(d, "animated:first_frame_used");
-    uint8_t *copy = malloc(d->len); /* with background colour 0, or stb_image would paint with it */
-    if (!copy) return vl_decode_no_memory(d);
-    memcpy(copy, b, d->len);
-    copy[11] = 0;
-    d->bytes = copy;
-    int rc = vl_decode_stb(d, "GIF");
-    d->bytes = b;
-    free(copy);
-    return rc < 0 || gif_undrawn(d, &g) ? rc : vl_decode_truncated(d, "GIF");
-}
 
 /* ---- BMP ------------------------------------------------------------------------------------- */
 

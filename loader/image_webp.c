@@ -1,4 +1,4 @@
-/* image_webp.c: WebP through libwebp's animation decoder, as Pillow does: it puts the first frame
+/* image_webp.c: WebP through libwebp's animation decoder, as Pillow does: it puts a frame
  * on its canvas, also where that frame is smaller, and a still picture is an animation of one.
  */
 #include "loader/image_decode.h"
@@ -22,20 +22,24 @@ static void read_container(vl_decode *d, const WebPDemuxer *demux, bool *alpha) 
     uint32_t flags = WebPDemuxGetI(demux, WEBP_FF_FORMAT_FLAGS);
     *alpha = flags & ALPHA_FLAG;
     if (flags & ICCP_FLAG) vl_decode_warn(d, "icc_ignored");
-    if (WebPDemuxGetI(demux, WEBP_FF_FRAME_COUNT) > 1)
+    if (!d->frame && WebPDemuxGetI(demux, WEBP_FF_FRAME_COUNT) > 1)
         vl_decode_warn(d, "animated:first_frame_used");
 }
 
-static int first_frame(vl_decode *d, WebPAnimDecoder *decoder) {
+static int one_frame(vl_decode *d, WebPAnimDecoder *decoder) {
     uint8_t *canvas;
     int milliseconds;
-    bool alpha;
+    bool alpha, got = true;
     size_t n = (size_t)d->width * (size_t)d->height;
     WebPAnimInfo info;
     if (!WebPAnimDecoderGetInfo(decoder, &info) || info.canvas_width != (uint32_t)d->width ||
-        info.canvas_height != (uint32_t)d->height ||
-        !WebPAnimDecoderGetNext(decoder, &canvas, &milliseconds))
+        info.canvas_height != (uint32_t)d->height)
         return vl_decode_broken(d, "WebP");
+    if (d->frame && (uint32_t)d->frame >= info.frame_count)
+        return vl_fail(d->err, VL_E_INPUT, "%s: frame %d was asked for, and this WebP has %u (the first is 0)", d->name,
+                       d->frame, info.frame_count);
+    for (int i = 0; i <= d->frame && got; i++) got = WebPAnimDecoderGetNext(decoder, &canvas, &milliseconds);
+    if (!got) return vl_decode_broken(d, "WebP");
     read_container(d, WebPAnimDecoderGetDemuxer(decoder), &alpha);
     d->channels = alpha ? 4 : 3;
     d->pixels = malloc(n * (size_t)d->channels);
@@ -61,7 +65,7 @@ int vl_decode_webp(vl_decode *d) {
     WebPData data = {d->bytes, d->len};
     WebPAnimDecoder *decoder = WebPAnimDecoderNew(&data, &options);
     if (!decoder) return vl_decode_broken(d, "WebP");
-    int rc = first_frame(d, decoder);
+    int rc = one_frame(d, decoder);
     WebPAnimDecoderDelete(decoder);
     return rc;
 }

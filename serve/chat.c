@@ -133,6 +133,34 @@ static int check_min_tokens(const chat *c, int64_t most, api_error *e) {
                     "generate, %lld (max_tokens, its default, or what the context leaves)", (long long)most);
 }
 
+/* What the Responses API adds to an answer; here it is one thing, which a chat calls `logprobs`. */
+static int read_include(chat *c, api_error *e) {
+    static const char known[] = "message.output_text.logprobs";
+    const json_t *list = json_object_get(c->body, "include");
+    size_t i;
+    json_t *v;
+    if (c->route != FOR_RESPONSES || !list || json_is_null(list)) return 0;
+    if (!json_is_array(list)) return api_fail(e, 400, "invalid_type", "include", "include must be an array");
+    json_array_foreach((json_t *)(uintptr_t)list, i, v) {
+        if (!json_is_string(v) || strcmp(json_string_value(v), known))
+            return api_fail(e, 400, "invalid_value", "include", "only %s can be included", known);
+        c->f.logprobs = true;
+    }
+    return 0;
+}
+
+static int read_logprobs(chat *c, api_error *e) {
+    chat_fields *f = &c->f;
+    if (read_include(c, e)) return -1;
+    if (c->route == FOR_RESPONSES && !f->logprobs && f->top_logprobs == 0) f->top_logprobs = -1; /* OpenAI's default */
+    if (f->top_logprobs >= 0 && !f->logprobs)
+        return api_fail(e, 400, "invalid_value", "top_logprobs", "top_logprobs needs %s", c->route == FOR_RESPONSES
+                        ? "include: [\"message.output_text.logprobs\"]" : "logprobs: true");
+    if (f->logprobs && f->top_logprobs < 0) f->top_logprobs = 0;
+    if (c->route == FOR_TEXT) f->top_logprobs = f->logprobs_n;
+    return 0;
+}
+
 static int read_scalars(chat *c, api_error *e) {
     chat_fields *f = &c->f;
     if (fields_read(f, c->body, c->route, c->warnings, e) || read_stop(c, e) || read_bias(c, e) ||
@@ -141,11 +169,7 @@ static int read_scalars(chat *c, api_error *e) {
     if (check_min_tokens(c, f->max_tokens > 0 ? f->max_tokens : c->srv->config.default_tokens, e)) return -1;
     if (f->mirostat == 1)
         return api_fail(e, 400, "invalid_value", "mirostat", "mirostat must be 2 (version 2.0) or 0 (off)");
-    if (f->top_logprobs >= 0 && !f->logprobs)
-        return api_fail(e, 400, "invalid_value", "top_logprobs",
-                        "top_logprobs needs logprobs: true");
-    if (f->logprobs && f->top_logprobs < 0) f->top_logprobs = 0;
-    if (c->route == FOR_TEXT) f->top_logprobs = f->logprobs_n;
+    if (read_logprobs(c, e)) return -1;
     if (f->min_pixels && f->max_pixels && f->min_pixels > f->max_pixels)
         return api_fail(e, 400, "invalid_value", "min_pixels", "min_pixels is above max_pixels");
     picture_limits lim;
@@ -168,7 +192,7 @@ static int set_limits(chat *c, const json_t *part, source *s, api_error *e) {
     const serve_config *cfg = &c->srv->config;
     json_t *url = json_object_get(part, "image_url");
     const json_t *from[3] = {part, json_is_object(url) ? url : NULL, c->body};
-    picture_limits lim = {cfg->min_pixels, cfg->max_pixels};
+    picture_limits lim = {cfg->min_pixels, cfg->max_pixels, 0};
     const char *name = NULL;
     for (int i = 2; i >= 0; i--) {    /* the most specific comes last and wins */
         const char *keys[] = {"preset", "detail"};
@@ -185,6 +209,8 @@ static int set_limits(chat *c, const json_t *part, source *s, api_error *e) {
     }
     if (lim.min_pixels && lim.max_pixels && lim.min_pixels > lim.max_pixels)
         lim.min_pixels = lim.max_pixels;
+    for (int i = 1; i >= 0; i--)
+        if (from[i] && field_int(from[i], "frame", 0, MAX_FRAME, &lim.frame, e)) return -1;
     s->limits = lim;
     return 0;
 }

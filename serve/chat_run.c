@@ -89,8 +89,9 @@ static json_t *logprob_entry(const chat *c, int32_t id, float logprob) {
     return o;
 }
 
+/* NULL too for what the end of the answer adds: bytes that were held back, and no token of its own. */
 static json_t *logprob_of(const chat *c, const vl_event *ev) {
-    if (c->f.top_logprobs < 0) return NULL;
+    if (c->f.top_logprobs < 0 || ev->id < 0) return NULL;
     json_t *o = logprob_entry(c, ev->id, ev->logprob), *top = json_array();
     for (int i = 0; i < ev->n_top && i < c->f.top_logprobs; i++)
         json_array_append_new(top, logprob_entry(c, ev->top[i].id, ev->top[i].logprob));

@@ -124,10 +124,13 @@ static void close_file(disk_cache *d) {
     d->db = NULL;
 }
 
+/* What SQLite has beside a file. */
+static const char *const tails[] = {"", "-wal", "-shm", "-journal"};
+enum { TAILS = sizeof tails / sizeof *tails };
+
 static void remove_file(const char *path) {
-    static const char *const tails[] = {"", "-wal", "-shm", "-journal"};
     char name[4200];
-    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
+    for (int i = 0; i < TAILS; i++) {
         snprintf(name, sizeof name, "%s%s", path, tails[i]);
         unlink(name);
     }
@@ -142,12 +145,41 @@ static bool shrink(disk_cache *d) {
     return number(d->db, "PRAGMA page_count") <= max_pages(d) && !limit_pages(d);
 }
 
-/* A folder that an earlier version made, open to others to look into (not to write: what would be in it?). */
-static bool is_old_cache(const char *dir, const struct stat *st) {
+static bool one_of_our_groups(gid_t group) {
+    gid_t list[256];
+    int n = getgroups(256, list);
+    for (int i = 0; i < n; i++)
+        if (list[i] == group) return true;
+    return group == getegid();
+}
+
+/* A cache of ours in a folder that is open to others: one of an earlier version (to look into, not to write:
+ * what would be in it?), or one in a volume that Kubernetes has given to the pod's group (fsGroup makes all of it
+ * writable for the group, at every start), if that group is ours. It can be closed. */
+static bool is_open_cache(const char *dir, const struct stat *st) {
     char path[4100];
     struct stat file;
-    return snprintf(path, sizeof path, "%s/results.sqlite", dir) < (int)sizeof path && !(st->st_mode & 022) &&
-           !lstat(path, &file) && S_ISREG(file.st_mode) && file.st_uid == st->st_uid;
+    bool looked_into = !(st->st_mode & 022), group = !(st->st_mode & 07) && one_of_our_groups(st->st_gid);
+    return st->st_uid == geteuid() && (looked_into || group) &&
+           snprintf(path, sizeof path, "%s/results.sqlite", dir) < (int)sizeof path && !lstat(path, &file) &&
+           S_ISREG(file.st_mode) && file.st_uid == st->st_uid;
+}
+
+/* The folder first: after that nobody else can put files into it. Those that are there must be ours. */
+static int close_cache(const char *dir, const struct stat *st, vl_err *err) {
+    char path[4200];
+    struct stat file;
+    if (chmod(dir, 0700)) return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
+    if (st->st_mode & 020)
+        log_json("warning", "the result cache on disk was writable for its group (fsGroup?); it is closed now", NULL);
+    for (int i = 0; i < TAILS; i++) {
+        snprintf(path, sizeof path, "%s/results.sqlite%s", dir, tails[i]);
+        if (lstat(path, &file)) continue;
+        if (!S_ISREG(file.st_mode) || file.st_uid != geteuid() || file.st_nlink != 1)
+            return vl_fail(err, VL_E_IO, "%.150s is no file of this user's own: remove it", path);
+        if (file.st_mode & 077 && chmod(path, 0600)) return vl_fail(err, VL_E_IO, "%s: %s", path, strerror(errno));
+    }
+    return 0;
 }
 
 /* Answers lie in it as text: nobody else may look inside. A folder that is there already and is none of
@@ -158,11 +190,11 @@ static int make_folder(const char *dir, vl_err *err) {
         return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
     if (stat(dir, &st)) return vl_fail(err, VL_E_IO, "--result-cache-dir %s: %s", dir, strerror(errno));
     if (!S_ISDIR(st.st_mode)) return vl_fail(err, VL_E_IO, "--result-cache-dir %s: this is no folder", dir);
-    if (st.st_uid == geteuid() && st.st_mode & 077 && is_old_cache(dir, &st) && !chmod(dir, 0700)) return 0;
+    if (st.st_mode & 077 && is_open_cache(dir, &st)) return close_cache(dir, &st, err);
     if (st.st_uid != geteuid() || st.st_mode & 077)
         return vl_fail(err, VL_E_IO, "--result-cache-dir %.100s: others may enter it (mode %03o, user %d), and "
-                       "answers lie there as text: name a folder that is not there yet, or chmod 700 it",
-                       dir, (unsigned)st.st_mode & 0777, (int)st.st_uid);
+                       "answers lie there as text: name a folder that is not there yet (it may be inside this one), or "
+                       "chmod 700 it", dir, (unsigned)st.st_mode & 0777, (int)st.st_uid);
     return 0;
 }
 

@@ -583,11 +583,10 @@ int http_open(http_server **out, server *srv, vl_err *err) {
             MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
             MHD_OPTION_END);
     if (!h->daemon || pthread_create(&h->reaper, NULL, reaper_main, h)) {
-        if (h->daemon) MHD_stop_daemon(h->daemon);
-        else if (h->listen_fd >= 0) {
-            close(h->listen_fd);
-            vl_fail(err, VL_E_IO, "libmicrohttpd could not start");
-        }
+        if (h->listen_fd >= 0) vl_fail(err, VL_E_IO, "libmicrohttpd could not start");
+        if (h->daemon) MHD_stop_daemon(h->daemon); /* and closes the socket */
+        else if (h->listen_fd >= 0) close(h->listen_fd);
+        pthread_mutex_destroy(&h->lock);
         free(h);
         return -1;
     }

@@ -1,7 +1,11 @@
 /* jobs.c: see jobs.h. States: queued -> running -> done | failed | cancelled. One connection under
  * one lock; a job is committed (synchronous=FULL) before its id is given out, and `running` becomes
  * `queued` again at the next start. A job that fails for a passing reason of another server (a picture
- * by URL that times out) is `queued` again until a later time, and its worker takes other jobs. */
+ * by URL that times out) is `queued` again until a later time, and its worker takes other jobs.
+ *
+ * A job that was running when the process died may be what it died of. It then runs with no other job
+ * beside it, so that the guilty one is told from its neighbour, and has failed after MAX_CRASHES such ends:
+ * or a restart would run it, and die, for ever. */
 #include "serve/jobs.h"
 
 #include <errno.h>
@@ -16,6 +20,7 @@
 #include "serve/chat.h"
 
 enum { WORKERS = 2, MAX_QUEUED = 1000, KEEP_SECONDS = 86400,
+       MAX_CRASHES = 3,               /* ends of the process while a job ran, then it has failed */
        MAX_TRIES = 4 };               /* the k-th one waits 4^(k-1) seconds: 1, 4, 16 */
 
 struct job_store {
@@ -24,7 +29,7 @@ struct job_store {
     pthread_mutex_t lock;
     pthread_cond_t more;
     pthread_t workers[WORKERS];
-    int n_workers;
+    int n_threads, n_workers;         /* started; numbered by themselves */
     bool stop, told;                  /* told: that the storage fails has been logged */
     struct { char id[40]; bool cancel; } running[WORKERS];
 };
@@ -37,7 +42,8 @@ static const char schema_sql[] =
     "TEXT);"
     "CREATE INDEX IF NOT EXISTS by_status ON jobs(status, created);";
 /* Columns that a file of an earlier version lacks. */
-static const char *const added[] = {"tries INTEGER NOT NULL DEFAULT 0", "due INTEGER NOT NULL DEFAULT 0"};
+static const char *const added[] = {"tries INTEGER NOT NULL DEFAULT 0", "due INTEGER NOT NULL DEFAULT 0",
+                                    "crashes INTEGER NOT NULL DEFAULT 0"};
 
 /* Tenants are kept by a digest of their key: indices change with the command line. */
 static void tenant_name(const job_store *s, int tenant, char out[33]) {
@@ -89,13 +95,16 @@ static int64_t count(job_store *s, const char *sql) {
 
 typedef struct job { char id[40], tenant[33]; char *request; int tries; } job;
 
-/* Takes the oldest queued job that is due. Called with the lock held. */
+/* Takes the oldest queued job that is due; one that may have ended the process runs alone. Called with
+ * the lock held. */
 static bool claim(job_store *s, job *j) {
     sqlite3_stmt *st =
         prepare(s,
                 "UPDATE jobs SET status='running', tries=tries+1 WHERE id=(SELECT id FROM jobs WHERE"
                 " status='queued' AND due <= CAST(strftime('%s','now') AS INTEGER)"
-                " ORDER BY created, rowid LIMIT 1) RETURNING id, tenant, request, tries",
+                " ORDER BY created, rowid LIMIT 1)"
+                " AND NOT EXISTS(SELECT 1 FROM jobs AS r WHERE r.status='running' AND (r.crashes>0 OR jobs.crashes>0))"
+                " RETURNING id, tenant, request, tries",
                 NULL);
     int rc = st ? sqlite3_step(st) : SQLITE_ERROR;
     bool got = rc == SQLITE_ROW;
@@ -243,6 +252,31 @@ static void *worker_main(void *arg) {
 
 /* ---- the outside -------------------------------------------------------------------------- */
 
+/* Jobs that the process has died under too often are not run again. */
+static int fail_crashing(job_store *s) {
+    api_error e;
+    char now[24], limit[16];
+    api_fail(&e, 500, "job_crashed", NULL, "the server ended unexpectedly each of the %d times that this job ran, so it is not "
+             "run again; the server's log may say why. If other causes ended the server, submit the job again", MAX_CRASHES);
+    json_t *o = error_object(&e);
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    snprintf(now, sizeof now, "%lld", (long long)time(NULL));
+    snprintf(limit, sizeof limit, "%d", MAX_CRASHES);
+    sqlite3_stmt *st = prepare(s, "UPDATE jobs SET status='failed', http=500, finished=CAST(?1 AS INTEGER), result=?2"
+                               " WHERE status='queued' AND crashes>=CAST(?3 AS INTEGER) RETURNING id",
+                               (const char *[]){now, text ? text : "{}", limit, NULL});
+    int rc;
+    while ((rc = st ? sqlite3_step(st) : SQLITE_ERROR) == SQLITE_ROW) {
+        log_json("error", "a job has failed: the server ended each time that it ran", json_pack("{s:s,s:i}", "job",
+                 (const char *)sqlite3_column_text(st, 0), "times", MAX_CRASHES));
+        metrics_add(s->srv->metrics, M_JOBS, "failed", NULL, 1);
+    }
+    sqlite3_finalize(st);
+    free(text);
+    return rc == SQLITE_DONE ? 0 : -1;
+}
+
 /* Opens the file and brings it up to date, with what an end of the process left. */
 static int open_file(job_store *s, const char *path, vl_err *err) {
     int rc = sqlite3_open(path, &s->db);
@@ -252,11 +286,12 @@ static int open_file(job_store *s, const char *path, vl_err *err) {
         snprintf(sql, sizeof sql, "ALTER TABLE jobs ADD COLUMN %s", added[i]);
         sqlite3_exec(s->db, sql, NULL, NULL, NULL);
     }
-    sqlite3_stmt *st = rc ? NULL : prepare(s, "SELECT tries, due FROM jobs", NULL);
+    sqlite3_stmt *st = rc ? NULL : prepare(s, "SELECT tries, due, crashes FROM jobs", NULL);
     bool whole = st != NULL;
     sqlite3_finalize(st);
     /* A try that the end of the process cut off is none. */
-    if (whole && !execute(s, "UPDATE jobs SET status='queued', tries=max(tries-1,0) WHERE status='running'", NULL)) return 0;
+    if (whole && !execute(s, "UPDATE jobs SET status='queued', tries=max(tries-1,0), crashes=crashes+1 WHERE status='running'",
+                          NULL) && !fail_crashing(s)) return 0;
     return vl_fail(err, VL_E_IO, "%s%s: %s", path, rc || whole ? "" : ": cannot be brought up to this version",
                    sqlite3_errmsg(s->db));
 }
@@ -270,17 +305,21 @@ int jobs_open(job_store **out, server *srv, vl_err *err) {
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->more, NULL);
     if (dir && mkdir(dir, 0700) && errno != EEXIST) {
-        free(s);
+        jobs_free(s);
         return vl_fail(err, VL_E_IO, "--state %s: %s", dir, strerror(errno));
     }
-    if (dir) snprintf(path, sizeof path, "%s/jobs.sqlite", dir);
+    struct stat st;
+    if (dir && (stat(dir, &st) || !S_ISDIR(st.st_mode) ||
+                snprintf(path, sizeof path, "%s/jobs.sqlite", dir) >= (int)sizeof path)) {
+        jobs_free(s);
+        return vl_fail(err, VL_E_IO, "--state %s: this is no folder, or its name is too long", dir);
+    }
     int fd = dir ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1; /* questions and pictures are in it */
     if (fd >= 0 && fchmod(fd, 0600))  /* one of an earlier version, open to others */
         log_json("warning", "the jobs' file may be open to others", json_pack("{s:s}", "error", strerror(errno)));
     if (fd >= 0) close(fd);
     if (open_file(s, path, err)) {
-        sqlite3_close(s->db);
-        free(s);
+        jobs_free(s);
         return -1;
     }
     snprintf(old, sizeof old, "%lld", (long long)time(NULL) - KEEP_SECONDS);
@@ -288,9 +327,12 @@ int jobs_open(job_store **out, server *srv, vl_err *err) {
             "DELETE FROM jobs WHERE status NOT IN ('queued','running') AND finished < CAST(?1 AS "
             "INTEGER)",
             (const char *[]){old, NULL});
-    for (int i = 0; i < WORKERS; i++)
-        if (pthread_create(&s->workers[i], NULL, worker_main, s))
+    for (; s->n_threads < WORKERS; s->n_threads++)
+        if (pthread_create(&s->workers[s->n_threads], NULL, worker_main, s)) {
+            jobs_stop(s);
+            jobs_free(s);
             return vl_fail(err, VL_E_NOMEM, "cannot start a job thread");
+        }
     *out = s;
     return 0;
 }
@@ -300,7 +342,7 @@ void jobs_stop(job_store *s) {
     s->stop = true;
     pthread_cond_broadcast(&s->more);
     pthread_mutex_unlock(&s->lock);
-    for (int i = 0; i < WORKERS; i++) pthread_join(s->workers[i], NULL);
+    while (s->n_threads > 0) pthread_join(s->workers[--s->n_threads], NULL);
 }
 
 void jobs_free(job_store *s) {
@@ -313,10 +355,10 @@ void jobs_free(job_store *s) {
 
 static json_t *describe(const job_store *s, sqlite3_stmt *st, bool with_result) {
     const char *result = (const char *)sqlite3_column_text(st, 5);
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i}", "id", sqlite3_column_text(st, 0), "object",
+    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i,s:i}", "id", sqlite3_column_text(st, 0), "object",
                           "job", "status", sqlite3_column_text(st, 1), "created_at",
-                          (json_int_t)sqlite3_column_int64(st, 2), "durable",
-                          s->srv->config.state_dir != NULL, "tries", sqlite3_column_int(st, 6));
+                          (json_int_t)sqlite3_column_int64(st, 2), "durable", s->srv->config.state_dir != NULL,
+                          "tries", sqlite3_column_int(st, 6), "crashes", sqlite3_column_int(st, 7));
     if (sqlite3_column_int64(st, 3))
         json_object_set_new(o, "finished_at", json_integer(sqlite3_column_int64(st, 3)));
     if (with_result && result && *result) {
@@ -328,7 +370,7 @@ static json_t *describe(const job_store *s, sqlite3_stmt *st, bool with_result) 
     return o;
 }
 
-#define JOB_COLUMNS "id, status, created, finished, http, result, tries"
+#define JOB_COLUMNS "id, status, created, finished, http, result, tries, crashes"
 
 json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
     char id[40], name[33], now[24], *text;
@@ -348,9 +390,9 @@ json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
         api_fail(e, 500, "storage_failed", NULL, "the job could not be stored");
         log_json("error", "job storage", json_pack("{s:s}", "error", sqlite3_errmsg(s->db)));
     } else {
-        o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i}", "id", id, "object", "job", "status", "queued",
+        o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i,s:i}", "id", id, "object", "job", "status", "queued",
                       "created_at", (json_int_t)atoll(now), "durable",
-                      s->srv->config.state_dir != NULL, "tries", 0);
+                      s->srv->config.state_dir != NULL, "tries", 0, "crashes", 0);
         pthread_cond_signal(&s->more);
     }
     pthread_mutex_unlock(&s->lock);

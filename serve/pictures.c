@@ -99,12 +99,12 @@ bool picture_preset(const server *srv, const char *name, picture_limits *out) {
     const vl_model_info *m = srv->info;
     const int64_t low = 512 * 512;    /* detail "low" */
     if (!strcmp(name, "auto"))
-        *out = (picture_limits){srv->config.min_pixels, srv->config.max_pixels};
-    else if (!strcmp(name, "high")) *out = (picture_limits){m->min_pixels, m->max_pixels};
+        *out = (picture_limits){srv->config.min_pixels, srv->config.max_pixels, 0};
+    else if (!strcmp(name, "high")) *out = (picture_limits){m->min_pixels, m->max_pixels, 0};
     else if (!strcmp(name, "low"))
         *out = (picture_limits){m->min_pixels < low ? m->min_pixels : low,
                                 low < m->min_pixels ? m->min_pixels : low < m->max_pixels ? low
-                                                                                : m->max_pixels};
+                                                                                : m->max_pixels, 0};
     else return vl_preset_limits(m, name, &out->min_pixels, &out->max_pixels);
     return true;
 }
@@ -139,9 +139,9 @@ static json_t *make_report(const server *srv, const vl_picture_info *i, const co
     double sx = (double)i->resized_width / i->width, sy = (double)i->resized_height / i->height;
     if (sx / sy > 1.03 || sy / sx > 1.03)
         json_array_append_new(warnings, json_string("aspect_changed:over_3_percent"));
-    return json_pack("{s:s,s:I,s:i,s:i,s:i,s:i,s:i,s:[iii],s:i,s:I,s:I,s:s,s:f,s:f,s:o}",
+    return json_pack("{s:s,s:I,s:i,s:I,s:i,s:i,s:i,s:i,s:[iii],s:i,s:I,s:I,s:s,s:f,s:f,s:o}",
         "format", c ? c->format : i->format, "bytes", (json_int_t)len,
-        "orientation", c ? c->orientation : i->orientation,
+        "orientation", c ? c->orientation : i->orientation, "frame", lim.frame,
         "width", i->width, "height", i->height, "resized_width", i->resized_width,
         "resized_height", i->resized_height, "grid", i->grid_t, i->grid_h, i->grid_w,
         "tokens", i->tokens,
@@ -164,7 +164,8 @@ int picture_load(server *srv, const void *bytes, size_t len, picture_limits limi
                  const char *param, vl_picture **out, json_t **report, api_error *e) {
     const serve_config *cfg = &srv->config;
     vl_picture_params p = {.min_pixels = limits.min_pixels, .max_pixels = limits.max_pixels,
-                           .max_bytes = cfg->image_bytes, .max_decoded_pixels = cfg->image_pixels};
+                           .max_bytes = cfg->image_bytes, .max_decoded_pixels = cfg->image_pixels,
+                           .max_ratio = cfg->image_ratio, .frame = (int)limits.frame};
     vl_err err = {0};
     confined_picture c = {0};
     bool confined = srv->sandbox != NULL;
@@ -177,6 +178,7 @@ int picture_load(server *srv, const void *bytes, size_t len, picture_limits limi
     if (confined &&
         (rc = sandbox_decode(srv->sandbox, bytes, len, &p, cfg->picture_s, &c, &err)) == 0) {
         p.max_bytes = (int64_t)c.len;
+        p.frame = 0;                  /* it is one frame now */
         rc = vl_picture_load(out, srv->model, c.ppm, c.len, "image", &p, &err);
     } else if (!confined) {
         rc = vl_picture_load(out, srv->model, bytes, len, "image", &p, &err);

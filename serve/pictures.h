@@ -12,7 +12,8 @@ typedef struct blob { char *data; size_t len; } blob;   /* malloc'd */
 int data_url_decode(const char *url, size_t len, size_t max_bytes, blob *out, api_error *e,
                     const char *param);
 
-typedef struct picture_limits { int64_t min_pixels, max_pixels; } picture_limits;
+/* frame: of an animation, from 0; presets and `detail` do not say. */
+typedef struct picture_limits { int64_t min_pixels, max_pixels, frame; } picture_limits;
 /* A preset of model/preset.h or a `detail` ("low", "high", "auto"); false: no such name. */
 bool picture_preset(const server *srv, const char *name, picture_limits *out);
 

@@ -25,10 +25,27 @@ static const char *status_of(const choice *k) {
     return !k->done ? "in_progress" : incomplete_reason(k) ? "incomplete" : "completed";
 }
 
-static json_t *text_part(const chat *c, const choice *k, const char *said) {
+/* Log probabilities of pieces; none if they were not asked for. */
+static json_t *logprobs_of(const choice *k, size_t from, size_t to) {
+    json_t *list = json_array();
+    for (size_t i = from; i < to; i++)
+        if (k->pieces[i].logprob) json_array_append(list, k->pieces[i].logprob);
+    return list;
+}
+
+/* How many pieces are the message: all, or those before a call (what stands between calls is the
+ * message's too, but its tokens cannot be told from theirs). */
+static size_t message_pieces(const chat *c, const choice *k, bool calls) {
+    size_t n = 0, ready = choice_ready(c, k);
+    while (n < k->n_pieces && (!calls || k->pieces[n].end <= ready)) n++;
+    return n;
+}
+
+/* `pieces` of k are in it. */
+static json_t *text_part(const chat *c, const choice *k, const char *said, size_t pieces) {
     json_t *text = json_string(said);
-    json_t *o = json_pack("{s:s,s:o,s:[],s:[]}", "type", "output_text", "text",
-                          text ? text : json_string(""), "annotations", "logprobs");
+    json_t *o = json_pack("{s:s,s:o,s:[],s:o}", "type", "output_text", "text",
+                          text ? text : json_string(""), "annotations", "logprobs", logprobs_of(k, 0, pieces));
     json_t *boxes = k->done && *said ? grounding_find(said, chat_question(c), c->reports) : NULL;
     if (boxes) json_object_set_new(o, "x_grounding", boxes);
     return o;
@@ -64,7 +81,7 @@ static json_t *output_list(const chat *c, const choice *k) {
     json_t *calls = choice_tool_calls(c, k, &content), *list = json_array(), *call;
     size_t i;
     if (!calls || *content)
-        json_array_append_new(list, message_item(c, status_of(k), json_pack("[o]", text_part(c, k, content))));
+        json_array_append_new(list, message_item(c, status_of(k), json_pack("[o]", text_part(c, k, content, message_pieces(c, k, calls != NULL)))));
     json_array_foreach(calls, i, call)
         json_array_append_new(list, call_item(c, call, "completed", arguments_of(call)));
     json_decref(calls);
@@ -102,7 +119,8 @@ static json_t *response_object(const chat *c, const char *status, bool whole) {
         whole ? output_list(c, k) : json_array(), "parallel_tool_calls", c->tools != NULL,
         "previous_response_id", "store", 0, "temperature", c->f.temperature, "top_p", c->f.top_p, "text",
         echoed(c, "text", json_pack("{s:{s:s}}", "format", "type", "text")));
-    json_t *more = json_pack("{s:o,s:o,s:s,s:o,s:o}", "tool_choice",
+    json_t *more = json_pack("{s:i,s:o,s:o,s:s,s:o,s:o}", "top_logprobs", c->f.top_logprobs > 0 ? (int)c->f.top_logprobs : 0,
+        "tool_choice",
         echoed(c, "tool_choice", json_string(c->tools ? "auto" : "none")), "tools",
         echoed(c, "tools", json_array()), "truncation", "disabled", "metadata",
         echoed(c, "metadata", json_object()), "usage", whole ? usage_object(c) : json_null());
@@ -130,12 +148,13 @@ static void send_event(sse *s, const char *type, json_t *o) {
     sse_data(s, o);
 }
 
-/* An event about the one part of the one message, which is the first item. */
-static void send_part(sse *s, const char *type, const char *key, json_t *value) {
+/* An event about the one part of the one message, which is the first item. logprobs is taken; NULL: the
+ * event has none. */
+static void send_part(sse *s, const char *type, const char *key, json_t *value, json_t *logprobs) {
     char id[64];
     item_id(&s->c, id);
     json_t *o = json_pack("{s:s,s:i,s:i,s:o}", "item_id", id, "output_index", 0, "content_index", 0, key, value);
-    if (!strcmp(key, "delta") || !strcmp(key, "text")) json_object_set_new(o, "logprobs", json_array());
+    if (logprobs) json_object_set_new(o, "logprobs", logprobs);
     send_event(s, type, o);
 }
 
@@ -146,7 +165,7 @@ static void send_item(sse *s, const char *type, int index, json_t *item) {
 static void open_message(sse *s) {
     if (s->message) return;
     send_item(s, "response.output_item.added", 0, message_item(&s->c, "in_progress", json_array()));
-    send_part(s, "response.content_part.added", "part", text_part(&s->c, &s->c.choices[0], ""));
+    send_part(s, "response.content_part.added", "part", text_part(&s->c, &s->c.choices[0], "", 0), NULL);
     s->message = true;
 }
 
@@ -161,11 +180,14 @@ static void send_open(sse *s) {
     if (!c->tool_calls) open_message(s); /* else there may be none */
 }
 
-static void send_delta(sse *s, const char *from, size_t n) {
+/* Some text, and the log probabilities of the pieces up to `pieces` that have not been sent: a token that
+ * ends within a character has no text of its own, and goes with the next. */
+static void send_delta(sse *s, const char *from, size_t n, size_t pieces) {
     json_t *text = n ? json_stringn(from, n) : NULL;
     if (!text) return;
     open_message(s);
-    send_part(s, "response.output_text.delta", "delta", text);
+    send_part(s, "response.output_text.delta", "delta", text, logprobs_of(&s->c.choices[0], s->told, pieces));
+    s->told = pieces;
 }
 
 /* One delta per piece, as the chat's stream has one chunk per piece. */
@@ -176,7 +198,7 @@ static void response_pieces(sse *s, int i) {
     for (; k->next_piece < k->n_pieces; k->next_piece++) {
         size_t end = k->pieces[k->next_piece].end, to = end < ready ? end : ready;
         if (to > k->sent) {
-            send_delta(s, k->text + k->sent, to - k->sent);
+            send_delta(s, k->text + k->sent, to - k->sent, k->next_piece + (end <= ready));
             k->sent = to;
         }
         if (end > ready) break;
@@ -208,11 +230,13 @@ static void send_output(sse *s) {
     json_t *calls = choice_tool_calls(c, k, &content), *call;
     size_t i, n = strlen(content);
     if (!calls || n) {
-        if (n > k->sent) send_delta(s, content + k->sent, n - k->sent);
+        size_t pieces = message_pieces(c, k, calls != NULL);
+        if (n > k->sent) send_delta(s, content + k->sent, n - k->sent, pieces);
         open_message(s);
-        json_t *part = text_part(c, k, content);
-        send_part(s, "response.output_text.done", "text", json_incref(json_object_get(part, "text")));
-        send_part(s, "response.content_part.done", "part", json_incref(part));
+        json_t *part = text_part(c, k, content, pieces);
+        send_part(s, "response.output_text.done", "text", json_incref(json_object_get(part, "text")),
+                  json_incref(json_object_get(part, "logprobs")));
+        send_part(s, "response.content_part.done", "part", json_incref(part), NULL);
         send_item(s, "response.output_item.done", 0, message_item(c, status_of(k), json_pack("[o]", part)));
     }
     json_array_foreach(calls, i, call) send_call(s, (int)i + s->message, call);

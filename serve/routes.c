@@ -267,7 +267,7 @@ static void route_preprocess(http_request *r) {
     json_t *body = r->json ? json_incref(r->json) : form_body(r, &files, &e), *report = NULL;
     vl_picture *pic = NULL;
     blob data = {0};
-    picture_limits lim = {r->srv->config.min_pixels, r->srv->config.max_pixels};
+    picture_limits lim = {r->srv->config.min_pixels, r->srv->config.max_pixels, 0};
     const json_t *image = json_object_get(body, "image");
     const char *preset = json_string_value(json_object_get(body, "preset"));
     caller by = http_caller(r);
@@ -277,7 +277,8 @@ static void route_preprocess(http_request *r) {
         rc = api_fail(&e, 400, "invalid_value", "preset", "presets: fast, balanced, ocr, ground");
     if (rc == 0)
         rc = field_int(body, "min_pixels", 1, INT64_C(1) << 40, &lim.min_pixels, &e) ||
-             field_int(body, "max_pixels", 1, INT64_C(1) << 40, &lim.max_pixels, &e);
+             field_int(body, "max_pixels", 1, INT64_C(1) << 40, &lim.max_pixels, &e) ||
+             field_int(body, "frame", 0, MAX_FRAME, &lim.frame, &e);
     if (rc == 0 && lim.min_pixels && lim.max_pixels && lim.min_pixels > lim.max_pixels)
         rc = api_fail(&e, 400, "invalid_value", "min_pixels", "min_pixels is above max_pixels");
     if (rc == 0 && !files) {

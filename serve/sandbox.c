@@ -4,8 +4,8 @@
  *     memfd: decode parameters + the file's bytes                     reads it, confines itself
  *     pipe:  header + PPM, or header + error                          <-- writes the answer, exits
  *
- * Easy to get wrong: a timeout must end the child, not just the wait (SIGALRM with the default
- * action does, RLIMIT_CPU beside it); and the child's word is not trusted: sizes are re-checked.
+ * Easy to get wrong: a timeout must end the child, not just the wait (its timers do, RLIMIT_CPU beside
+ * them); and the child's word is not trusted: sizes are re-checked.
  */
 #include "serve/sandbox.h"
 
@@ -33,6 +33,8 @@
 #define SANITIZED 0
 #endif
 
+enum { WALL = 4 };                    /* seconds by the clock for one of processor time */
+
 struct sandbox { int fd; pid_t helper; pthread_mutex_t lock; };
 
 typedef struct order { vl_picture_params params; double seconds; size_t len; } order;
@@ -46,16 +48,43 @@ typedef struct answer {
 
 /* ---- in the child ------------------------------------------------------------------------- */
 
-static int confine(const order *o) {
+/* What a timer's signal says before it ends the child: only while the decoder runs, since afterwards the
+ * answer is on its way already. */
+static answer too_slow = {.code = VL_E_LIMIT};
+static int too_slow_to;
+static volatile sig_atomic_t decoding;
+
+static void on_timer(int sig) {
+    if (decoding && write(too_slow_to, &too_slow, sizeof too_slow) != (ssize_t)sizeof too_slow) _exit(1);
+    if (decoding || sig == SIGALRM) _exit(0);
+}
+
+static struct itimerval timer(double seconds) {
+    double whole = floor(seconds);     /* and not 0, which would be no timer */
+    return (struct itimerval){.it_value = {(time_t)whole, 1 + (suseconds_t)((seconds - whole) * 999998)}};
+}
+
+/* Time is what a picture costs, so processor time; by the clock it may take longer, since the machine may
+ * have other things to do. */
+static int limit_time(const order *o, int out) {
+    rlim_t cpu = (rlim_t)ceil(o->seconds) + 1;
+    struct rlimit cpu_limit = {cpu, cpu + 1};
+    struct itimerval used = timer(o->seconds), wall = timer(o->seconds * WALL);
+    too_slow_to = out;
+    snprintf(too_slow.msg, sizeof too_slow.msg, "the picture takes more than %g s to decode, the limit", o->seconds);
+    signal(SIGALRM, on_timer);
+    signal(SIGPROF, on_timer);
+    return setrlimit(RLIMIT_CPU, &cpu_limit) || setitimer(ITIMER_PROF, &used, NULL) ||
+           setitimer(ITIMER_REAL, &wall, NULL);
+}
+
+static int confine(const order *o, int out) {
     double pixels = o->params.max_decoded_pixels > 0 ? (double)o->params.max_decoded_pixels : 5e7;
     rlim_t memory = (rlim_t)(pixels * 16) + (256u << 20);
-    rlim_t cpu = (rlim_t)ceil(o->seconds);
-    struct rlimit none = {0, 0}, cpu_limit = {cpu, cpu + 1}, memory_limit = {memory, memory};
-    struct itimerval wall = {.it_value = {.tv_sec = (time_t)ceil(o->seconds)}};
-    signal(SIGALRM, SIG_DFL);
-    if (setrlimit(RLIMIT_CPU, &cpu_limit) || setrlimit(RLIMIT_CORE, &none) ||
-        setrlimit(RLIMIT_NPROC, &none) || setrlimit(RLIMIT_FSIZE, &none) ||
-        setitimer(ITIMER_REAL, &wall, NULL) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    struct rlimit none = {0, 0}, memory_limit = {memory, memory};
+    decoding = 1;
+    if (limit_time(o, out) || setrlimit(RLIMIT_CORE, &none) || setrlimit(RLIMIT_NPROC, &none) ||
+        setrlimit(RLIMIT_FSIZE, &none) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return -1;
     if (SANITIZED) return 0;
     static const int allowed[] = {
@@ -91,9 +120,11 @@ static _Noreturn void child_main(int in, int out) {
     struct stat st;
     if (fstat(in, &st) || (size_t)st.st_size < sizeof(order)) _exit(1);
     const order *o = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, in, 0);
-    if (o == MAP_FAILED || o->len != (size_t)st.st_size - sizeof *o || confine(o)) _exit(1);
+    if (o == MAP_FAILED || o->len != (size_t)st.st_size - sizeof *o || confine(o, out)) _exit(1);
     double t = vl_now();
-    if (vl_image_decode(&im, o + 1, o->len, "image", &o->params, &err)) {
+    int bad = vl_image_decode(&im, o + 1, o->len, "image", &o->params, &err);
+    decoding = 0;
+    if (bad) {
         a.code = err.code ? err.code : VL_E_INPUT;
         snprintf(a.msg, sizeof a.msg, "%s", err.msg);
         write_all(out, &a, sizeof a);
@@ -251,7 +282,7 @@ int sandbox_decode(sandbox *s, const void *bytes, size_t len, const vl_picture_p
     } else {
         close(p[1]);
         p[1] = -1;
-        rc = read_answer(p[0], params, vl_now() + seconds + 1, out, err);
+        rc = read_answer(p[0], params, vl_now() + seconds * WALL + 1, out, err);
     }
     if (memory >= 0) close(memory);
     if (p[0] >= 0) close(p[0]);

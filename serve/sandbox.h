@@ -22,7 +22,8 @@ typedef struct confined_picture {
 /* Call while the process has one thread. */
 int sandbox_open(sandbox **out, vl_err *err);
 void sandbox_close(sandbox *s);
-/* Any thread. A crash, a limit or a timeout is an error like any other undecodable picture. */
+/* Any thread. `seconds` of processor time, and four times that by the clock; more is VL_E_LIMIT. A crash
+ * is an error like any other undecodable picture. */
 int sandbox_decode(sandbox *s, const void *bytes, size_t len, const vl_picture_params *params,
                    double seconds, confined_picture *out, vl_err *err);
 

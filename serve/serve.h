@@ -27,7 +27,8 @@
 #include "serve/metrics.h"
 
 enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16,
-       MAX_BIAS = 1024, MAX_BREAKERS = 16, MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64 };
+       MAX_BIAS = 1024, MAX_BREAKERS = 16, MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64,
+       MAX_FRAME = 100000 };
 
 /* Every limit of the service in one place; the defaults are in server.c. */
 typedef struct serve_config {
@@ -45,7 +46,7 @@ typedef struct serve_config {
     const char *result_cache_dir;     /* NULL: answers are cached in memory only           */
     const char *state_dir;            /* NULL: jobs live in memory only                    */
     int64_t min_pixels, max_pixels;   /* 0: the checkpoint's                               */
-    int64_t body_bytes, image_bytes, image_pixels, files_bytes, result_cache_bytes,
+    int64_t body_bytes, image_bytes, image_pixels, image_ratio, files_bytes, result_cache_bytes,
         result_cache_disk_bytes,
         picture_cache_bytes, prefix_cache_bytes; /* prefix: -1: what kv_tokens holds */
     int connections, queue, batch, kv_tokens, speculate, images, default_tokens;

@@ -156,11 +156,13 @@ static const struct opt {
     {"max-body", O_INT64, AT(body_bytes), 1024, 1e12, "bytes; default 16 MiB"},
     {"max-image-bytes", O_INT64, AT(image_bytes), 64, 1e12, "default 10 MiB"},
     {"max-image-pixels", O_INT64, AT(image_pixels), 1, 1e10, "default 50 million"},
+    {"max-image-ratio", O_INT64, AT(image_ratio), 0, 1e12,
+     "decoded bytes per byte of a picture above 16 megapixels, 0: any; default 1000"},
     {"max-tokens", O_INT, AT(default_tokens), 1, 1e6, "when a request does not say; default 512"},
     {"max-time", O_NUM, AT(max_time_s), 0.1, 1e6, "seconds per request; default 600"},
     {"header-timeout", O_NUM, AT(header_s), 0.1, 3600, "seconds; default 10"},
     {"body-timeout", O_NUM, AT(body_s), 0.1, 3600, "seconds, plus size at 128 KiB/s; default 30"},
-    {"image-timeout", O_NUM, AT(picture_s), 0.1, 600, "seconds to decode a picture; default 5"},
+    {"image-timeout", O_NUM, AT(picture_s), 0.1, 600, "seconds of processor time to decode a picture; default 2"},
     {"watchdog", O_NUM, AT(watchdog_s), 0, 1e6,
      "seconds without progress after which /health says 503, 0: never; default 300"},
     {"shutdown-timeout", O_NUM, AT(shutdown_s), 0, 3600, "seconds to finish; default 30"},
@@ -185,11 +187,11 @@ enum { N_OPTS = sizeof opts / sizeof *opts };
 serve_config server_defaults(void) {
     return (serve_config){
         .host = "127.0.0.1", .port = 8080, .body_bytes = 16 << 20, .image_bytes = 10 << 20,
-        .image_pixels = 50000000, .files_bytes = 64 << 20, .result_cache_bytes = 64 << 20,
+        .image_pixels = 50000000, .image_ratio = 1000, .files_bytes = 64 << 20, .result_cache_bytes = 64 << 20,
         .result_cache_disk_bytes = 256 << 20,
         .picture_cache_bytes = 256 << 20, .prefix_cache_bytes = -1, .connections = 256, .queue = 32, .batch = 8,
         .kv_tokens = 32768, .images = 8, .default_tokens = 512, .header_s = 10, .body_s = 30,
-        .max_time_s = 600, .shutdown_s = 30, .picture_s = 5, .fetch_s = 10, .watchdog_s = 300, .sandbox = true,
+        .max_time_s = 600, .shutdown_s = 30, .picture_s = 2, .fetch_s = 10, .watchdog_s = 300, .sandbox = true,
         .log_requests = true};
 }
 
@@ -215,12 +217,15 @@ static bool add_key(serve_config *c, const char *key) {
 }
 
 static bool add_key_file(serve_config *c, const char *path) {
+    static char kept[MAX_KEYS][256];  /* for as long as the process lives */
     char line[256];
     FILE *f = fopen(path, "r");
     bool ok = f != NULL;
     while (ok && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\r\n")] = 0;
-        if (*line) ok = add_key(c, strdup(line));
+        if (!*line) continue;
+        ok = c->n_keys < MAX_KEYS;
+        if (ok) ok = add_key(c, memcpy(kept[c->n_keys], line, sizeof line));
     }
     if (f) fclose(f);
     return ok && c->n_keys;
@@ -418,6 +423,8 @@ static int run(server *srv) {
     sigaddset(&set, SIGINT);
     if (http_open(&http, srv, &err)) {
         fprintf(stderr, "vitreous serve: %s\n", err.msg);
+        jobs_stop(srv->jobs);             /* both have threads, which may be at work already */
+        scheduler_close(srv->scheduler, 0);
         return 3;
     }
     announce(srv, http);
@@ -434,7 +441,8 @@ static int run(server *srv) {
 }
 
 int cmd_serve(int argc, char **argv) {
-    server srv = {
+    static server srv;                /* as long as the process, with what its options were copied to */
+    srv = (server){
         .config = server_defaults(), .started = vl_now(), .started_unix = (int64_t)time(NULL)};
     const char *preset = NULL;
     vl_err err = {0};

@@ -30,6 +30,7 @@ struct sse {
     double stage_at;
     int sequence;                     /* events sent (responses.c)                          */
     bool message;                     /* the message is announced (responses.c)             */
+    size_t told;                      /* pieces whose log probabilities were sent (responses.c) */
     bool ended, failed;
 };
 

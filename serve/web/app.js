@@ -1,7 +1,7 @@
 // app.js: the page itself: what is shown, and what the controls do.
 import { ask, asCurl, asPython, deleteAll, deleteChat, loadChats, saveChat } from './chat.js';
 import { csvOf, el, markdown } from './markdown.js';
-import { addPicture, clearPictures, costOf, drawBoxes, onChange, pictures, renderPictures, samplePicture } from './pictures.js';
+import { addPicture, boxesOf, clearPictures, costOf, drawBoxes, onChange, pictures, renderPictures, samplePicture } from './pictures.js';
 import { lang, setLanguage, t, tasks } from './text.js';
 
 const $ = (id) => document.getElementById(id);
@@ -94,6 +94,7 @@ function toolsView(turn, index) {
     index === chat.turns.length - 1 ? button(t('regenerate'), () => answer(index)) : null,
     button(t('copy'), () => copyText(turn.text)),
     csvOf(turn.text) ? button('CSV', () => download('table.csv', csvOf(turn.text))) : null,
+    turn.marks ? button(t('boxesAsJson'), () => download('boxes.json', boxesOf(turn, lastImages(index)))) : null,
     button(t('probabilities'), () => { turn.showTokens = !turn.showTokens; update(index); },
       { 'aria-pressed': String(!!turn.showTokens) }),
     button(t('asCurl'), () => showText('curl', asCurl(before, set))),
@@ -286,7 +287,8 @@ function showText(title, text) {
 }
 
 function download(name, text) {
-  const url = URL.createObjectURL(new Blob(['\ufeff', text], { type: 'text/csv' }));
+  const csv = name.endsWith('.csv');             // the mark tells spreadsheets that it is UTF-8
+  const url = URL.createObjectURL(new Blob(csv ? ['\ufeff', text] : [text], { type: csv ? 'text/csv' : 'application/json' }));
   el('a', { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }

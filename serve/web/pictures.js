@@ -93,7 +93,16 @@ export function renderPictures(list, preset) {
   }));
 }
 
-// Boxes and points in pixels of the upright picture, over the picture.
+// Boxes and points of an answer by picture, in pixels of the upright original.
+export function boxesOf(turn, images) {
+  const of = (image, type) => turn.marks.filter((m) => m.image === image && m.type === type)
+    .map((m) => ({ label: m.label, [type]: m.pixels.map((x) => Math.round(x * 10) / 10) }));
+  return `${JSON.stringify(images.map((p, i) => ({
+    picture: p.name, width: turn.reports?.[i]?.width, height: turn.reports?.[i]?.height, boxes: of(i, 'box'), points: of(i, 'point'),
+  })), null, 1)}\n`;
+}
+
+// The same, over the picture.
 export function drawBoxes(url, report, marks) {
   const ns = 'http://www.w3.org/2000/svg', svg = document.createElementNS(ns, 'svg');
   const { width, height } = report, unit = Math.max(width, height) / 100;

@@ -25,7 +25,7 @@ const words = {
     noticeDemo: 'Loaded: the bundled demo model, {0} million parameters. It is tiny and was trained on drawn pictures: it reads short printed text, names simple shapes and colours and small charts. It will be wrong about photographs; load a real Qwen3-VL checkpoint for those.',
     notice: 'Loaded: {0}, {1} million parameters, on {2} ({3}). Its answers can be wrong: check what matters.',
     pickToken: 'Point at a word, tap it or use ← →: how probable it was, and what else could have stood there.',
-    onPicture: 'Picture {0}: {1}', guessed: '(the answer does not say which picture; the last is assumed)',
+    onPicture: 'Picture {0}: {1}', boxesAsJson: 'Boxes as JSON', guessed: '(the answer does not say which picture; the last is assumed)',
     modelTitle: 'What is loaded', drop: 'Delete', untitled: 'Picture',
   },
   zh: {
@@ -48,7 +48,7 @@ const words = {
     noticeDemo: '已加载：自带的演示模型，{0} 百万参数。它很小，只用绘制的图片训练：能读短的印刷文字，认简单的形状、颜色和小图表。对照片它会答错；请加载真正的 Qwen3-VL 模型。',
     notice: '已加载：{0}，{1} 百万参数，运行在 {2}（{3}）。回答可能有错，重要的内容请核对。',
     pickToken: '指向、点按或用 ← → 选一个词：它的概率，以及其他可能的词。',
-    onPicture: '图片 {0}：{1}', guessed: '（回答没有说明是哪张图，按最后一张处理）',
+    onPicture: '图片 {0}：{1}', boxesAsJson: '方框 JSON', guessed: '（回答没有说明是哪张图，按最后一张处理）',
     modelTitle: '加载的模型', drop: '删除', untitled: '图片',
   },
 };

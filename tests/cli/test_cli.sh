@@ -48,6 +48,14 @@ done
 has "run --json: length" '"finish_reason":"length"'
 has "run --json: 8 tokens" '"completion_tokens":8'
 check "run --json: one line" [ "$(wc -l <"$tmp/out")" = 1 ]
+run "$v" run --image models/demo/pictures/01-shapes.png -p "Locate all objects and output their bounding boxes in JSON format." \
+    --greedy --preset ground --json
+rc 0 "boxes to JSON"; has "boxes to JSON: in pixels of the original" '"grounding":\[{"type":"box","relative":\[.*"pixels":\[.*"image":0,"image_by":"only"'
+printf 'GIF89a\2\0\1\0\200\0\0\377\0\0\0\0\377,\0\0\0\0\2\0\1\0\0\2\2\004\012\0,\0\0\0\0\1\0\1\0\0\2\2\114\1\0;' >"$tmp/two.gif"
+run "$v" preprocess --image "$tmp/two.gif" --dump "$tmp/f0"; rc 0 "the first frame"; has "the first frame: warning" 'first_frame_used'
+run "$v" preprocess --image "$tmp/two.gif" --frame 1 --dump "$tmp/f1"; rc 0 "--frame 1"
+check "--frame 1 is another picture" [ "$(cmp -s "$tmp/f0" "$tmp/f1" && echo same)" = "" ]
+run "$v" preprocess --image "$tmp/two.gif" --frame 2 --dump "$tmp/f2"; rc 3 "--frame 2"; errs "--frame 2" "this GIF has 2"
 # Time by op: the lines with what passes between ops are the wall time, and ops are nearly all of it.
 run "$v" run --image $photo -p "What is this?" -n 8 --ignore-eos --ops "$tmp/ops.json" --json
 rc 0 "run --ops"

@@ -6,6 +6,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     vl_picture_params params = {.max_decoded_pixels = 1 << 18, .allow_truncated = size & 1,
                                 .alpha_drop = size & 2};
+    if (size > 4 && (data[0] == 'G' || data[0] == 'R')) params.frame = (int)(size >> 2 & 3); /* GIF, WebP */
     vl_image im;
     vl_err err = {0};
     if (vl_image_decode(&im, data, size, "fuzz", &params, &err) < 0) {

@@ -141,6 +141,59 @@ static void test_gif_canvas(void) {
         }
 }
 
+/* An animation with every way to dispose of a frame, a palette of its own and transparent colours, and what
+ * Pillow 13 shows of each frame on white (3 x 4 pixels). */
+static const char ANIMATION[] =
+    "\x47\x49\x46\x38\x39\x61\x03\x00\x04\x00\x82\x04\x00\x0d\x63\x70\xca\x02\x82\xb6\x5b\x0d\x96\x25\xbb\x04\x37\xd9"
+    "\xb2\xd8\x31\xc8\x99\x88\x22\xeb\xdc\x2c\x00\x00\x00\x00\x01\x00\x02\x00\x00\x03\x02\x78\x96\x00\x21\xf9\x04\x0d"
+    "\x05\x00\x06\x00\x2c\x00\x00\x00\x00\x02\x00\x04\x00\x82\x98\x93\x78\x32\xcb\xf1\x2d\xd5\x11\x08\xd6\x02\xc1\x40"
+    "\x71\x3c\xe1\x67\x74\x7b\x43\x2d\xfa\xa9\x03\x06\x48\x33\x22\x82\x55\x09\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00"
+    "\x00\x03\x02\x18\x09\x00\x21\xf9\x04\x08\x05\x00\x02\x00\x2c\x00\x00\x00\x00\x03\x00\x04\x00\x00\x03\x08\x48\x11"
+    "\x17\x84\x10\x32\x26\x09\x00\x21\xf9\x04\x05\x05\x00\x07\x00\x2c\x00\x00\x01\x00\x03\x00\x01\x00\x00\x03\x03\x08"
+    "\x37\x09\x00\x2c\x00\x00\x00\x00\x02\x00\x02\x00\x00\x03\x03\x58\x50\x96\x00\x3b";
+static const char *const FRAMES[] = {
+    "\x22\xeb\xdc\x0d\x63\x70\x0d\x63\x70\xc8\x99\x88\x0d\x63\x70\x0d\x63\x70\x0d\x63\x70\x0d\x63\x70\x0d\x63\x70\x0d"
+    "\x63\x70\x0d\x63\x70\x0d\x63\x70",
+    "\xc1\x40\x71\x08\xd6\x02\x0d\x63\x70\x08\xd6\x02\x2d\xd5\x11\x0d\x63\x70\x2d\xd5\x11\x2d\xd5\x11\x0d\x63\x70\x3c"
+    "\xe1\x67\x3c\xe1\x67\x0d\x63\x70",
+    "\xca\x02\x82\x0d\x63\x70\x0d\x63\x70\xc8\x99\x88\x0d\x63\x70\x0d\x63\x70\x0d\x63\x70\x0d\x63\x70\x0d\x63\x70\x0d"
+    "\x63\x70\x0d\x63\x70\x0d\x63\x70",
+    "\x04\x37\xd9\xca\x02\x82\xca\x02\x82\x22\xeb\xdc\xca\x02\x82\x04\x37\xd9\x0d\x63\x70\xca\x02\x82\xb6\x5b\x0d\x96"
+    "\x25\xbb\xc8\x99\x88\xb6\x5b\x0d",
+    "\x04\x37\xd9\x04\x37\xd9\x04\x37\xd9\x0d\x63\x70\x04\x37\xd9\x96\x25\xbb\x04\x37\xd9\x04\x37\xd9\x04\x37\xd9\x04"
+    "\x37\xd9\x04\x37\xd9\x04\x37\xd9",
+    "\xb2\xd8\x31\x0d\x63\x70\x04\x37\xd9\xb2\xd8\x31\xc8\x99\x88\x96\x25\xbb\x04\x37\xd9\x04\x37\xd9\x04\x37\xd9\x04"
+    "\x37\xd9\x04\x37\xd9\x04\x37\xd9"};
+
+static int decode_frame(vl_image *im, const void *bytes, size_t len, int frame, vl_err *err) {
+    vl_picture_params params = {.frame = frame};
+    return vl_image_decode(im, bytes, len, "frames", &params, err);
+}
+
+static void test_frames(void) {
+    enum { N = sizeof FRAMES / sizeof *FRAMES };
+    vl_image im, first;
+    vl_err err = {0};
+    for (int i = 0; i < N; i++) {
+        int rc = decode_frame(&im, ANIMATION, sizeof ANIMATION - 1, i, &err);
+        CHECK(rc == 0 && im.width == 3 && im.height == 4 && memcmp(im.rgb, FRAMES[i], 36) == 0, "frame %d: %s", i, err.msg);
+        CHECK(warned(&im, "animated:first_frame_used") == (i == 0), "frame %d: warning", i);
+        vl_image_clear(&im);
+    }
+    CHECK(decode_frame(&im, ANIMATION, sizeof ANIMATION - 1, N, &err) && strstr(err.msg, "has 6"), "%s", err.msg);
+    CHECK(decode_frame(&im, ANIMATION, sizeof ANIMATION - 1, -1, &err) && err.code == VL_E_INPUT, "%s", err.msg);
+    CHECK(decode_frame(&im, ANIMATION, sizeof ANIMATION - 3, N - 1, &err) && strstr(err.msg, "cut off"), "%s", err.msg);
+    CHECK(decode_frame(&im, ANIMATION, sizeof ANIMATION - 1, INT32_MAX, &err) && err.code == VL_E_LIMIT, "%s", err.msg);
+    const sample *w = find("webp-animated.webp"), *png = find("pic-big.jpg");
+    CHECK(!decode_frame(&first, w->bytes, w->len, 0, &err) && !decode_frame(&im, w->bytes, w->len, 1, &err), "%s", err.msg);
+    CHECK(first.rgb && im.rgb && memcmp(first.rgb, im.rgb, 3 * (size_t)im.width * (size_t)im.height), "WebP: frame 1 is frame 0");
+    CHECK(!im.rgb || !warned(&im, "animated:first_frame_used"), "WebP: warning");
+    vl_image_clear(&first);
+    vl_image_clear(&im);
+    CHECK(decode_frame(&im, w->bytes, w->len, 99, &err) && strstr(err.msg, "this WebP has"), "%s", err.msg);
+    CHECK(decode_frame(&im, png->bytes, png->len, 1, &err) && strstr(err.msg, "GIF and WebP only"), "%s", err.msg);
+}
+
 /* Indices 1, 200 and 0 of a palette of two, 200 being nothing: black, not what lay on the stack. */
 static void test_png_short_palette(void) {
     static const uint8_t PNG[] = {
@@ -231,6 +284,13 @@ static void test_bombs(void) {
     expect_error(TGA, sizeof TGA, NULL, VL_E_LIMIT, NULL);
     expect_error(BMP, sizeof BMP, NULL, VL_E_LIMIT, NULL);
     expect_error("P5 0 4 255\n    ", 15, NULL, VL_E_INPUT, "empty");
+    /* By the ratio of sizes: 5000 x 5000 from 20 bytes; what fits into a screen may be as empty as it likes. */
+    static const uint8_t EMPTY[] = "GIF89a\x88\x13\x88\x13\0\0\0,", SCREEN[] = "GIF89a\0\x10\0\x10\0\0\0,";
+    vl_picture_params ratio = {.max_ratio = 1000}, ample = {.max_ratio = 5000000};
+    expect_error(EMPTY, sizeof EMPTY, &ratio, VL_E_LIMIT, "times as many bytes");
+    expect_error(EMPTY, sizeof EMPTY, &ample, VL_E_INPUT, "cut off");
+    expect_error(EMPTY, sizeof EMPTY, NULL, VL_E_INPUT, "cut off");
+    expect_error(SCREEN, sizeof SCREEN, &ratio, VL_E_INPUT, "cut off");
 }
 
 /* The last scan of a progressive file repeated: each costs a walk over the whole picture. */
@@ -346,6 +406,7 @@ int main(void) {
     test_goldens();
     test_alpha();
     test_gif_canvas();
+    test_frames();
     test_png_short_palette();
     test_pnm_maximum();
     test_xmp();

@@ -82,6 +82,8 @@ def answers(s):
     r = s.chat("hi", logprobs=True, top_logprobs=3, max_tokens=4)[1]["choices"][0]["logprobs"]["content"]
     check(len(r) <= 4 and all(len(k["top_logprobs"]) == 3 and k["bytes"] is not None for k in r), "logprobs")
     check(all(abs(k["logprob"] - k["top_logprobs"][0]["logprob"]) < 1e-6 for k in r), "greedy takes the most likely")
+    r5 = s.chat("Say 你好", logprobs=True, max_tokens=5, ignore_eos=True)[1]      # ends within a character
+    equal(len(r5["choices"][0]["logprobs"]["content"]), r5["usage"]["completion_tokens"], "one entry for each token")
     first = s.json("POST", "/tokenize", {"content": r[0]["token"]})[1]["tokens"]
     if len(first) == 1:
         biased = s.chat("hi", logit_bias={str(first[0]): -100}, max_tokens=1, logprobs=True)[1]
@@ -183,6 +185,20 @@ def picture_limits(s):
     equal(s.json("POST", "/v1/preprocess", {"image": url(b"no picture")})[1]["error"]["param"], "image", "dry run of nonsense")
     big = s.chat([image(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\2\0\0\0" + b"\0" * 9), text("x")])
     check(big[0] in (400, 413), f"60000 x 60000 is refused from the header: {big}")
+    bomb = flat_png(5000, 5000)
+    status, r = s.chat([image(bomb), text("x")])
+    check((status, r["error"]["code"]) == (413, "over_limit") and "times as many bytes" in r["error"]["message"], f"{len(bomb)} bytes of nothing: {r}")
+    for frame, rows in ((0, b"\xff\0\0" b"\xff\0\0"), (1, b"\0\0\xff" b"\xff\0\0")):
+        status, r = s.chat([{**image(gif()), "frame": frame}, text("x")], max_tokens=1)
+        x = r["x_image"][0]
+        equal((status, x["format"], x["frame"], x["width"], "animated:first_frame_used" in x["warnings"]), (200, "gif", frame, 2, frame == 0), f"GIF frame {frame}")
+        equal(s.json("POST", "/v1/preprocess", {"image": url(gif()), "frame": frame})[1]["digest"], x["digest"], "in the dry run too")
+        still = b"P6\n2 1\n255\n" + rows
+        equal(s.json("POST", "/v1/preprocess", {"image": url(still)})[1]["digest"], x["digest"], f"and what it shows is {rows}")
+    status, r = s.chat([{**image(gif()), "frame": 2}, text("x")])
+    check(status == 400 and "has 2" in r["error"]["message"] and r["error"]["param"] == "messages[0].content[0]", f"no such frame: {status} {r}")
+    for bad in (-1, "1", 0.5):
+        equal(s.chat([{**image(gif()), "frame": bad}, text("x")])[1].get("error", {}).get("param"), "frame", f"frame {bad!r}")
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100
     status, r = s.chat([image(heic), text("x")])
     check(status == 415, f"HEIC is named: {status} {r}")
@@ -202,6 +218,22 @@ def with_exif(data, code):
     tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\3\0\0\0\1" + struct.pack(">HH", code, 0) + b"\0\0\0\0"
     chunk = struct.pack(">I", len(tiff)) + b"eXIf" + tiff + struct.pack(">I", zlib.crc32(b"eXIf" + tiff))
     return data[:33] + chunk + data[33:]
+
+
+def flat_png(w, h):
+    """A grey level each pixel, all 0: about a thousandth of that many bytes."""
+    import zlib
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", w.to_bytes(4, "big") + h.to_bytes(4, "big") + b"\x08\0\0\0\0")
+            + chunk(b"IDAT", zlib.compress(bytes(w + 1) * h)) + chunk(b"IEND", b""))
+
+
+def gif():
+    """Two frames: two red pixels, then the left one blue."""
+    return (b"GIF89a\2\0\1\0\x80\0\0" b"\xff\0\0" b"\0\0\xff" b",\0\0\0\0\2\0\1\0\0" b"\2\2\x04\x0a\0"
+            b",\0\0\0\0\1\0\1\0\0" b"\2\2\x4c\1\0" b";")
 
 
 def multipart(fields):
@@ -397,6 +429,52 @@ def memory(s):
     check(r.returncode == 3 and fits and 0 < int(fits[1]) * each < total, f"{asked} tokens of {each} bytes: {r.returncode} {r.stderr[-300:]}")
 
 
+def refused(why, code, *args):
+    """A start that is refused says why, ends with the right code and, under a sanitizer, leaves nothing behind."""
+    r = subprocess.run([VITREOUS, "serve", "-m", model_dir(), "--port", "0", *args], capture_output=True, text=True, timeout=HANG)
+    report = [x for x in r.stderr.splitlines() if "Sanitizer" in x or "runtime error:" in x]
+    check(r.returncode == code and why in r.stderr and not report and "http://" not in r.stdout,
+          f"{args}: {r.returncode} {r.stderr[-3000 if report else -300:]}")
+
+
+def refused_starts(s):
+    with tempfile.TemporaryDirectory() as d:
+        path = lambda name: os.path.join(d, name)       # noqa: E731
+        for name, data in (("file", b"x"), ("short.keys", b"key-number-one\nshort\n"), ("good.keys", b"key-number-one\n\nkey-number-two\n"),
+                           ("many.keys", b"".join(b"key-number-%d\n" % i for i in range(20)))):
+            with open(path(name), "wb") as f:
+                f.write(data)
+        os.mkdir(path("state"))
+        with open(path("state/jobs.sqlite"), "wb") as f:
+            f.write(b"this is no database, " * 200)
+        os.mkdir(path("open"), 0o755)
+        refused("there/state: No such file", 3, "--state", path("not/there/state"))
+        refused("file: this is no folder", 3, "--state", path("file"))
+        refused("jobs.sqlite", 3, "--state", path("state"))
+        refused("this is no folder", 3, "--result-cache-dir", path("file"))
+        refused("others may enter it", 3, "--result-cache-dir", path("open"))
+        refused("No such file", 3, "--result-cache-dir", path("not/there"))
+        refused("", 3, "-m", path("nowhere"))
+        refused("--preset slow", 2, "--preset", "slow")
+        refused("bad value for --api-key-file", 2, "--api-key-file", path("none"))
+        refused("bad value for --api-key-file", 2, "--api-key-file", path("short.keys"))
+        refused("bad value for --api-key-file", 2, "--api-key-file", path("many.keys"))
+        refused("bad value for --allow-image-urls", 2, "--allow-image-urls", "a.example,,b example")
+        refused("bad value for --batch", 2, "--batch", "0")
+        refused("unexpected argument", 2, "more")
+        # The port is taken; the jobs that an earlier end left are at work by then.
+        with Server("--state", path("jobs")) as other:
+            j = other.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3000, "ignore_eos": True,
+                                                "detect_repetition": False})[1]
+            until(lambda: other.json("GET", f"/v1/jobs/{j['id']}")[1]["status"] == "running", "a job runs")
+            other.process.kill()
+            other.process.wait()
+        for i in range(3):
+            refused("in use", 3, "--port", str(s.port), "--state", path("jobs"), "--api-key-file", path("good.keys"))
+        with Server("--state", path("jobs")) as other:
+            check(other.json("GET", f"/v1/jobs/{j['id']}")[1]["status"] in ("queued", "running", "failed"), "and the job is still there")
+
+
 def origins(s):
     for host, want in (("127.0.0.1", 200), ("localhost:1", 200), ("evil.example", 403), ("[::1]:80", 200), ("a b", 403)):
         equal(s.get("/v1/models", headers={"Host": host})[0], want, f"Host {host}")
@@ -424,7 +502,7 @@ def logs(s):
 def main():
     with Server() as s:
         for part in (state_routes, tokens, answers, streams, wrong_fields, data_urls, picture_limits, uploads, injection,
-                     control, result_cache, picture_cache, repeated_question, jobs, memory, origins, logs):
+                     control, result_cache, picture_cache, repeated_question, jobs, memory, refused_starts, origins, logs):
             before = time.monotonic()
             try:
                 part(s)

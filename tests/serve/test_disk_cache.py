@@ -150,6 +150,45 @@ def closed(folder):
     equal(oct(os.stat(folder).st_mode & 0o777), "0o700", "and is closed")
 
 
+def fs_group(folder):
+    """Kubernetes' fsGroup makes all of a volume writable for the pod's group at every start: our cache in it is closed again."""
+    def refused(why, what):
+        r = subprocess.run([serving.VITREOUS, "serve", "-m", model_dir(), "--port", "0", "--result-cache-dir", folder],
+                           capture_output=True, text=True, timeout=60 * serving.SLOW)
+        check(r.returncode == 3 and why in r.stderr, f"{what}: {r.returncode} {r.stderr[-300:]}")
+
+    def open_up(group=os.getegid()):
+        os.chown(folder, -1, group)
+        os.chmod(folder, 0o2770)
+        for f in os.listdir(folder):
+            os.chmod(os.path.join(folder, f), 0o660)
+    with Server("--result-cache-dir", folder) as s:
+        first = ask(s, "x")
+    open_up()
+    with Server("--result-cache-dir", folder) as s:
+        equal(ask(s, "x"), ("hit", first[1]), "what was stored is there")
+        check("writable for its group" in s.logs(), "the log warns")
+        equal([oct(os.stat(f).st_mode & 0o7777) for f in (folder, file_in(folder))], ["0o700", "0o600"], "and all is closed")
+    os.chmod(folder, 0o2771)
+    refused("others may enter", "open to strangers too")
+    open_up()
+    os.rename(file_in(folder), folder + "-elsewhere")
+    os.symlink(folder + "-elsewhere", file_in(folder))
+    refused("others may enter", "no cache of ours is in it: a link")
+    os.remove(file_in(folder))
+    shutil.copy(folder + "-elsewhere", file_in(folder))
+    os.symlink("/dev/null", file_in(folder) + "-wal")         # in the place of the log
+    os.chmod(folder, 0o2770)
+    refused("no file of this user's own", "what somebody else has put there")
+    os.remove(file_in(folder) + "-wal")
+    if os.geteuid() == 0:                # only root can give files away
+        open_up(54321)
+        refused("others may enter", "a group that is none of ours")
+        os.chown(folder, -1, os.getegid())
+        os.chown(file_in(folder), 54321, -1)
+        refused("others may enter", "somebody else's cache")
+
+
 def gpu(folder):
     """What another GPU, driver or cuBLAS made is not served. On gpusim, which can be several devices."""
     sim = os.path.join(ROOT, "build", "gpusim")
@@ -223,7 +262,7 @@ def locked(folder):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for part in (restart, other_weights, tenants, bounded, smaller, closed, gpu, damage, locked):
+        for part in (restart, other_weights, tenants, bounded, smaller, closed, fs_group, gpu, damage, locked):
             try:
                 part(os.path.join(folder, part.__name__))
             except Exception as e:       # noqa: BLE001: one broken part must not hide the others

@@ -318,7 +318,57 @@ def killed_jobs():
                 return [s.json("GET", f"/v1/jobs/{i}")[1].get("status") for i in ids]
             until(lambda: set(states()) == {"done"}, "jobs run after a restart")
             equal(states(), ["done"] * 6, "every job accepted before SIGKILL is done after it")
-            equal(s.json("GET", f"/v1/jobs/{ids[5]}")[1]["tries"], 3, "a kill is no try")
+            j = s.json("GET", f"/v1/jobs/{ids[5]}")[1]
+            equal((j["tries"], j["crashes"]), (3, 1), "a kill is no try, but is counted")
+
+
+def old_jobs():
+    """A file of the first version: no tries, no due, no crashes."""
+    if sqlite3.sqlite_version_info < (3, 35):
+        return                                               # cannot drop columns
+    with tempfile.TemporaryDirectory() as state:
+        file = os.path.join(state, "jobs.sqlite")
+        with Server("--state", state) as s:
+            i = s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2})[1]["id"]
+            s.process.kill()
+            s.process.wait()
+        for column in ("tries", "due", "crashes"):
+            rows(file, f"ALTER TABLE jobs DROP COLUMN {column}")
+        rows(file, "UPDATE jobs SET status='running', result=NULL, finished=NULL")
+        with Server("--state", state) as s:
+            until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] == "done", "its job is run")
+            equal(s.json("GET", f"/v1/jobs/{i}")[1]["crashes"], 1, "and counted from now on")
+
+
+def crashing_job():
+    """The process dies under a job, again and again: then the job has failed, and the one beside it has not."""
+    with tempfile.TemporaryDirectory() as state:
+        file = os.path.join(state, "jobs.sqlite")
+
+        def running():
+            return [i for i, in rows(file, "SELECT id FROM jobs WHERE status='running' ORDER BY created, rowid")]
+        with Server("--state", state) as s:
+            body = {**LONG, "detect_repetition": False, "max_tokens": 3000}
+            one, two = (s.json("POST", "/v1/jobs", body)[1]["id"] for _ in range(2))
+            until(lambda: running() == [one, two], "two jobs run side by side")
+            s.process.kill()
+            s.process.wait()
+        for times in (2, 3):
+            with Server("--state", state) as s:
+                until(lambda: running() == [one], f"then one alone (its run {times})")
+                s.process.kill()
+                s.process.wait()
+        with Server("--state", state) as s:
+            j = s.json("GET", f"/v1/jobs/{one}")[1]
+            equal((j["status"], j["crashes"], j.get("error", {}).get("code")), ("failed", 3, "job_crashed"), f"three ends: {j}")
+            check("3 times" in j["error"]["message"] and "submit the job again" in j["error"]["message"], f"it says so: {j}")
+            check(one in s.logs() and s.metric("jobs_total") == 1, "in log and metrics")
+            until(lambda: running() == [two], "its neighbour runs")
+            equal(s.json("GET", f"/v1/jobs/{two}")[1]["crashes"], 1, "and is not blamed for it")
+            third = s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2})[1]["id"]
+            s.json("DELETE", f"/v1/jobs/{two}")
+            until(lambda: s.json("GET", f"/v1/jobs/{third}")[1]["status"] == "done", "and others after it")
+            check(s.json("GET", f"/v1/jobs/{two}")[1]["status"] in ("cancelled", "done"), "the neighbour ends as it should")
 
 
 def rows(file, sql, *args):
@@ -364,7 +414,7 @@ def main():
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, stopped_jobs):
+    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs):
         before = time.monotonic()
         part()
         if os.environ.get("V"):

@@ -167,7 +167,8 @@ def turns(s):
 
 def refusals(s):
     cases = [({"previous_response_id": "resp_1"}, "previous_response_id"), ({"background": True}, "background"),
-             ({"conversation": "c"}, "conversation"), ({"prompt": {"id": "p"}}, "prompt"), ({"include": ["x"]}, "include"),
+             ({"conversation": "c"}, "conversation"), ({"prompt": {"id": "p"}}, "prompt"), ({"include": ["x"]}, "include"), ({"include": [LOGPROBS, "reasoning.encrypted_content"]}, "include"),
+             ({"include": LOGPROBS}, "include"), ({"top_logprobs": 2}, "top_logprobs"), ({"include": [LOGPROBS], "top_logprobs": 21}, "top_logprobs"),
              ({"tools": [{"type": "web_search"}]}, "tools"), ({"truncation": "auto"}, "truncation"),
              ({"tool_choice": "required"}, "tool_choice"), ({"temperature": 9}, "temperature"),
              ({"max_output_tokens": 0}, "max_output_tokens"), ({"max_output_tokens": "8"}, "max_output_tokens"),
@@ -191,7 +192,7 @@ def refusals(s):
     for fields, param in cases:
         status, r = ask(s, fields.get("input", "Hi"), **{k: v for k, v in fields.items() if k != "input"})
         check(status in (400, 415) and r["error"]["param"] == param, f"{str(fields)[:80]}: {status} {r.get('error')}")
-    status, r = ask(s, "Hi", previous_response_id=None, background=False, tools=[], include=[], truncation="disabled",
+    status, r = ask(s, "Hi", previous_response_id=None, background=False, tools=[], include=[], top_logprobs=0, truncation="disabled",
                     tool_choice="auto", metadata={"a": "b"}, wrong_field=1, n=3, messages=[])
     equal((status, r["metadata"], len(r["output"])), (200, {"a": "b"}, 1), "fields that ask for nothing")
     for name in ("wrong_field", "'n'", "'messages'"):
@@ -238,6 +239,52 @@ def streams(s):
     equal(stream(s, "Hi", temperature=7)[0], 400, "a wrong field is no stream")
 
 
+LOGPROBS = "message.output_text.logprobs"
+
+
+def logprobs(s):
+    """The chat's own, in the part, in the deltas and at the end; replayed from the cache as well."""
+    fields = {"include": [LOGPROBS], "top_logprobs": 2, "max_output_tokens": 12, "ignore_eos": True}
+    chat = s.chat("Say 你好", logprobs=True, top_logprobs=2, max_tokens=12, ignore_eos=True)[1]["choices"][0]["logprobs"]["content"]
+    status, r = ask(s, "Say 你好", **fields)
+    got = r["output"][0]["content"][0]["logprobs"]
+    equal((status, got, r["top_logprobs"]), (200, chat, 2), "the chat's")
+    check(len(got) == 12 and all(set(t) == {"token", "bytes", "logprob", "top_logprobs"} and len(t["top_logprobs"]) == 2 for t in got), f"in OpenAI's form: {len(got)} {got[:1]}")
+    for way in ("from the cache", "anew"):
+        events = stream(s, "Say 你好", cache=way != "anew", **fields)[1]
+        done = [e for e in events if e["type"] == "response.output_text.done"][0]
+        deltas = [e for e in events if e["type"] == "response.output_text.delta"]
+        in_deltas = [t for e in deltas for t in e["logprobs"]]
+        rest = got[len(in_deltas):]
+        equal((in_deltas + rest, done["logprobs"]), (got, got), f"in the deltas, and all at the end ({way})")
+        check(len(in_deltas) > 6 and not any(utf8(t["bytes"]) for t in rest), f"only what has no text is in no delta: {rest}")
+        for e in deltas:
+            if "\ufffd" not in e["delta"]:   # random weights also say what is no UTF-8
+                equal(e["delta"], b"".join(bytes(t["bytes"]) for t in e["logprobs"]).decode(errors="replace"), "a delta's tokens are its text")
+        equal(events[-1]["response"]["output"][0]["content"][0]["logprobs"], got, "and in the whole")
+    equal(ask(s, "Say 你好", include=[LOGPROBS], max_output_tokens=2)[1]["output"][0]["content"][0]["logprobs"][0]["top_logprobs"], [], "no alternatives")
+    # A delta goes out when its character is whole: tokens of one byte each are held back.
+    events = stream(s, "Say", guided_regex="(你|好|é)a", **{**fields, "ignore_eos": False})[1]
+    deltas = [e for e in events if e["type"] == "response.output_text.delta"]
+    equal("".join(e["delta"] for e in deltas)[1:], "a", "a constrained answer")
+    equal([e["delta"] for e in deltas], [b"".join(bytes(t["bytes"]) for t in e["logprobs"]).decode() for e in deltas], "no token is lost")
+    # With a call: the tokens of the text before it, and of nothing else.
+    call = r'<tool_call>\n\{"name": "paint", "arguments": \{"colour": "red"\}\}\n</tool_call>'
+    k = {"tools": FLAT, "guided_regex": r"Hm\. " + call, "include": [LOGPROBS], "max_output_tokens": 200}
+    part = ask(s, "Say", **k)[1]["output"][0]["content"][0]
+    said_ = b"".join(bytes(t["bytes"]) for t in part["logprobs"]).decode()
+    check(part["text"] == "Hm." and part["logprobs"] and "Hm. ".startswith(said_), f"before a call: {said_!r}")
+    events = stream(s, "Say", **k)[1]
+    equal([e["logprobs"] for e in events if e["type"] == "response.output_text.done"], [part["logprobs"]], "streamed too")
+
+
+def utf8(numbers):
+    try:
+        return bytes(numbers).decode()
+    except UnicodeDecodeError:
+        return ""
+
+
 def cache(s):
     def once(path, body):
         return s.post(path, body, timeout=120)
@@ -265,7 +312,7 @@ def cancel(s):
 
 def main():
     with Server() as s:
-        for part in (answers, tools, mixed, turns, refusals, streams, cache, cancel):
+        for part in (answers, tools, mixed, turns, refusals, streams, logprobs, cache, cancel):
             try:
                 part(s)
             except Exception as e:       # noqa: BLE001: one broken part must not hide the others

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "loader/image.h"
@@ -56,6 +57,25 @@ static void *many(void *arg) {
     return NULL;
 }
 
+/* 20 megapixels take longer than a thousandth of a second, and are no trouble without that limit. */
+static void slow(sandbox *s) {
+    enum { SIDE = 4500 };
+    static const char head[] = "P5 4500 4500 254\n";
+    size_t h = sizeof head - 1, n = h + (size_t)SIDE * SIDE;
+    char *pgm = calloc(n, 1);
+    vl_picture_params p = {.max_bytes = 1 << 30};
+    confined_picture c = {0};
+    vl_err err = {0};
+    CHECK(pgm, "memory");
+    if (!pgm) return;
+    memcpy(pgm, head, h);
+    CHECK(sandbox_decode(s, pgm, n, &p, 0.001, &c, &err) == -1 && err.code == VL_E_LIMIT && strstr(err.msg, "0.001 s"),
+          "too slow: %d %s", err.code, err.msg);
+    CHECK(sandbox_decode(s, pgm, n, &p, 60, &c, &err) == 0, "slow: %s", err.msg);
+    free(c.ppm);
+    free(pgm);
+}
+
 int main(void) {
     sandbox *s = NULL;
     vl_err err = {0};
@@ -68,6 +88,7 @@ int main(void) {
     CHECK(sandbox_decode(s, "nonsense", 8, &p, 5, &c, &err) == -1 && *err.msg,
           "nonsense is refused");
     CHECK(sandbox_decode(s, "", 0, &p, 5, &c, &err) == -1, "nothing is refused");
+    slow(s);
     pthread_t t[4];
     for (int i = 0; i < 4; i++) pthread_create(&t[i], NULL, many, s);
     for (int i = 0; i < 4; i++) {

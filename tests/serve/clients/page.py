@@ -167,6 +167,13 @@ def two_pictures(browser, url, out):
         page.get_by_role("button", name="CSV", exact=True).click()
     with open(got.value.path(), encoding="utf-8-sig", newline="") as f:
         check(f.read() == 'name,sum\r\n"a, b",\'=1+1\r\nc,-2', "the table as CSV")
+    with page.expect_download() as got:
+        page.get_by_role("button", name="Boxes as JSON", exact=True).click()
+    with open(got.value.path(), encoding="utf-8") as f:
+        boxes = json.load(f)
+    want = [{"picture": "picture-0.png", "width": 320, "height": 240, "boxes": [{"label": "one", "box": [0, 0, 160, 120]}], "points": []},
+            {"picture": "picture-1.png", "width": 100, "height": 200, "boxes": [{"label": "two", "box": [50, 100, 100, 200]}], "points": []}]
+    check(boxes == want and got.value.suggested_filename == "boxes.json", f"the boxes as JSON: {boxes}")
 
 
 def stop_and_again(browser, url):

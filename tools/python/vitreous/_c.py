@@ -30,7 +30,8 @@ class ModelInfo(C.Structure):
 class PictureParams(C.Structure):
     _fields_ = [("min_pixels", C.c_int64), ("max_pixels", C.c_int64), ("alpha_drop", C.c_bool),
                 ("pil", C.c_bool), ("allow_truncated", C.c_bool), ("max_bytes", C.c_int64),
-                ("max_decoded_pixels", C.c_int64), ("max_side", C.c_int64)]
+                ("max_decoded_pixels", C.c_int64), ("max_side", C.c_int64),
+                ("max_ratio", C.c_int64), ("frame", C.c_int)]
 
 
 class PictureInfo(C.Structure):
