@@ -45,6 +45,17 @@ void *cpu_pages(size_t bytes);
 void cpu_pages_free(void *p, size_t bytes);
 static inline cpu_backend *cpu_of(vl_backend *b) { return (cpu_backend *)(void *)b; }
 
+/* Pools of the CPU backend hold f32. V: [n_blocks][G][VL_KV_BLOCK][E]. K: [n_blocks][G][VL_KV_BLOCK / 32][E][32],
+ * panels of 32 keys as a weight has panels of 32 rows: a decode step need not transpose them for every query.
+ * Where the block of a key head begins, in either. */
+static inline size_t cpu_kv_at(int block, int kv, int G, int E) {
+    return ((size_t)block * (size_t)G + (size_t)kv) * VL_KV_BLOCK * (size_t)E;
+}
+/* From there on: where the first element of the key in slot `slot` lies; the others are VL_NR apart. */
+static inline size_t cpu_key_at(int slot, int E) {
+    return (size_t)(slot / VL_NR) * VL_NR * (size_t)E + (size_t)(slot % VL_NR);
+}
+
 int cpu_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
 /* The integer modes (narrow.c). wants: this matrix is prepared as integers. */
 bool cpu_narrow_wants(const cpu_backend *b, const vl_matrix *w, unsigned use);

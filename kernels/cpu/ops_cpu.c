@@ -3,7 +3,6 @@
  *
  * Threads: every op is cut into items (panels of columns, tiles of rows, heads) that the team of
  * team.h takes one by one; a lock keeps two sessions from fighting over the cores.
- * KV pools hold f32: [n_blocks][G][VL_KV_BLOCK][E].
  */
 #include <math.h>
 #include <stdlib.h>
@@ -152,11 +151,13 @@ static void rows_item(void *arg, int item, int thread) {
     for (int r = r0; r < r1; r++) j->row(j, (size_t)r);
 }
 
+static int rows_per_item(int cols) { return CHUNK / (cols > 0 ? cols : 1) + 1; }
+
 static void for_rows(vl_backend *base, rows_job j) {
     cpu_backend *b = cpu_of(base);
     if (j.n <= 0) return;
     j.k = &b->k;
-    j.per_item = CHUNK / (j.cols > 0 ? j.cols : 1) + 1;
+    j.per_item = rows_per_item(j.cols);
     pthread_mutex_lock(&b->lock);
     cpu_team_run(b->team, (j.n + j.per_item - 1) / j.per_item, rows_item, &j);
     pthread_mutex_unlock(&b->lock);
@@ -201,8 +202,8 @@ static void cpu_rmsnorm(vl_backend *b, float *out, const float *x, const float *
                            .eps = eps});
 }
 
-/* One row: H query heads in place, then G key heads normed and rotated straight into the pool. */
-static void qk_row(const rows_job *j, size_t r) {
+/* One row: H query heads in place, then G key heads normed, rotated and spread over their panels in the pool. */
+static void qk_row(const rows_job *j, size_t r, float *key) {
     const vl_rope_kv_args *a = j->rope;
     size_t E = (size_t)a->E, half = E / 2;
     const float *cos = a->cos + r * half, *sin = a->sin + r * half;
@@ -211,20 +212,32 @@ static void qk_row(const rows_job *j, size_t r) {
         if (a->q_norm) j->k->rmsnorm(q, q, a->q_norm, a->E, a->eps);
         j->k->rope(q, cos, sin, a->E);
     }
-    size_t block = (size_t)(a->kv_slot[r] / VL_KV_BLOCK), slot = (size_t)(a->kv_slot[r] % VL_KV_BLOCK);
+    int block = a->kv_slot[r] / VL_KV_BLOCK, slot = a->kv_slot[r] % VL_KV_BLOCK;
     for (int g = 0; g < a->G; g++) {
-        size_t at = ((block * (size_t)a->G + (size_t)g) * VL_KV_BLOCK + slot) * E;
-        const float *k = a->k + r * (size_t)a->ldk + (size_t)g * E;
-        float *kp = (float *)a->k_pool + at;
-        if (a->k_norm) j->k->rmsnorm(kp, k, a->k_norm, a->E, a->eps);
-        else memcpy(kp, k, E * sizeof *kp);
-        j->k->rope(kp, cos, sin, a->E);
-        memcpy((float *)a->v_pool + at, a->v + r * (size_t)a->ldv + (size_t)g * E, E * sizeof *kp);
+        size_t at = cpu_kv_at(block, g, a->G, a->E);
+        const float *k = a->k + r * (size_t)a->ldk + (size_t)g * E, *v = a->v + r * (size_t)a->ldv + (size_t)g * E;
+        float *kp = (float *)a->k_pool + at + cpu_key_at(slot, a->E);
+        if (a->k_norm) j->k->rmsnorm(key, k, a->k_norm, a->E, a->eps);
+        else memcpy(key, k, E * sizeof *key);
+        j->k->rope(key, cos, sin, a->E);
+        for (size_t e = 0; e < E; e++) kp[e * VL_NR] = key[e];
+        memcpy((float *)a->v_pool + at + (size_t)slot * E, v, E * sizeof *v);
     }
 }
-static void cpu_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *a) {
+static void qk_item(void *arg, int item, int thread) {
+    const rows_job *j = arg;
+    int r0 = item * j->per_item, r1 = r0 + j->per_item < j->n ? r0 + j->per_item : j->n;
+    for (int r = r0; r < r1; r++) qk_row(j, (size_t)r, j->out + (size_t)thread * (size_t)j->rope->E);
+}
+static void cpu_qk_norm_rope(vl_backend *base, const vl_rope_kv_args *a) {
+    cpu_backend *b = cpu_of(base);
     vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
-    for_rows(b, (rows_job){.row = qk_row, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E});
+    rows_job j = {.k = &b->k, .rope = a, .n = a->T, .per_item = rows_per_item((a->H + 2 * a->G) * a->E)};
+    if (a->T <= 0) return;
+    pthread_mutex_lock(&b->lock);
+    j.out = cpu_scratch(b, (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key for each thread */
+    cpu_team_run(b->team, (j.n + j.per_item - 1) / j.per_item, qk_item, &j);
+    pthread_mutex_unlock(&b->lock);
 }
 
 static void rope_vision_row(const rows_job *j, size_t r) {

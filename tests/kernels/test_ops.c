@@ -198,6 +198,11 @@ static void full_case(vl_backend *one, vl_backend *two, const int32_t *cu, int n
     free(qkv), free(seen), free(a), free(b), free(want);
 }
 
+/* Element e of a key in a pool of the CPU backend: panels of 32 keys (kernels/cpu/cpu.h). */
+static int key_at(int block, int slot, int head, int e, int G, int E) {
+    return ((block * G + head) * 2 + slot / 32) * 32 * E + e * 32 + slot % 32;
+}
+
 /* Two sequences in scattered blocks; rows are appended in chunks and attend as they come. */
 static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, int H, int G, int E) {
     enum { MAXB = 8 };
@@ -225,9 +230,10 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
     one->ops->qk_norm_rope(one, &r);
     /* norm, then rotate_half, in double, for one key row of each sequence */
     for (int t = 0; t < T; t += len0 > 1 ? len0 - 1 : 1) {
-        const float *src = k + (size_t)t * kv, *got = kp + ((size_t)(slot[t] / VL_KV_BLOCK) * (size_t)G * VL_KV_BLOCK +
-                                                           (size_t)(slot[t] % VL_KV_BLOCK)) * (size_t)E;
+        const float *src = k + (size_t)t * kv;
+        float got[256];
         double ss = 0, ref[256];
+        for (int e = 0; e < E; e++) got[e] = kp[key_at(slot[t] / VL_KV_BLOCK, slot[t] % VL_KV_BLOCK, 0, e, G, E)];
         for (int e = 0; e < E; e++) ss += (double)src[e] * (double)src[e];
         for (int e = 0; e < E; e++) ref[e] = (double)src[e] / sqrt(ss / E + 1e-6) * (double)kn[e];
         double y[256];
@@ -242,16 +248,15 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
                         .scale = (float)scale};
     one->ops->attend_causal(one, &a);
     float *kl = random_floats(rows * (size_t)E), *vl = random_floats(rows * (size_t)E);
-    float *ql = random_floats((size_t)E);
+    float *ql = random_floats((size_t)E), *pair = random_floats(2 * D);
     for (int t = 0; t < T; t++)
         for (int h = 0; h < H; h++) {
             int g = h / (H / G);
             for (int j = 0; j < len[t]; j++) { /* gather the keys of this row */
-                int s = table[seq[t] * MAXB + j / VL_KV_BLOCK];
-                size_t at = (((size_t)s * (size_t)G + (size_t)g) * VL_KV_BLOCK + (size_t)(j % VL_KV_BLOCK)) * (size_t)E;
-                for (size_t i = 0; i < (size_t)E; i++) {
-                    kl[(size_t)j * (size_t)E + i] = as_product(kp[at + i]);
-                    vl[(size_t)j * (size_t)E + i] = as_product(vp[at + i]);
+                int s = table[seq[t] * MAXB + j / VL_KV_BLOCK], at = j % VL_KV_BLOCK;
+                for (int i = 0; i < E; i++) {
+                    kl[j * E + i] = as_product(kp[key_at(s, at, g, i, G, E)]);
+                    vl[j * E + i] = as_product(vp[((s * G + g) * VL_KV_BLOCK + at) * E + i]);
                 }
             }
             for (size_t i = 0; i < (size_t)E; i++) ql[i] = as_product(rot[(size_t)t * D + (size_t)h * (size_t)E + i]);
@@ -273,6 +278,17 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
         }
         CHECK(same(out, part, rows * D), "%s attend_causal: chunks of %d change bits", tier, CHUNKS[c]);
     }
+    for (int i = 0; i < len0; i += 9) { /* a row of each sequence, as two answers in decode: neither sees the other's length */
+        size_t row[2] = {(size_t)i, (size_t)(len0 + (i * 5 + 3) % len1)};
+        int32_t own_seq[2] = {0, 1}, own_len[2] = {len[row[0]], len[row[1]]};
+        vl_causal_args s = a;
+        s.q = pair, s.out = part, s.row_seq = own_seq, s.row_len = own_len, s.T = 2;
+        for (size_t r = 0; r < 2; r++) memcpy(pair + r * D, rot + row[r] * D, D * sizeof *q);
+        two->ops->attend_causal(two, &s);
+        for (size_t r = 0; r < 2; r++)
+            CHECK(same(out + row[r] * D, part + r * D, D), "%s attend_causal: rows %zu and %zu together", tier, row[0], row[1]);
+    }
+    free(pair);
     free(q), free(k), free(v), free(cos_), free(sin_), free(qn), free(kn), free(kp), free(vp), free(out);
     free(part), free(rot), free(want), free(slot), free(seq), free(len), free(kl), free(vl), free(ql);
 }
