@@ -283,10 +283,10 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
         int32_t own_seq[2] = {0, 1}, own_len[2] = {len[row[0]], len[row[1]]};
         vl_causal_args s = a;
         s.q = pair, s.out = part, s.row_seq = own_seq, s.row_len = own_len, s.T = 2;
-        for (size_t r = 0; r < 2; r++) memcpy(pair + r * D, rot + row[r] * D, D * sizeof *q);
+        for (size_t side = 0; side < 2; side++) memcpy(pair + side * D, rot + row[side] * D, D * sizeof *q);
         two->ops->attend_causal(two, &s);
-        for (size_t r = 0; r < 2; r++)
-            CHECK(same(out + row[r] * D, part + r * D, D), "%s attend_causal: rows %zu and %zu together", tier, row[0], row[1]);
+        for (size_t side = 0; side < 2; side++)
+            CHECK(same(out + row[side] * D, part + side * D, D), "%s attend_causal: rows %zu and %zu together", tier, row[0], row[1]);
     }
     free(pair);
     free(q), free(k), free(v), free(cos_), free(sin_), free(qn), free(kn), free(kp), free(vp), free(out);
