@@ -121,6 +121,9 @@ typedef struct vl_ops {
      * form that its products want. To all other ops the memory is floats. Forgotten with release(). false: the
      * backend keeps floats everywhere. buf NULL only asks. */
     bool (*only_linear)(vl_backend *b, const float *buf, size_t n);
+    /* Bytes of a value in rows of `cols` at buf as they are kept there: 4, or fewer where that form is another one.
+     * NULL: 4 everywhere. */
+    size_t (*elem)(vl_backend *b, const float *buf, int cols);
     /* -- text and vision -- */
     /* out[t] = table[ids[t]];  [T, D]. Rows with ids[t] < 0 are left as they are. */
     void (*embed)(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T);

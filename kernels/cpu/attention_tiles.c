@@ -27,9 +27,6 @@ enum {
     GROUP = 256                    /* queries that share packed keys                          */
 };
 
-static int least(int a, int b) { return a < b ? a : b; }
-static int up(int n, int step) { return (n + step - 1) / step * step; }
-
 /* One thread's share of an attention op: up to GROUP queries of one head, or of the heads of one key head. */
 typedef struct tile_group {
     const vl_ukernels *k;

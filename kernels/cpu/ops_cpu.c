@@ -97,6 +97,14 @@ bool cpu_kept(const cpu_backend *b, const float *buf, int K) {
     return false;
 }
 
+static size_t cpu_elem(vl_backend *base, const float *buf, int cols) {
+    cpu_backend *b = cpu_of(base);
+    pthread_mutex_lock(&b->lock);
+    size_t bytes = cpu_kept(b, buf, cols) ? sizeof(uint16_t) : sizeof(float);
+    pthread_mutex_unlock(&b->lock);
+    return bytes;
+}
+
 static void forget_spans(cpu_backend *b, const void *p, size_t bytes) {
     uintptr_t from = (uintptr_t)p, end = from + bytes;
     int kept = 0;
@@ -144,6 +152,7 @@ typedef struct rows_job {
     const vl_rope_kv_args *rope;
     int n, cols, work, per_item, heads; /* work: of an element                              */
     float eps;
+    bool makes;                    /* writes whole rows of a result: out may be what only linear reads */
     void (*row)(const struct rows_job *j, size_t row);
 } rows_job;
 
@@ -163,9 +172,18 @@ static void share_rows(cpu_backend *b, rows_job *j, cpu_item_fn *item) {
     cpu_team_run(b->team, (j->n + j->per_item - 1) / j->per_item, item, j);
 }
 
+/* Only linear reads the rows of such memory, and only ops that make whole rows write it (ops.h). */
+static bool declared(const cpu_backend *b, const float *p) {
+    for (int i = 0; p && i < b->only_linears; i++)
+        if (p >= b->only_linear[i].at && p < b->only_linear[i].at + b->only_linear[i].n) return true;
+    return false;
+}
+
 static void for_rows(vl_backend *base, rows_job j) {
     cpu_backend *b = cpu_of(base);
     if (j.n <= 0) return;
+    vl_assert(!declared(b, j.a) && !declared(b, j.b) && !declared(b, j.c), "rows that only linear reads are read by another op");
+    vl_assert(j.makes || !declared(b, j.out), "rows that only linear reads are written by an op that makes no whole rows");
     j.k = &b->k;
     pthread_mutex_lock(&b->lock);
     share_rows(b, &j, rows_item);
@@ -196,7 +214,7 @@ static void layernorm_row(const rows_job *j, size_t r) {
 static void cpu_layernorm(vl_backend *b, float *out, const float *x, const float *w,
                           const float *bias, int T, int D, float eps) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, bias, NULL, T, D, eps})) return;
-    for_rows(b, (rows_job){.row = layernorm_row, .work = MAKE, .out = out, .a = x, .b = w, .c = bias, .n = T,
+    for_rows(b, (rows_job){.row = layernorm_row, .makes = true, .work = MAKE, .out = out, .a = x, .b = w, .c = bias, .n = T,
                            .cols = D, .eps = eps});
 }
 
@@ -207,7 +225,7 @@ static void rmsnorm_row(const rows_job *j, size_t r) {
 static void cpu_rmsnorm(vl_backend *b, float *out, const float *x, const float *w, int T, int D,
                         float eps) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, NULL, NULL, T, D, eps})) return;
-    for_rows(b, (rows_job){.row = rmsnorm_row, .work = MAKE, .out = out, .a = x, .b = w, .n = T, .cols = D,
+    for_rows(b, (rows_job){.row = rmsnorm_row, .makes = true, .work = MAKE, .out = out, .a = x, .b = w, .n = T, .cols = D,
                            .eps = eps});
 }
 
@@ -243,6 +261,7 @@ static void cpu_qk_norm_rope(vl_backend *base, const vl_rope_kv_args *a) {
     vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
     rows_job j = {.k = &b->k, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E, .work = MAKE};
     if (a->T <= 0) return;
+    vl_assert(!declared(b, a->q) && !declared(b, a->k) && !declared(b, a->v), "rows that only linear reads are rotated");
     pthread_mutex_lock(&b->lock);
     j.out = cpu_scratch(b, (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key for each thread */
     share_rows(b, &j, qk_item);
@@ -268,7 +287,7 @@ static void swiglu_row(const rows_job *j, size_t r) {
 }
 static void cpu_swiglu(vl_backend *b, float *out, const float *gate, const float *up, int T, int F) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, gate, NULL, NULL, up, T, F, 0})) return;
-    for_rows(b, (rows_job){.row = swiglu_row, .work = MAKE, .out = out, .a = gate, .b = up, .n = T, .cols = F});
+    for_rows(b, (rows_job){.row = swiglu_row, .makes = true, .work = MAKE, .out = out, .a = gate, .b = up, .n = T, .cols = F});
 }
 
 static size_t row_at(const int32_t *idx, size_t i) { return idx ? (size_t)idx[i] : i; }
@@ -393,7 +412,7 @@ static void cpu_close(vl_backend *base) {
 static const vl_ops CPU_OPS = {
     .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .room = cpu_room, .put = cpu_copy,
     .get = cpu_copy,
-    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .only_linear = cpu_only_linear,
+    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .only_linear = cpu_only_linear, .elem = cpu_elem,
     .embed = cpu_embed,
     .linear = cpu_linear, .layernorm = cpu_layernorm, .rmsnorm = cpu_rmsnorm,
     .qk_norm_rope = cpu_qk_norm_rope, .rope_vision = cpu_rope_vision,

@@ -1,8 +1,11 @@
 /* test_ops.c: whole ops of the CPU backend against plain double code, and the promise of design §1.4:
  * the same row gives the same bits for 1 or 2 threads, through gemv or gemm, alone, in a chunk or in
  * a batch. Runs on the tier that VL_CPU leaves; main() repeats itself for every tier present. */
+#include <signal.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kernels/cpu/ukernels.h"
@@ -360,6 +363,53 @@ static void test_kept(vl_backend *b, bool keeps) {
     free(wide[0]), free(wide[1]), free(x), free(v);
 }
 
+/* Whether a child of this process that reads kept rows with another op ends in the assertion. */
+static bool refuses(vl_backend *b, bool norm, float *out, const float *kept, const float *v) {
+    pid_t child = fork();
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stderr)) _exit(1);
+        if (norm) b->ops->rmsnorm(b, out, kept, v, 1, KEPT_D, 1e-6f);
+        else b->ops->copy_rows(b, out, NULL, kept, NULL, 1, KEPT_D);
+        _exit(0);
+    }
+    int status = 0;
+    return child > 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+
+/* The decorators know that kept rows are bf16: half the bytes in the trace, no scan of tiles as if they were floats. */
+static void test_kept_decorated(void) {
+    enum { T = 20 };
+    vl_backend *b = open_cpu(1), *c, *t;
+    vl_err err = {0};
+    float *wide, *x = random_floats(T * KEPT_D), *v = random_floats(KEPT_D), out[T * KEPT_N];
+    vl_matrix w = random_matrix(KEPT_N, KEPT_D, VL_BF16, &wide);
+    CHECK(!vl_ops_check_wrap(&c, b, &err) && !vl_ops_trace_wrap(&t, c, &err), "%s", err.msg);
+    CHECK(!t->ops->prepare(t, &w, VL_USE_LINEAR, &err), "%s", err.msg);
+    float *kept = t->ops->alloc(t, 32 * KEPT_D * sizeof *kept);
+    CHECK(t->ops->only_linear(t, kept, 32 * KEPT_D) && t->ops->elem(t, kept, KEPT_D) == 2 && t->ops->elem(t, x, KEPT_D) == 4,
+          "%s: bytes of kept rows", tier);
+    vl_trace_reset(t);
+    t->ops->rmsnorm(t, kept, x, v, T, KEPT_D, 1e-6f);
+    t->ops->linear(t, out, KEPT_N, kept, KEPT_D, T, &w, NULL, VL_EPI_NONE);
+    CHECK(t->ops->sync(t, &err) == 0, "%s", err.msg);
+    const vl_trace_row *rows;
+    double wall;
+    for (size_t i = 0, n = vl_trace_rows(t, &rows, &wall); i < n; i++) {
+        double made = T * KEPT_D * 2.0, want = strcmp(rows[i].op, "linear")
+            ? made + 4.0 * (T + 1) * KEPT_D : made + 2.0 * KEPT_N * KEPT_D + 4.0 * T * KEPT_N;
+        CHECK(rows[i].bytes == want, "%s %s of kept rows: %g bytes, not %g", tier, rows[i].op, rows[i].bytes, want);
+    }
+    CHECK(refuses(b, true, out, kept, v) && refuses(b, false, out, kept, v), "%s: kept rows were read by another op", tier);
+    v[1] = NAN; /* the odd column: the high half of a pair, as the even one is the low half */
+    v[2] = NAN;
+    t->ops->rmsnorm(t, kept, x, v, T, KEPT_D, 1e-6f);
+    t->ops->linear(t, out, KEPT_N, kept, KEPT_D, T, &w, NULL, VL_EPI_NONE);
+    CHECK(t->ops->sync(t, &err) && err.code == VL_E_NUMERIC && strstr(err.msg, "linear"), "%s", err.msg);
+    t->ops->release(t, kept);
+    t->ops->close(t);
+    free((void *)(uintptr_t)w.data), free(wide), free(x), free(v);
+}
+
 /* ---- the small ops ------------------------------------------------------------------------------- */
 
 /* Rows longer than a span: the first of equal maxima, wherever it lies; -1 for a NaN, wherever it lies. */
@@ -556,6 +606,7 @@ int main(void) {
         test_linear(one, two);
         test_attention(one, two);
         test_kept(two, t == VL_TIER_amx);
+        if (t == VL_TIER_amx) test_kept_decorated();
         one->ops->close(one);
         two->ops->close(two);
         mode = "exact";
