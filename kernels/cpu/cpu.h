@@ -33,7 +33,7 @@ typedef struct cpu_backend {
     vl_packed_store packed;    /* where panels may be found ready made; find NULL: nowhere   */
     vl_tuning tuning;          /* choices that change no result                              */
     char note[384];            /* why they are not those of a file that is there             */
-    struct cpu_span { const float *at; size_t n; } *only_linear; /* declared by the model     */
+    struct cpu_span { const float *at; size_t n; bool tiles; } *only_linear; /* declared by the model; tiles: so written */
     int only_linears;
 } cpu_backend;
 
@@ -74,7 +74,8 @@ void cpu_attend_causal(vl_backend *b, const vl_causal_args *a);
 /* The same where tiles is set, with the lock held and panels ready (linear_tiles.c, attention_tiles.c). */
 void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T, const vl_matrix *w,
                       const float *bias, vl_epilogue epi);
-/* Whether rows of K columns at buf are kept as tiles (tiles.h) for linear: declared so, and K a multiple of 32. */
+/* Whether rows of K columns at buf are kept as tiles (tiles.h) for linear: declared so, and K a multiple of 32. Asked by
+ * what is about to write them, or by linear. */
 bool cpu_kept(const cpu_backend *b, const float *buf, int K);
 /* out [T, D], if it is kept: x through a norm (w, and bias if a LayerNorm), or silu(x) * up. false: it is not
  * kept, and nothing was done. */

@@ -81,7 +81,7 @@ static bool cpu_only_linear(vl_backend *base, const float *buf, size_t n) {
     struct cpu_span *more = realloc(b->only_linear, (size_t)(b->only_linears + 1) * sizeof *more);
     if (more) { /* without it: floats, as they are everywhere else */
         b->only_linear = more;
-        more[b->only_linears++] = (struct cpu_span){buf, n};
+        more[b->only_linears++] = (struct cpu_span){buf, n, false};
     }
     pthread_mutex_unlock(&b->lock);
     return true;
@@ -89,9 +89,10 @@ static bool cpu_only_linear(vl_backend *base, const float *buf, size_t n) {
 
 bool cpu_kept(const cpu_backend *b, const float *buf, int K) {
     for (int i = 0; i < b->only_linears; i++) {
-        const struct cpu_span *s = &b->only_linear[i];
+        struct cpu_span *s = &b->only_linear[i];
         if (buf < s->at || buf >= s->at + s->n) continue;
         vl_assert(buf == s->at, "rows that only linear reads are used from the middle");
+        if (K % 32 == 0) s->tiles = true; /* the caller writes them, or is linear */
         return K % 32 == 0;
     }
     return false;
@@ -152,7 +153,6 @@ typedef struct rows_job {
     const vl_rope_kv_args *rope;
     int n, cols, work, per_item, heads; /* work: of an element                              */
     float eps;
-    bool makes;                    /* writes whole rows of a result: out may be what only linear reads */
     void (*row)(const struct rows_job *j, size_t row);
 } rows_job;
 
@@ -172,20 +172,29 @@ static void share_rows(cpu_backend *b, rows_job *j, cpu_item_fn *item) {
     cpu_team_run(b->team, (j->n + j->per_item - 1) / j->per_item, item, j);
 }
 
-/* Only linear reads the rows of such memory, and only ops that make whole rows write it (ops.h). */
-static bool declared(const cpu_backend *b, const float *p) {
+/* The declared span that p lies in, or NULL. */
+static struct cpu_span *span_of(const cpu_backend *b, const float *p) {
     for (int i = 0; p && i < b->only_linears; i++)
-        if (p >= b->only_linear[i].at && p < b->only_linear[i].at + b->only_linear[i].n) return true;
-    return false;
+        if (p >= b->only_linear[i].at && p < b->only_linear[i].at + b->only_linear[i].n) return &b->only_linear[i];
+    return NULL;
+}
+/* Ops other than linear find floats in declared memory as long as no norm, swiglu, attention or linear wrote it (ops.h). */
+static void reads_floats(const cpu_backend *b, const float *p) {
+    const struct cpu_span *s = span_of(b, p);
+    vl_assert(!s || !s->tiles, "rows that only linear reads are read by another op");
+}
+static void writes_floats(const cpu_backend *b, const float *p) {
+    struct cpu_span *s = span_of(b, p);
+    if (s) s->tiles = false;
 }
 
 static void for_rows(vl_backend *base, rows_job j) {
     cpu_backend *b = cpu_of(base);
     if (j.n <= 0) return;
-    vl_assert(!declared(b, j.a) && !declared(b, j.b) && !declared(b, j.c), "rows that only linear reads are read by another op");
-    vl_assert(j.makes || !declared(b, j.out), "rows that only linear reads are written by an op that makes no whole rows");
     j.k = &b->k;
     pthread_mutex_lock(&b->lock);
+    reads_floats(b, j.a), reads_floats(b, j.b), reads_floats(b, j.c);
+    writes_floats(b, j.out);
     share_rows(b, &j, rows_item);
     pthread_mutex_unlock(&b->lock);
 }
@@ -214,7 +223,7 @@ static void layernorm_row(const rows_job *j, size_t r) {
 static void cpu_layernorm(vl_backend *b, float *out, const float *x, const float *w,
                           const float *bias, int T, int D, float eps) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, bias, NULL, T, D, eps})) return;
-    for_rows(b, (rows_job){.row = layernorm_row, .makes = true, .work = MAKE, .out = out, .a = x, .b = w, .c = bias, .n = T,
+    for_rows(b, (rows_job){.row = layernorm_row, .work = MAKE, .out = out, .a = x, .b = w, .c = bias, .n = T,
                            .cols = D, .eps = eps});
 }
 
@@ -225,7 +234,7 @@ static void rmsnorm_row(const rows_job *j, size_t r) {
 static void cpu_rmsnorm(vl_backend *b, float *out, const float *x, const float *w, int T, int D,
                         float eps) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, NULL, NULL, T, D, eps})) return;
-    for_rows(b, (rows_job){.row = rmsnorm_row, .makes = true, .work = MAKE, .out = out, .a = x, .b = w, .n = T, .cols = D,
+    for_rows(b, (rows_job){.row = rmsnorm_row, .work = MAKE, .out = out, .a = x, .b = w, .n = T, .cols = D,
                            .eps = eps});
 }
 
@@ -261,8 +270,8 @@ static void cpu_qk_norm_rope(vl_backend *base, const vl_rope_kv_args *a) {
     vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
     rows_job j = {.k = &b->k, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E, .work = MAKE};
     if (a->T <= 0) return;
-    vl_assert(!declared(b, a->q) && !declared(b, a->k) && !declared(b, a->v), "rows that only linear reads are rotated");
     pthread_mutex_lock(&b->lock);
+    reads_floats(b, a->q), reads_floats(b, a->k), reads_floats(b, a->v);
     j.out = cpu_scratch(b, (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key for each thread */
     share_rows(b, &j, qk_item);
     pthread_mutex_unlock(&b->lock);
@@ -287,7 +296,7 @@ static void swiglu_row(const rows_job *j, size_t r) {
 }
 static void cpu_swiglu(vl_backend *b, float *out, const float *gate, const float *up, int T, int F) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, gate, NULL, NULL, up, T, F, 0})) return;
-    for_rows(b, (rows_job){.row = swiglu_row, .makes = true, .work = MAKE, .out = out, .a = gate, .b = up, .n = T, .cols = F});
+    for_rows(b, (rows_job){.row = swiglu_row, .work = MAKE, .out = out, .a = gate, .b = up, .n = T, .cols = F});
 }
 
 static size_t row_at(const int32_t *idx, size_t i) { return idx ? (size_t)idx[i] : i; }
