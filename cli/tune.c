@@ -54,13 +54,18 @@ static int show(bool json) {
     return CLI_OK;
 }
 
-/* Before half a minute is spent on it: can the file be written? */
-static int find_place(char *path, size_t n) {
+/* Masks would decide what is measured, written or not. */
+static int check_masks(void) {
     const char *mask[] = {"VL_CPU", "VL_KERNEL"};
-    vl_err err = {0};
     for (int i = 0; i < 2; i++)
         if (getenv(mask[i]) && *getenv(mask[i]))
             return cli_usage("tune measures what this machine does by itself: unset %s", mask[i]);
+    return 0;
+}
+
+/* Before half a minute is spent on it: can the file be written? */
+static int find_place(char *path, size_t n) {
+    vl_err err = {0};
     if (!vl_tuning_path(path, n, true))
         return cli_usage("tune has no place for its file: VL_TUNE is off, or neither HOME nor XDG_CACHE_HOME is set");
     char dir[PATH_MAX];
@@ -98,7 +103,8 @@ int cmd_tune(int argc, char **argv) {
     char path[PATH_MAX] = "";
     json_t *rows = json ? json_array() : NULL;
     vl_tuning_default(&t);
-    rc = assign.n && only ? cli_usage("--set measures nothing: no --only") : dry ? 0 : find_place(path, sizeof path);
+    rc = assign.n && only ? cli_usage("--set measures nothing: no --only") : check_masks();
+    if (!rc && !dry) rc = find_place(path, sizeof path);
     for (int i = 0; !rc && i < assign.n; i++)
         if (vl_tuning_set(&t, assign.v[i], &err)) rc = cli_fail(&err);
     if (!rc && !assign.n && vl_tune_measure(&t, only, show_row, rows, &err)) rc = cli_fail(&err);

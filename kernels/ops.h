@@ -70,9 +70,9 @@ typedef enum vl_epilogue {
     VL_EPI_GELU_ERF        /* out  = gelu(x W^T + b), exact erf                            */
 } vl_epilogue;
 
-/* KV blocks: one pool per layer for K and one for V, each
- *   [n_blocks][G][VL_KV_BLOCK][E]  in the backend's KV type (f32 in exact mode); with several devices
- * each has a pool of its vl_kv_heads(b, G) heads.
+/* KV blocks: one pool per layer for K and one for V, each of n_blocks * G * VL_KV_BLOCK * E elements of the backend's
+ * KV type (f32 in exact mode), block by block and head by head; how a head's keys lie in its block is the backend's
+ * own affair. With several devices each has a pool of its vl_kv_heads(b, G) heads.
  * Token j of a sequence lives in block table[j / VL_KV_BLOCK] at slot j % VL_KV_BLOCK. */
 enum { VL_KV_BLOCK = 64 };
 
@@ -121,6 +121,9 @@ typedef struct vl_ops {
      * form that its products want. To all other ops the memory is floats. Forgotten with release(). false: the
      * backend keeps floats everywhere. buf NULL only asks. */
     bool (*only_linear)(vl_backend *b, const float *buf, size_t n);
+    /* Bytes of a value in rows of `cols` at buf as they are kept there: 4, or fewer where that form is another one.
+     * NULL: 4 everywhere. */
+    size_t (*elem)(vl_backend *b, const float *buf, int cols);
     /* -- text and vision -- */
     /* out[t] = table[ids[t]];  [T, D]. Rows with ids[t] < 0 are left as they are. */
     void (*embed)(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T);

@@ -41,8 +41,11 @@ static void check_before(vl_wrap *w, const vl_op_call *c) {
     }
 }
 
+/* Rows that the backend keeps in a form of its own are no floats: what is wrong in them shows in the linear that
+ * reads them. */
 static void scan(check_backend *k, const vl_op_call *c, const vl_rect *s) {
     vl_backend *inner = k->wrap.inner;
+    if (s->elem != sizeof(float)) return;
     if (s->cols > k->cap) {
         free(k->host);
         k->host = vl_calloc(s->cols, sizeof *k->host);

@@ -12,6 +12,13 @@ static vl_backend *inner_of(vl_backend *b) { return vl_wrap_of(b)->inner; }
 static vl_rect floats(const float *p, int rows, int cols, int ld) {
     return (vl_rect){p, (size_t)rows, (size_t)cols, (size_t)ld, 4};
 }
+/* The same where the backend may keep rows in a form of its own (only_linear). */
+static vl_rect made(vl_backend *b, const float *p, int rows, int cols, int ld) {
+    vl_rect r = floats(p, rows, cols, ld);
+    vl_backend *inner = inner_of(b);
+    if (inner->ops->elem) r.elem = inner->ops->elem(inner, p, cols);
+    return r;
+}
 static vl_rect ints(const int32_t *p, int n) {
     return (vl_rect){p, 1, (size_t)n, (size_t)n, 4};
 }
@@ -53,9 +60,9 @@ static void w_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx
     vl_op_call c = {.op = "linear", .what = w->name, .rows = T, .cols = w->rows, .inner = w->cols};
     c.flops = 2.0 * T * w->rows * w->cols;
     c.bytes = (double)vl_matrix_bytes(w);
-    add_in(&c, floats(x, T, w->cols, ldx));
+    add_in(&c, made(b, x, T, w->cols, ldx));
     add_in(&c, floats(bias, 1, w->rows, w->rows));
-    add_out(&c, floats(out, T, w->rows, ldo));
+    add_out(&c, made(b, out, T, w->rows, ldo));
     begin(b, &c);
     inner_of(b)->ops->linear(inner_of(b), out, ldo, x, ldx, T, w, bias, epi);
     end(b, &c);
@@ -67,7 +74,7 @@ static void w_layernorm(vl_backend *b, float *out, const float *x, const float *
     add_in(&c, floats(x, T, D, D));
     add_in(&c, floats(w, 1, D, D));
     add_in(&c, floats(bias, 1, D, D));
-    add_out(&c, floats(out, T, D, D));
+    add_out(&c, made(b, out, T, D, D));
     begin(b, &c);
     inner_of(b)->ops->layernorm(inner_of(b), out, x, w, bias, T, D, eps);
     end(b, &c);
@@ -78,7 +85,7 @@ static void w_rmsnorm(vl_backend *b, float *out, const float *x, const float *w,
     vl_op_call c = {.op = "rmsnorm", .what = "", .rows = T, .cols = D, .flops = 4.0 * T * D};
     add_in(&c, floats(x, T, D, D));
     add_in(&c, floats(w, 1, D, D));
-    add_out(&c, floats(out, T, D, D));
+    add_out(&c, made(b, out, T, D, D));
     begin(b, &c);
     inner_of(b)->ops->rmsnorm(inner_of(b), out, x, w, T, D, eps);
     end(b, &c);
@@ -133,7 +140,7 @@ static void w_attend_full(vl_backend *b, float *out, const float *qkv, const int
     free(host);
     add_in(&c, floats(qkv, P, 3 * H * E, 3 * H * E));
     add_in(&c, ints(cu, n + 1));
-    add_out(&c, floats(out, P, H * E, H * E));
+    add_out(&c, made(b, out, P, H * E, H * E));
     begin(b, &c);
     inner_of(b)->ops->attend_full(inner_of(b), out, qkv, cu, n, P, H, E, scale);
     end(b, &c);
@@ -155,7 +162,7 @@ static void w_attend_causal(vl_backend *b, const vl_causal_args *a) {
     add_in(&c, floats(a->q, a->T, a->H * a->E, a->ldq));
     add_in(&c, ints(a->row_seq, a->T));
     add_in(&c, ints(a->row_len, a->T));
-    add_out(&c, floats(a->out, a->T, a->H * a->E, a->H * a->E));
+    add_out(&c, made(b, a->out, a->T, a->H * a->E, a->H * a->E));
     begin(b, &c);
     inner_of(b)->ops->attend_causal(inner_of(b), a);
     end(b, &c);
@@ -166,7 +173,7 @@ static void w_swiglu(vl_backend *b, float *out, const float *gate, const float *
                     .flops = 5.0 * T * F};
     add_in(&c, floats(gate, T, F, F));
     add_in(&c, floats(up, T, F, F));
-    add_out(&c, floats(out, T, F, F));
+    add_out(&c, made(b, out, T, F, F));
     begin(b, &c);
     inner_of(b)->ops->swiglu(inner_of(b), out, gate, up, T, F);
     end(b, &c);
@@ -238,6 +245,10 @@ static int w_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err) {
 static bool w_only_linear(vl_backend *b, const float *buf, size_t n) {
     return inner_of(b)->ops->only_linear(inner_of(b), buf, n);
 }
+static size_t w_elem(vl_backend *b, const float *buf, int cols) {
+    const vl_ops *o = inner_of(b)->ops;
+    return o->elem ? o->elem(inner_of(b), buf, cols) : sizeof(float);
+}
 static int w_sync(vl_backend *b, vl_err *err) { return inner_of(b)->ops->sync(inner_of(b), err); }
 static void w_tap(vl_backend *b, const char *name, int layer, const float *x, int rows, int cols) {
     inner_of(b)->ops->tap(inner_of(b), name, layer, x, rows, cols);
@@ -253,7 +264,7 @@ void vl_wrap_init(vl_wrap *w, vl_backend *inner) {
     w->ops = (vl_ops){
         .name = inner->ops->name, .alloc = w_alloc, .release = w_release, .room = w_room, .put = w_put,
         .get = w_get,
-        .prepare = w_prepare, .sync = w_sync, .kv_elem = inner->ops->kv_elem, .only_linear = w_only_linear,
+        .prepare = w_prepare, .sync = w_sync, .kv_elem = inner->ops->kv_elem, .only_linear = w_only_linear, .elem = w_elem,
         .embed = w_embed,
         .linear = w_linear, .layernorm = w_layernorm, .rmsnorm = w_rmsnorm,
         .qk_norm_rope = w_qk_norm_rope, .rope_vision = w_rope_vision, .attend_full = w_attend_full,

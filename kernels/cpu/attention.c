@@ -7,9 +7,11 @@
  *   O^T [E][32]    = O^T * fix + V^T [E, keys] x P^T [keys][32]  the gemm_f32 tile, rows = E
  *
  * V needs no transposing: row e of V^T at key k is v[k * ldv + e], which is the packed-tile form
- * with lda = ldv. K is packed into tiles [E][mr] once per block and used by all query panels.
- * Few queries (decode): lanes would be empty, so keys are lanes for q k^T (K packed as a panel
- * [E][32 keys], the gemv slot) and columns are lanes for p v (the mix_values slot). Every sum has the
+ * with lda = ldv. K is packed into tiles [E][mr] once per block and used by all query panels; KV
+ * pools hold it transposed (cpu.h), which is such a form already.
+ * Few queries (decode): a panel of lanes would be all but empty, so keys are lanes for q k^T (the
+ * gemv slot, on panels of keys as the pool has them) and columns are lanes for p v (the mix_values
+ * slot); the softmax takes rows of several sequences and key heads together. Every sum has the
  * same terms in the same order in both forms, so they give the same bits.
  *
  * In bf16 mode q, k, p and v are rounded to bf16 and the tiles are those of vdpbf16ps: pairs along E for
@@ -29,19 +31,18 @@
 enum {
     KEYS = VL_KV_BLOCK,            /* keys of a block                                         */
     PANELS = 8,                    /* query panels that share a packed key block              */
-    FEW = 8                        /* up to so many queries, keys are the lanes               */
+    FEW = VL_GEMV_ROWS             /* up to so many queries of a sequence, keys are the lanes */
 };
 
 /* One thread's share of an attention op: a group of up to PANELS panels of queries. */
 typedef struct group {
     const vl_ukernels *k;
     vl_uk_gemm *gemm;              /* the tile: gemm_f32, in bf16 mode gemm_dpbf16            */
-    bool few;                      /* keys are lanes                                          */
     bool pairs;                    /* bf16 mode: below, read E / 2 words for E, KEYS / 2 rows of p, values */
     int E, W, mr, lanes;           /* W: 32-bit words of a row of q or k; queries in the group */
     float *q;                      /* many: [PANELS][E][32] Q^T       few: [lanes][E]          */
     float *o;                      /* many: [PANELS][E][32] O^T       few: [lanes][E]          */
-    float *keys;                   /* many: [KEYS / mr + 1][E][mr]    few: [2][E][32]          */
+    float *keys;                   /* vision: [KEYS / mr + 1][E][mr]; text: panels of pairs    */
     float *values;                 /* [KEYS][E], when the rows of v are far apart             */
     float *rows;                   /* [32][E] queries or outputs of one panel                 */
     float *s;                      /* [KEYS][32] scores, then probabilities                    */
@@ -57,10 +58,13 @@ static size_t group_floats(int E) {
     return (n + 15) & ~(size_t)15;
 }
 
-/* Carves thread `thread`'s group out of the scratch and empties its running state. */
-static group group_at(float *scratch, int thread, const cpu_backend *b, int E, int lanes) {
-    size_t e = (size_t)E, panels = (size_t)(lanes + VL_NR - 1) / VL_NR;
-    group g = {.k = &b->k, .few = lanes <= FEW, .pairs = b->bf16, .E = E, .W = b->bf16 ? E / 2 : E,
+static int least(int a, int b) { return a < b ? a : b; }
+static int whole_panels(int lanes) { return (lanes + VL_NR - 1) / VL_NR * VL_NR; }
+
+/* Carves thread `thread`'s group out of the scratch and empties its running state; `room` lanes have outputs. */
+static group group_at(float *scratch, int thread, const cpu_backend *b, int E, int lanes, int room) {
+    size_t e = (size_t)E;
+    group g = {.k = &b->k, .pairs = b->bf16, .E = E, .W = b->bf16 ? E / 2 : E,
                .lanes = lanes};
     g.gemm = g.pairs ? g.k->gemm_dpbf16 : g.k->gemm_f32;
     g.mr = g.k->tile[g.pairs ? VL_SLOT_gemm_dpbf16 : VL_SLOT_gemm_f32];
@@ -75,17 +79,15 @@ static group group_at(float *scratch, int thread, const cpu_backend *b, int E, i
     g.rows = g.values + KEYS * e;
     g.round = g.rows + VL_NR * e;
     g.p = g.pairs ? g.round + KEYS * (e + VL_NR) : g.s;
-    memset(g.o, 0, panels * e * VL_NR * sizeof(float));
-    for (int i = 0; i < PANELS * VL_NR; i++) {
+    memset(g.o, 0, (size_t)room * e * sizeof(float));
+    for (int i = 0; i < whole_panels(lanes); i++) {
         g.m[i] = -INFINITY;
         g.l[i] = 0;
     }
     return g;
 }
 
-static int least(int a, int b) { return a < b ? a : b; }
-
-/* The queries' rows are gathered in g->rows [lanes of one panel][E]; `many` then transposes them. */
+/* The queries' rows are gathered in g->rows [lanes of one panel][E] and transposed. */
 typedef const float *query_fn(const void *arg, int lane);
 typedef float *output_fn(const void *arg, int lane);
 
@@ -97,10 +99,6 @@ static void put_row(const group *g, float *dst, const float *src, int n) {
 
 static void put_queries(group *g, query_fn *row, const void *arg) {
     size_t W = (size_t)g->W;
-    if (g->few) {
-        for (int i = 0; i < g->lanes; i++) put_row(g, g->q + (size_t)i * W, row(arg, i), g->E);
-        return;
-    }
     for (int at = 0; at < g->lanes; at += VL_NR) {
         int n = least(g->lanes - at, VL_NR);
         for (int i = 0; i < n; i++) put_row(g, g->rows + (size_t)i * W, row(arg, at + i), g->E);
@@ -114,15 +112,9 @@ static void get_outputs(group *g, output_fn *row, const void *arg) {
     for (int i = 0; i < g->lanes; i++) g->fix[i] = 1.0f / g->l[i];
     for (int at = 0; at < g->lanes; at += VL_NR) {
         int n = least(g->lanes - at, VL_NR);
-        const float *rows = g->o;
-        if (g->few) {
-            for (size_t i = 0; i < (size_t)n * E; i++) g->o[i] *= g->fix[i / E];
-        } else {
-            g->k->scale_lanes(g->o + (size_t)at * E, g->fix + at, g->E);
-            g->k->pack_rows(g->rows, g->o + (size_t)at * E, VL_NR, g->E, VL_NR, g->E);
-            rows = g->rows;
-        }
-        for (int i = 0; i < n; i++) memcpy(row(arg, at + i), rows + (size_t)i * E, bytes);
+        g->k->scale_lanes(g->o + (size_t)at * E, g->fix + at, g->E);
+        g->k->pack_rows(g->rows, g->o + (size_t)at * E, VL_NR, g->E, VL_NR, g->E);
+        for (int i = 0; i < n; i++) memcpy(row(arg, at + i), g->rows + (size_t)i * E, bytes);
     }
 }
 
@@ -163,76 +155,46 @@ static const float *put_values(const group *g, const float *v, size_t *ld, int n
     return g->values;
 }
 
-/* Rows of k, in bf16 mode rounded to dst; ld then is W words. */
-static const float *put_keys(const group *g, float *dst, const float *k, size_t *ld, int n) {
-    if (!g->pairs) return k;
-    for (int j = 0; j < n; j++) put_row(g, dst + (size_t)j * (size_t)g->W, k + (size_t)j * *ld, g->E);
-    *ld = (size_t)g->W;
-    return dst;
+/* Keys as rows of tiles: the first 32 or all of a block lie in tiles `tile` words apart, terms `lda` words apart;
+ * what follows them, `next` words on. */
+typedef struct key_tiles { const float *at; size_t lda, tile, next; int run; } key_tiles;
+
+/* Rows of k, ld apart, packed. */
+static key_tiles pack_keys(const group *g, const float *k, size_t ld, int n) {
+    int mr = g->mr;
+    size_t W = (size_t)g->W, tile = W * (size_t)mr;
+    for (int j = 0; j < n && g->pairs; j++) put_row(g, g->round + (size_t)j * W, k + (size_t)j * ld, g->E);
+    if (g->pairs) k = g->round, ld = W;
+    for (int r = 0; r < n; r += mr)
+        g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ld, ld, least(n - r, mr), g->W, mr);
+    return (key_tiles){g->keys, (size_t)mr, tile, 0, KEYS};
 }
 
-/* Every panel of the group meets the n keys that keys and v hold in the form its products want. */
-static void panels_meet(group *g, const float *v, size_t ldv, int n, const int32_t *valid, float scale) {
+/* Panels of keys of a pool, in bf16 mode their pairs. */
+static key_tiles pool_keys(const group *g, const float *k, int n) {
+    size_t E = (size_t)g->E, W = (size_t)g->W;
+    for (int i = 0; i < n && g->pairs; i += VL_NR)
+        pair_rows(g, g->keys + (size_t)i * W, k + (size_t)i * E, VL_NR, g->E, VL_NR);
+    return (key_tiles){g->pairs ? g->keys : k, VL_NR, (size_t)g->mr, W * VL_NR, VL_NR};
+}
+
+/* Every panel of the group meets n keys; v: rows in the form that the second product wants. valid [lanes]: how
+ * many of these keys each query sees. */
+static void panels_meet(group *g, key_tiles k, const float *v, size_t ldv, int n, const int32_t *valid, float scale) {
     int E = g->E;
-    size_t W = (size_t)g->W, tile = W * (size_t)g->mr;
+    size_t W = (size_t)g->W;
     for (int at = 0; at < g->lanes; at += VL_NR) {
         int lanes = least(g->lanes - at, VL_NR), most = most_of(valid + at, lanes, n);
         if (most == 0) continue;
         float *q = g->q + (size_t)at * W, *o = g->o + (size_t)at * (size_t)E;
-        tiles_times_panel(g, g->s, g->keys, (size_t)g->mr, tile, q, E, most, false);
+        for (int r = 0; r < most; r += k.run)
+            tiles_times_panel(g, g->s + r * VL_NR, k.at + (size_t)(r / k.run) * k.next, k.lda, k.tile, q, E,
+                              least(most - r, k.run), false);
         g->k->softmax(g->s, most, lanes, valid + at, scale, g->m + at, g->l + at, g->fix + at);
         if (g->pairs) pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
         g->k->scale_lanes(o, g->fix + at, E);
         tiles_times_panel(g, o, v, ldv, (size_t)g->mr, g->p, most, E, true);
     }
-}
-
-/* k, v: rows of E with leading dimension ld. valid [lanes]: how many of these keys each query sees. */
-static void many_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
-                           const int32_t *valid, float scale) {
-    int mr = g->mr;
-    size_t tile = (size_t)g->W * (size_t)mr, ldk = ld, ldv = ld;
-    k = put_keys(g, g->round, k, &ldk, n);
-    for (int r = 0; r < n; r += mr)
-        g->k->pack_rows(g->keys + (size_t)(r / mr) * tile, k + (size_t)r * ldk, ldk, least(n - r, mr),
-                        g->W, mr);
-    v = put_values(g, v, &ldv, n);
-    panels_meet(g, v, ldv, n, valid, scale);
-}
-
-static void few_meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
-                          const int32_t *valid, float scale) {
-    int E = g->E, most = most_of(valid, g->lanes, n);
-    size_t W = (size_t)g->W, ldk = ld, ldv = ld;
-    float scores[VL_GEMV_ROWS * VL_NR];
-    k = put_keys(g, g->round, k, &ldk, most);
-    for (int j = 0; j < most; j += VL_NR) {
-        int keys = least(most - j, VL_NR);
-        g->k->pack_rows(g->keys, k + (size_t)j * ldk, ldk, keys, g->W, VL_NR);
-        for (int i = 0; i < g->lanes; i += VL_GEMV_ROWS) {
-            int rows = least(g->lanes - i, VL_GEMV_ROWS);
-            (g->pairs ? g->k->gemv_dpbf16 : g->k->gemv_f32)(scores, g->q + (size_t)i * W, W, g->keys, E, rows);
-            for (int c = 0; c < keys; c++)
-                for (int r = 0; r < rows; r++) g->s[(j + c) * VL_NR + i + r] = scores[r * VL_NR + c];
-        }
-    }
-    g->k->softmax(g->s, most, g->lanes, valid, scale, g->m, g->l, g->fix);
-    if (g->pairs) {
-        v = put_values(g, v, &ldv, most);
-        pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
-    }
-    for (int i = 0; i < g->lanes; i++) {
-        float *o = g->o + (size_t)i * (size_t)E, *p = g->p + i;
-        if (!g->pairs) g->k->mix_values(o, g->fix[i], p, v, ldv, most, E);
-        else g->k->mix_pairs(o, g->fix[i], (uint32_t *)(void *)p, (const uint32_t *)(const void *)v,
-                             (most + 1) / 2, E);
-    }
-}
-
-static void meet_keys(group *g, const float *k, const float *v, size_t ld, int n,
-                      const int32_t *valid, float scale) {
-    if (g->few) few_meet_keys(g, k, v, ld, n, valid, scale);
-    else many_meet_keys(g, k, v, ld, n, valid, scale);
 }
 
 /* ---- full attention inside segments (vision) -------------------------------------------------- */
@@ -267,14 +229,18 @@ static void full_item(void *arg, int item, int thread) {
     size_t plane = (size_t)j->H * (size_t)E, ld = 3 * plane, column = (size_t)head * (size_t)E;
     const float *q = j->qkv + (size_t)begin * ld + column;
     full_rows r = {q + (size_t)row0 * ld, j->out + (size_t)(begin + row0) * plane + column, ld, plane};
-    group g = group_at(j->scratch, thread, j->b, E, least(len - row0, GROUP_ROWS));
+    int lanes = least(len - row0, GROUP_ROWS);
+    group g = group_at(j->scratch, thread, j->b, E, lanes, whole_panels(lanes));
     put_queries(&g, full_query, &r);
     for (int at = 0; at < len; at += KEYS) {
         int n = least(len - at, KEYS);
         int32_t valid[GROUP_ROWS];
         for (int i = 0; i < GROUP_ROWS; i++) valid[i] = n;
         const float *k = q + (size_t)at * ld + plane;
-        meet_keys(&g, k, k + plane, ld, n, valid, j->scale);
+        size_t ldv = ld;
+        key_tiles keys = pack_keys(&g, k, ld, n);
+        const float *v = put_values(&g, k + plane, &ldv, n);
+        panels_meet(&g, keys, v, ldv, n, valid, j->scale);
     }
     get_outputs(&g, full_output, &r);
 }
@@ -301,14 +267,21 @@ void cpu_attend_full(vl_backend *base, float *out, const float *qkv, const int32
 
 /* ---- causal attention over KV blocks (text) --------------------------------------------------- */
 
+/* Rows [r0, r1) of one sequence. */
+typedef struct run { int r0, r1; } run;
+
+/* Items: first parts of rows and their long runs, key head by key head; then the short runs, `per` of them and of
+ * key heads together. */
 typedef struct causal_job {
     cpu_backend *b;
     const vl_causal_args *a;
     float *scratch;
-    int parts, rows_per_part;
+    int parts, rows_per_part, heads;
+    run *few;                      /* the short runs                                          */
+    int n_few, per;
 } causal_job;
 
-/* Rows [r0, r1) of one sequence and the query heads of key head kv. Lane = row * heads + head. */
+/* The query heads of key head kv of rows from r0 on. Lane = row * heads + head. */
 typedef struct causal_rows { const vl_causal_args *a; int r0, kv, heads; } causal_rows;
 static const float *causal_query(const void *arg, int lane) {
     const causal_rows *r = arg;
@@ -321,40 +294,157 @@ static float *causal_output(const void *arg, int lane) {
                         (size_t)(r->kv * r->heads + lane % r->heads)) * (size_t)r->a->E;
 }
 
-static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) {
-    const vl_causal_args *a = j->a;
-    int heads = a->H / a->G, lanes = (r1 - r0) * heads, longest = 0;
-    causal_rows r = {a, r0, kv, heads};
-    group g = group_at(j->scratch, thread, j->b, a->E, lanes);
-    put_queries(&g, causal_query, &r);
-    for (int i = r0; i < r1; i++)
-        if (a->row_len[i] > longest) longest = a->row_len[i];
-    const int32_t *table = a->table + (size_t)a->row_seq[r0] * (size_t)a->max_blocks;
-    for (int at = 0; at < longest; at += KEYS) {
-        int32_t valid[GROUP_ROWS];
-        for (int i = 0; i < lanes; i++) {
-            int n = a->row_len[r0 + i / heads] - at;
-            valid[i] = n < 0 ? 0 : least(n, KEYS);
-        }
-        for (int i = lanes; i < GROUP_ROWS; i++) valid[i] = 0;
-        size_t block = ((size_t)table[at / KEYS] * (size_t)a->G + (size_t)kv) * KEYS * (size_t)a->E;
-        meet_keys(&g, (const float *)a->k_pool + block, (const float *)a->v_pool + block,
-                  (size_t)a->E, least(longest - at, KEYS), valid, a->scale);
-    }
-    get_outputs(&g, causal_output, &r);
+/* The keys that the run's longest row sees. */
+static int keys_of(const vl_causal_args *a, run r) {
+    int most = 0;
+    for (int i = r.r0; i < r.r1; i++)
+        if (a->row_len[i] > most) most = a->row_len[i];
+    return most;
 }
+
+/* Of the keys from `at` on, how many each lane of the run sees in their block. */
+static void see_keys(const vl_causal_args *a, run r, int heads, int at, int32_t *valid) {
+    for (int i = 0; i < (r.r1 - r.r0) * heads; i++) {
+        int n = a->row_len[r.r0 + i / heads] - at;
+        valid[i] = n < 0 ? 0 : least(n, KEYS);
+    }
+}
+
+/* Where the block of keys from `at` on lies in the pools. */
+static size_t block_at(const vl_causal_args *a, run r, int kv, int at) {
+    const int32_t *table = a->table + (size_t)a->row_seq[r.r0] * (size_t)a->max_blocks;
+    return cpu_kv_at(table[at / KEYS], kv, a->G, a->E);
+}
+
+static void many_queries(const causal_job *j, run r, int kv, int thread) {
+    const vl_causal_args *a = j->a;
+    int lanes = (r.r1 - r.r0) * j->heads, longest = keys_of(a, r);
+    causal_rows rows = {a, r.r0, kv, j->heads};
+    group g = group_at(j->scratch, thread, j->b, a->E, lanes, whole_panels(lanes));
+    put_queries(&g, causal_query, &rows);
+    for (int at = 0; at < longest; at += KEYS) {
+        int32_t valid[GROUP_ROWS] = {0};
+        int n = least(longest - at, KEYS);
+        size_t block = block_at(a, r, kv, at), ldv = (size_t)a->E;
+        see_keys(a, r, j->heads, at, valid);
+        key_tiles k = pool_keys(&g, (const float *)a->k_pool + block, n);
+        const float *v = put_values(&g, (const float *)a->v_pool + block, &ldv, n);
+        panels_meet(&g, k, v, ldv, n, valid, a->scale);
+    }
+    get_outputs(&g, causal_output, &rows);
+}
+
+/* A short run and a key head: lanes from `lane` on of a group of few queries. */
+typedef struct unit { run r; int kv, lane, lanes, keys; } unit;
+
+/* The unit's lanes meet n keys of k: columns of scores. */
+static void few_scores(group *g, const unit *u, const float *k, int n) {
+    size_t W = (size_t)g->W;
+    float scores[VL_GEMV_ROWS * VL_NR];
+    vl_uk_gemv *gemv = g->pairs ? g->k->gemv_dpbf16 : g->k->gemv_f32;
+    key_tiles keys = pool_keys(g, k, n);
+    for (int i = 0; i < n; i += VL_NR, keys.at += keys.next) {
+        gemv(scores, g->q + (size_t)u->lane * W, W, keys.at, g->E, u->lanes);
+        for (int c = 0; c < least(n - i, VL_NR); c++)
+            for (int l = 0; l < u->lanes; l++) g->s[(i + c) * VL_NR + u->lane + l] = scores[l * VL_NR + c];
+    }
+}
+
+/* The unit's outputs take their share of n rows of v. */
+static void few_values(group *g, const unit *u, const float *v, int n) {
+    size_t ldv = (size_t)g->E;
+    if (g->pairs) v = put_values(g, v, &ldv, n);
+    for (int i = u->lane; i < u->lane + u->lanes; i++) {
+        float *o = g->o + (size_t)i * (size_t)g->E, *p = g->p + i;
+        if (!g->pairs) g->k->mix_values(o, g->fix[i], p, v, ldv, n, g->E);
+        else g->k->mix_pairs(o, g->fix[i], (uint32_t *)(void *)p, (const uint32_t *)(const void *)v, (n + 1) / 2, g->E);
+    }
+}
+
+static void few_output(const group *g, const unit *u, const causal_rows *rows) {
+    for (int i = 0; i < u->lanes; i++) {
+        const float *o = g->o + (size_t)(u->lane + i) * (size_t)g->E, part = 1.0f / g->l[u->lane + i];
+        float *out = causal_output(rows, i);
+        for (int e = 0; e < g->E; e++) out[e] = o[e] * part;
+    }
+}
+
+static void few_queries(const causal_job *j, int first, int n, int thread) {
+    const vl_causal_args *a = j->a;
+    unit units[VL_NR];
+    int lanes = 0, longest = 0;
+    for (int i = 0; i < n; i++, lanes += units[i - 1].lanes) {
+        run r = j->few[(first + i) % j->n_few];
+        units[i] = (unit){r, (first + i) / j->n_few, lanes, (r.r1 - r.r0) * j->heads, keys_of(a, r)};
+        if (units[i].keys > longest) longest = units[i].keys;
+    }
+    group g = group_at(j->scratch, thread, j->b, a->E, lanes, lanes);
+    for (int i = 0; i < n; i++)
+        for (int l = 0; l < units[i].lanes; l++)
+            put_row(&g, g.q + (size_t)(units[i].lane + l) * (size_t)g.W,
+                    causal_query(&(causal_rows){a, units[i].r.r0, units[i].kv, j->heads}, l), a->E);
+    for (int at = 0; at < longest; at += KEYS) {
+        int32_t valid[VL_NR] = {0};
+        for (int i = 0; i < n; i++) {
+            see_keys(a, units[i].r, j->heads, at, valid + units[i].lane);
+            if (units[i].keys > at)
+                few_scores(&g, &units[i], (const float *)a->k_pool + block_at(a, units[i].r, units[i].kv, at),
+                           least(units[i].keys - at, KEYS));
+        }
+        int most = least(longest - at, KEYS);
+        g.k->softmax(g.s, most, lanes, valid, a->scale, g.m, g.l, g.fix);
+        if (g.pairs) pair_rows(&g, g.p, g.s, VL_NR, most, VL_NR);
+        for (int i = 0; i < n; i++)
+            if (units[i].keys > at)
+                few_values(&g, &units[i], (const float *)a->v_pool + block_at(a, units[i].r, units[i].kv, at),
+                           least(units[i].keys - at, KEYS));
+    }
+    for (int i = 0; i < n; i++) few_output(&g, &units[i], &(causal_rows){a, units[i].r.r0, units[i].kv, j->heads});
+}
+
+/* The next run of rows [from, end). */
+static run run_from(const vl_causal_args *a, int from, int end) {
+    run r = {from, from + 1};
+    while (r.r1 < end && a->row_seq[r.r1] == a->row_seq[from]) r.r1++;
+    return r;
+}
+static bool is_few(const causal_job *j, run r) { return (r.r1 - r.r0) * j->heads <= FEW; }
 
 static void causal_item(void *arg, int item, int thread) {
     const causal_job *j = arg;
     const vl_causal_args *a = j->a;
-    int part = j->parts - 1 - item / a->G, kv = item % a->G; /* the longest rows first */
-    int r0 = part * j->rows_per_part, end = least(r0 + j->rows_per_part, a->T);
-    while (r0 < end) {
-        int r1 = r0 + 1;
-        while (r1 < end && a->row_seq[r1] == a->row_seq[r0]) r1++;
-        causal_run(j, r0, r1, kv, thread);
-        r0 = r1;
+    int long_items = j->parts * a->G, first = (item - long_items) * j->per;
+    if (item >= long_items) {
+        few_queries(j, first, least(j->n_few * a->G - first, j->per), thread);
+        return;
     }
+    int part = j->parts - 1 - item / a->G, kv = item % a->G; /* the longest rows first */
+    int end = least((part + 1) * j->rows_per_part, a->T);
+    for (run r = {0, part * j->rows_per_part}; r.r1 < end;) {
+        r = run_from(a, r.r1, end);
+        if (!is_few(j, r)) many_queries(j, r, kv, thread);
+    }
+}
+
+/* Finds the short runs. They are put together until the lanes of a vector or two are full, as long as every
+ * thread gets some. */
+static void find_few(causal_job *j) {
+    const vl_causal_args *a = j->a;
+    int widest = 1, threads = j->b->base.threads;
+    bool any_long = false;
+    for (int part = 0; part < j->parts; part++) {
+        int end = least((part + 1) * j->rows_per_part, a->T);
+        for (run r = {0, part * j->rows_per_part}; r.r1 < end;) {
+            r = run_from(a, r.r1, end);
+            any_long |= !is_few(j, r);
+            if (!is_few(j, r)) continue;
+            j->few[j->n_few++] = r;
+            if (r.r1 - r.r0 > widest) widest = r.r1 - r.r0;
+        }
+    }
+    if (!any_long) j->parts = 0;
+    j->per = least(VL_NR / (widest * j->heads), (j->n_few * a->G + threads - 1) / threads);
+    if (j->per < 1) j->per = 1;
 }
 
 void cpu_attend_causal(vl_backend *base, const vl_causal_args *a) {
@@ -368,9 +458,12 @@ void cpu_attend_causal(vl_backend *base, const vl_causal_args *a) {
         pthread_mutex_unlock(&b->lock);
         return;
     }
-    causal_job j = {b, a, NULL, 0, GROUP_ROWS / heads};
+    causal_job j = {.b = b, .a = a, .rows_per_part = GROUP_ROWS / heads, .heads = heads};
     j.parts = (a->T + j.rows_per_part - 1) / j.rows_per_part;
-    j.scratch = cpu_scratch(b, group_floats(a->E) * (size_t)b->base.threads * sizeof(float));
-    cpu_team_run(b->team, j.parts * a->G, causal_item, &j);
+    size_t groups = group_floats(a->E) * (size_t)b->base.threads;
+    j.scratch = cpu_scratch(b, groups * sizeof(float) + (size_t)a->T * sizeof(run));
+    j.few = (run *)(void *)(j.scratch + groups);
+    find_few(&j);
+    cpu_team_run(b->team, j.parts * a->G + (j.n_few * a->G + j.per - 1) / j.per, causal_item, &j);
     pthread_mutex_unlock(&b->lock);
 }

@@ -27,9 +27,6 @@ enum {
     GROUP = 256                    /* queries that share packed keys                          */
 };
 
-static int least(int a, int b) { return a < b ? a : b; }
-static int up(int n, int step) { return (n + step - 1) / step * step; }
-
 /* One thread's share of an attention op: up to GROUP queries of one head, or of the heads of one key head. */
 typedef struct tile_group {
     const vl_ukernels *k;
@@ -80,6 +77,11 @@ static void put_values(const vl_ukernels *k, uint32_t *panel, size_t stride, con
         k->pair_rows(panel, (const uint16_t *)(const void *)rows, 32, n, 32);
         for (int i = (n + 1) / 2; i < 16; i++) memset(panel + i * VL_NR, 0, VL_NR * sizeof *panel);
     }
+}
+
+/* The same panel from 32 keys of a pool, which lie as [E][32] there (cpu.h). */
+static void pool_keys(const vl_ukernels *k, uint32_t *panel, const float *x, int E) {
+    for (int e = 0; e < E; e += 32) put_values(k, panel + e / 2 * VL_NR, 0, x + (size_t)e * VL_NR, VL_NR, least(E - e, 32), VL_NR);
 }
 
 /* ---- 32 queries meet a block of keys ------------------------------------------------------------ */
@@ -275,9 +277,8 @@ static void causal_pack(const causal_job *j, const int32_t *table, int kv, int a
     const vl_causal_args *a = j->a;
     size_t E = (size_t)a->E, W = (size_t)up(a->E, 32) / 2;
     for (int i = 0; i < n; i += 32) {
-        size_t block = (size_t)table[(at + i) / VL_KV_BLOCK], slot = (size_t)((at + i) % VL_KV_BLOCK);
-        size_t from = ((block * (size_t)a->G + (size_t)kv) * VL_KV_BLOCK + slot) * E;
-        put_keys(&j->b->k, keys + (size_t)i * W, (const float *)a->k_pool + from, E, least(n - i, 32), a->E);
+        size_t from = cpu_kv_at(table[(at + i) / VL_KV_BLOCK], kv, a->G, a->E) + (size_t)((at + i) % VL_KV_BLOCK) * E;
+        pool_keys(&j->b->k, keys + (size_t)i * W, (const float *)a->k_pool + from, a->E);
         put_values(&j->b->k, values + (size_t)i * 16, KEYS * 16, (const float *)a->v_pool + from, E, least(n - i, 32), a->E);
     }
 }

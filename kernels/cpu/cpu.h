@@ -33,7 +33,7 @@ typedef struct cpu_backend {
     vl_packed_store packed;    /* where panels may be found ready made; find NULL: nowhere   */
     vl_tuning tuning;          /* choices that change no result                              */
     char note[384];            /* why they are not those of a file that is there             */
-    struct cpu_span { const float *at; size_t n; } *only_linear; /* declared by the model     */
+    struct cpu_span { const float *at; size_t n; bool tiles; } *only_linear; /* declared by the model; tiles: so written */
     int only_linears;
 } cpu_backend;
 
@@ -44,6 +44,17 @@ void *cpu_scratch(cpu_backend *b, size_t bytes);
 void *cpu_pages(size_t bytes);
 void cpu_pages_free(void *p, size_t bytes);
 static inline cpu_backend *cpu_of(vl_backend *b) { return (cpu_backend *)(void *)b; }
+
+/* Pools of the CPU backend hold f32. V: [n_blocks][G][VL_KV_BLOCK][E]. K: [n_blocks][G][VL_KV_BLOCK / 32][E][32],
+ * panels of 32 keys as a weight has panels of 32 rows: a decode step need not transpose them for every query.
+ * Where the block of a key head begins, in either. */
+static inline size_t cpu_kv_at(int block, int kv, int G, int E) {
+    return ((size_t)block * (size_t)G + (size_t)kv) * VL_KV_BLOCK * (size_t)E;
+}
+/* From there on: where the first element of the key in slot `slot` lies; the others are VL_NR apart. */
+static inline size_t cpu_key_at(int slot, int E) {
+    return (size_t)(slot / VL_NR) * VL_NR * (size_t)E + (size_t)(slot % VL_NR);
+}
 
 int cpu_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
 /* The integer modes (narrow.c). wants: this matrix is prepared as integers. */
@@ -63,7 +74,8 @@ void cpu_attend_causal(vl_backend *b, const vl_causal_args *a);
 /* The same where tiles is set, with the lock held and panels ready (linear_tiles.c, attention_tiles.c). */
 void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T, const vl_matrix *w,
                       const float *bias, vl_epilogue epi);
-/* Whether rows of K columns at buf are kept as tiles (tiles.h) for linear: declared so, and K a multiple of 32. */
+/* Whether rows of K columns at buf are kept as tiles (tiles.h) for linear: declared so, and K a multiple of 32. Asked by
+ * what is about to write them, or by linear. */
 bool cpu_kept(const cpu_backend *b, const float *buf, int K);
 /* out [T, D], if it is kept: x through a norm (w, and bias if a LayerNorm), or silu(x) * up. false: it is not
  * kept, and nothing was done. */

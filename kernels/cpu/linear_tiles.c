@@ -40,9 +40,6 @@ typedef struct tile_job {
     size_t sum_rows;
 } tile_job;
 
-static int least(int a, int b) { return a < b ? a : b; }
-static int up(int n, int step) { return (n + step - 1) / step * step; }
-
 static const uint8_t *panel_at(const tile_job *j, int panel, int k) {
     return (const uint8_t *)j->p->panels + (size_t)panel * j->p->panel_bytes + (size_t)k * 2 * VL_NR;
 }

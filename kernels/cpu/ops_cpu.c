@@ -3,7 +3,6 @@
  *
  * Threads: every op is cut into items (panels of columns, tiles of rows, heads) that the team of
  * team.h takes one by one; a lock keeps two sessions from fighting over the cores.
- * KV pools hold f32: [n_blocks][G][VL_KV_BLOCK][E].
  */
 #include <math.h>
 #include <stdlib.h>
@@ -82,7 +81,7 @@ static bool cpu_only_linear(vl_backend *base, const float *buf, size_t n) {
     struct cpu_span *more = realloc(b->only_linear, (size_t)(b->only_linears + 1) * sizeof *more);
     if (more) { /* without it: floats, as they are everywhere else */
         b->only_linear = more;
-        more[b->only_linears++] = (struct cpu_span){buf, n};
+        more[b->only_linears++] = (struct cpu_span){buf, n, false};
     }
     pthread_mutex_unlock(&b->lock);
     return true;
@@ -90,12 +89,21 @@ static bool cpu_only_linear(vl_backend *base, const float *buf, size_t n) {
 
 bool cpu_kept(const cpu_backend *b, const float *buf, int K) {
     for (int i = 0; i < b->only_linears; i++) {
-        const struct cpu_span *s = &b->only_linear[i];
+        struct cpu_span *s = &b->only_linear[i];
         if (buf < s->at || buf >= s->at + s->n) continue;
         vl_assert(buf == s->at, "rows that only linear reads are used from the middle");
+        if (K % 32 == 0) s->tiles = true; /* the caller writes them, or is linear */
         return K % 32 == 0;
     }
     return false;
+}
+
+static size_t cpu_elem(vl_backend *base, const float *buf, int cols) {
+    cpu_backend *b = cpu_of(base);
+    pthread_mutex_lock(&b->lock);
+    size_t bytes = cpu_kept(b, buf, cols) ? sizeof(uint16_t) : sizeof(float);
+    pthread_mutex_unlock(&b->lock);
+    return bytes;
 }
 
 static void forget_spans(cpu_backend *b, const void *p, size_t bytes) {
@@ -131,7 +139,10 @@ static void cpu_tap(vl_backend *b, const char *name, int layer, const float *x, 
 
 /* ---- row-wise ops: every item is a chunk of rows ------------------------------------------------ */
 
-enum { CHUNK = 8192 };             /* elements of work below which a thread is not worth waking */
+enum {
+    CHUNK = 8192,                  /* work of an item: less is not worth waking a thread for, 0.4 us */
+    MOVE = 1, MAKE = 8             /* work in an element that is moved, and in one of a norm, rope or swiglu */
+};
 
 typedef struct rows_job {
     const vl_ukernels *k;
@@ -140,7 +151,7 @@ typedef struct rows_job {
     const int32_t *dst_idx, *src_idx;
     const vl_matrix *table;
     const vl_rope_kv_args *rope;
-    int n, cols, per_item, heads;
+    int n, cols, work, per_item, heads; /* work: of an element                              */
     float eps;
     void (*row)(const struct rows_job *j, size_t row);
 } rows_job;
@@ -152,13 +163,39 @@ static void rows_item(void *arg, int item, int thread) {
     for (int r = r0; r < r1; r++) j->row(j, (size_t)r);
 }
 
+/* Runs `item` for all rows, in items of the same size. */
+static void share_rows(cpu_backend *b, rows_job *j, cpu_item_fn *item) {
+    size_t items = ((size_t)j->n * (size_t)j->cols * (size_t)j->work + CHUNK / 2) / CHUNK;
+    size_t most = (size_t)(16 * b->base.threads) < (size_t)j->n ? (size_t)(16 * b->base.threads) : (size_t)j->n;
+    int n = items < 1 ? 1 : items > most ? (int)most : (int)items;
+    j->per_item = (j->n + n - 1) / n;
+    cpu_team_run(b->team, (j->n + j->per_item - 1) / j->per_item, item, j);
+}
+
+/* The declared span that p lies in, or NULL. */
+static struct cpu_span *span_of(const cpu_backend *b, const float *p) {
+    for (int i = 0; p && i < b->only_linears; i++)
+        if (p >= b->only_linear[i].at && p < b->only_linear[i].at + b->only_linear[i].n) return &b->only_linear[i];
+    return NULL;
+}
+/* Ops other than linear find floats in declared memory as long as no norm, swiglu, attention or linear wrote it (ops.h). */
+static void reads_floats(const cpu_backend *b, const float *p) {
+    const struct cpu_span *s = span_of(b, p);
+    vl_assert(!s || !s->tiles, "rows that only linear reads are read by another op");
+}
+static void writes_floats(const cpu_backend *b, const float *p) {
+    struct cpu_span *s = span_of(b, p);
+    if (s) s->tiles = false;
+}
+
 static void for_rows(vl_backend *base, rows_job j) {
     cpu_backend *b = cpu_of(base);
     if (j.n <= 0) return;
     j.k = &b->k;
-    j.per_item = CHUNK / (j.cols > 0 ? j.cols : 1) + 1;
     pthread_mutex_lock(&b->lock);
-    cpu_team_run(b->team, (j.n + j.per_item - 1) / j.per_item, rows_item, &j);
+    reads_floats(b, j.a), reads_floats(b, j.b), reads_floats(b, j.c);
+    writes_floats(b, j.out);
+    share_rows(b, &j, rows_item);
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -175,7 +212,7 @@ static void embed_row(const rows_job *j, size_t r) {
              (size_t)j->cols);
 }
 static void cpu_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *ids, int T) {
-    for_rows(b, (rows_job){.row = embed_row, .out = out, .table = table, .src_idx = ids, .n = T,
+    for_rows(b, (rows_job){.row = embed_row, .work = MOVE, .out = out, .table = table, .src_idx = ids, .n = T,
                            .cols = table->cols});
 }
 
@@ -186,7 +223,7 @@ static void layernorm_row(const rows_job *j, size_t r) {
 static void cpu_layernorm(vl_backend *b, float *out, const float *x, const float *w,
                           const float *bias, int T, int D, float eps) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, bias, NULL, T, D, eps})) return;
-    for_rows(b, (rows_job){.row = layernorm_row, .out = out, .a = x, .b = w, .c = bias, .n = T,
+    for_rows(b, (rows_job){.row = layernorm_row, .work = MAKE, .out = out, .a = x, .b = w, .c = bias, .n = T,
                            .cols = D, .eps = eps});
 }
 
@@ -197,12 +234,12 @@ static void rmsnorm_row(const rows_job *j, size_t r) {
 static void cpu_rmsnorm(vl_backend *b, float *out, const float *x, const float *w, int T, int D,
                         float eps) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, x, w, NULL, NULL, T, D, eps})) return;
-    for_rows(b, (rows_job){.row = rmsnorm_row, .out = out, .a = x, .b = w, .n = T, .cols = D,
+    for_rows(b, (rows_job){.row = rmsnorm_row, .work = MAKE, .out = out, .a = x, .b = w, .n = T, .cols = D,
                            .eps = eps});
 }
 
-/* One row: H query heads in place, then G key heads normed and rotated straight into the pool. */
-static void qk_row(const rows_job *j, size_t r) {
+/* One row: H query heads in place, then G key heads normed, rotated and spread over their panels in the pool. */
+static void qk_row(const rows_job *j, size_t r, float *key) {
     const vl_rope_kv_args *a = j->rope;
     size_t E = (size_t)a->E, half = E / 2;
     const float *cos = a->cos + r * half, *sin = a->sin + r * half;
@@ -211,20 +248,33 @@ static void qk_row(const rows_job *j, size_t r) {
         if (a->q_norm) j->k->rmsnorm(q, q, a->q_norm, a->E, a->eps);
         j->k->rope(q, cos, sin, a->E);
     }
-    size_t block = (size_t)(a->kv_slot[r] / VL_KV_BLOCK), slot = (size_t)(a->kv_slot[r] % VL_KV_BLOCK);
+    int block = a->kv_slot[r] / VL_KV_BLOCK, slot = a->kv_slot[r] % VL_KV_BLOCK;
     for (int g = 0; g < a->G; g++) {
-        size_t at = ((block * (size_t)a->G + (size_t)g) * VL_KV_BLOCK + slot) * E;
-        const float *k = a->k + r * (size_t)a->ldk + (size_t)g * E;
-        float *kp = (float *)a->k_pool + at;
-        if (a->k_norm) j->k->rmsnorm(kp, k, a->k_norm, a->E, a->eps);
-        else memcpy(kp, k, E * sizeof *kp);
-        j->k->rope(kp, cos, sin, a->E);
-        memcpy((float *)a->v_pool + at, a->v + r * (size_t)a->ldv + (size_t)g * E, E * sizeof *kp);
+        size_t at = cpu_kv_at(block, g, a->G, a->E);
+        const float *k = a->k + r * (size_t)a->ldk + (size_t)g * E, *v = a->v + r * (size_t)a->ldv + (size_t)g * E;
+        float *kp = (float *)a->k_pool + at + cpu_key_at(slot, a->E);
+        if (a->k_norm) j->k->rmsnorm(key, k, a->k_norm, a->E, a->eps);
+        else memcpy(key, k, E * sizeof *key);
+        j->k->rope(key, cos, sin, a->E);
+        for (size_t e = 0; e < E; e++) kp[e * VL_NR] = key[e];
+        memcpy((float *)a->v_pool + at + (size_t)slot * E, v, E * sizeof *v);
     }
 }
-static void cpu_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *a) {
+static void qk_item(void *arg, int item, int thread) {
+    const rows_job *j = arg;
+    int r0 = item * j->per_item, r1 = r0 + j->per_item < j->n ? r0 + j->per_item : j->n;
+    for (int r = r0; r < r1; r++) qk_row(j, (size_t)r, j->out + (size_t)thread * (size_t)j->rope->E);
+}
+static void cpu_qk_norm_rope(vl_backend *base, const vl_rope_kv_args *a) {
+    cpu_backend *b = cpu_of(base);
     vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
-    for_rows(b, (rows_job){.row = qk_row, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E});
+    rows_job j = {.k = &b->k, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E, .work = MAKE};
+    if (a->T <= 0) return;
+    pthread_mutex_lock(&b->lock);
+    reads_floats(b, a->q), reads_floats(b, a->k), reads_floats(b, a->v);
+    j.out = cpu_scratch(b, (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key for each thread */
+    share_rows(b, &j, qk_item);
+    pthread_mutex_unlock(&b->lock);
 }
 
 static void rope_vision_row(const rows_job *j, size_t r) {
@@ -236,7 +286,7 @@ static void rope_vision_row(const rows_job *j, size_t r) {
 static void cpu_rope_vision(vl_backend *b, float *qkv, const float *cos, const float *sin, int P,
                             int H, int E) {
     vl_assert(E > 0 && E % 2 == 0, "head width %d is odd", E);
-    for_rows(b, (rows_job){.row = rope_vision_row, .out = qkv, .a = cos, .b = sin, .n = P,
+    for_rows(b, (rows_job){.row = rope_vision_row, .work = MAKE, .out = qkv, .a = cos, .b = sin, .n = P,
                            .cols = 3 * H * E, .heads = H});
 }
 
@@ -246,7 +296,7 @@ static void swiglu_row(const rows_job *j, size_t r) {
 }
 static void cpu_swiglu(vl_backend *b, float *out, const float *gate, const float *up, int T, int F) {
     if (cpu_kept_rows(cpu_of(b), (cpu_kept_row){out, gate, NULL, NULL, up, T, F, 0})) return;
-    for_rows(b, (rows_job){.row = swiglu_row, .out = out, .a = gate, .b = up, .n = T, .cols = F});
+    for_rows(b, (rows_job){.row = swiglu_row, .work = MAKE, .out = out, .a = gate, .b = up, .n = T, .cols = F});
 }
 
 static size_t row_at(const int32_t *idx, size_t i) { return idx ? (size_t)idx[i] : i; }
@@ -257,7 +307,7 @@ static void copy_row(const rows_job *j, size_t i) {
 }
 static void cpu_copy_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
                           const int32_t *src_idx, int n, int D) {
-    for_rows(b, (rows_job){.row = copy_row, .out = dst, .a = src, .dst_idx = dst_idx,
+    for_rows(b, (rows_job){.row = copy_row, .work = MOVE, .out = dst, .a = src, .dst_idx = dst_idx,
                            .src_idx = src_idx, .n = n, .cols = D});
 }
 
@@ -268,7 +318,7 @@ static void add_row(const rows_job *j, size_t i) {
 }
 static void cpu_add_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
                          const int32_t *src_idx, int n, int D) {
-    for_rows(b, (rows_job){.row = add_row, .out = dst, .a = src, .dst_idx = dst_idx,
+    for_rows(b, (rows_job){.row = add_row, .work = MOVE, .out = dst, .a = src, .dst_idx = dst_idx,
                            .src_idx = src_idx, .n = n, .cols = D});
 }
 
@@ -291,7 +341,7 @@ static void pos_embed_row(const rows_job *j, size_t p) {
 }
 static void cpu_pos_embed(vl_backend *b, float *out, const vl_matrix *table, const int32_t *idx,
                           const float *weight, int P) {
-    for_rows(b, (rows_job){.row = pos_embed_row, .out = out, .a = weight, .table = table,
+    for_rows(b, (rows_job){.row = pos_embed_row, .work = MAKE, .out = out, .a = weight, .table = table,
                            .src_idx = idx, .n = P, .cols = table->cols});
 }
 
@@ -371,7 +421,7 @@ static void cpu_close(vl_backend *base) {
 static const vl_ops CPU_OPS = {
     .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .room = cpu_room, .put = cpu_copy,
     .get = cpu_copy,
-    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .only_linear = cpu_only_linear,
+    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .only_linear = cpu_only_linear, .elem = cpu_elem,
     .embed = cpu_embed,
     .linear = cpu_linear, .layernorm = cpu_layernorm, .rmsnorm = cpu_rmsnorm,
     .qk_norm_rope = cpu_qk_norm_rope, .rope_vision = cpu_rope_vision,

@@ -4,18 +4,22 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/tiles.h"
 
-enum { AT_A_TIME = 8 };            /* rows of an item: they stay in L1 or L2 until they are put; divides 32 */
+enum {
+    AT_A_TIME = 8,                 /* rows of an item: they stay in L1 or L2 until they are put; divides 32 */
+    SHARED = 1024                  /* elements from which a second thread is worth waking     */
+};
 
 typedef struct kept_job {
     const cpu_backend *b;
     cpu_kept_row row;
+    int each;                      /* rows of an item: AT_A_TIME, or fewer so that every thread has some; a power of two */
     float *temp;                   /* [thread][AT_A_TIME][D] */
 } kept_job;
 
 static void kept_item(void *arg, int item, int thread) {
     const kept_job *j = arg;
     const cpu_kept_row *w = &j->row;
-    int first = item * AT_A_TIME, n = cpu_tile_least(w->T - first, AT_A_TIME);
+    int first = item * j->each, n = least(w->T - first, j->each);
     size_t D = (size_t)w->D;
     float *temp = j->temp + (size_t)thread * AT_A_TIME * D;
     for (int r = 0; r < n; r++) {
@@ -32,8 +36,9 @@ bool cpu_kept_rows(cpu_backend *b, cpu_kept_row row) {
     pthread_mutex_lock(&b->lock);
     bool kept = cpu_kept(b, row.out, row.D);
     if (kept && row.T > 0) {
-        kept_job j = {b, row, cpu_scratch(b, (size_t)b->base.threads * AT_A_TIME * (size_t)row.D * sizeof(float))};
-        cpu_team_run(b->team, (row.T + AT_A_TIME - 1) / AT_A_TIME, kept_item, &j);
+        kept_job j = {b, row, AT_A_TIME, cpu_scratch(b, (size_t)b->base.threads * AT_A_TIME * (size_t)row.D * sizeof(float))};
+        while (j.each > 1 && (row.T + j.each - 1) / j.each < b->base.threads && row.T * row.D >= SHARED) j.each /= 2;
+        cpu_team_run(b->team, (row.T + j.each - 1) / j.each, kept_item, &j);
     }
     pthread_mutex_unlock(&b->lock);
     return kept;

@@ -13,21 +13,21 @@
 
 enum { CPU_TILE_KC = 256, CPU_TILE_ROWS = 32 };
 
-static inline int cpu_tile_least(int a, int b) { return a < b ? a : b; }
-static inline int cpu_tile_up(int n, int step) { return (n + step - 1) / step * step; }
+static inline int least(int a, int b) { return a < b ? a : b; }
+static inline int up(int n, int step) { return (n + step - 1) / step * step; }
 
 /* Rows that n of T rows, from a block's first on, take; n <= 32. */
-static inline int cpu_tile_rows(int T, int n) { return T < 16 ? n : cpu_tile_up(n, 16); }
+static inline int cpu_tile_rows(int T, int n) { return T < 16 ? n : up(n, 16); }
 static inline size_t cpu_tile_words(int T, int K) {
-    return (size_t)(T < 16 ? T : cpu_tile_up(T, 16)) * (size_t)cpu_tile_up(K, 32) / 2;
+    return (size_t)(T < 16 ? T : up(T, 16)) * (size_t)up(K, 32) / 2;
 }
 
 /* Row `row` of the k block that holds term k (a multiple of 32), and in *step the words between its steps. */
 static inline size_t cpu_tile_at(int T, int K, int row, int k, size_t *step) {
     int first = row / CPU_TILE_ROWS * CPU_TILE_ROWS, k0 = k / CPU_TILE_KC * CPU_TILE_KC;
-    int steps = cpu_tile_up(cpu_tile_least(K - k0, CPU_TILE_KC), 32) / 32;
-    size_t all = (size_t)(T < 16 ? T : cpu_tile_up(T, 16)) * 16;
-    *step = (size_t)cpu_tile_rows(T, cpu_tile_least(T - first, CPU_TILE_ROWS)) * 16;
+    int steps = up(least(K - k0, CPU_TILE_KC), 32) / 32;
+    size_t all = (size_t)(T < 16 ? T : up(T, 16)) * 16;
+    *step = (size_t)cpu_tile_rows(T, least(T - first, CPU_TILE_ROWS)) * 16;
     return all * (size_t)(k0 / 32) + (size_t)(first * steps) * 16 + *step * (size_t)((k - k0) / 32) +
            (size_t)(row - first) * 16;
 }
@@ -38,7 +38,7 @@ static inline void cpu_tile_put(const vl_ukernels *uk, uint32_t *tiles, int T, i
                                 const float *src, size_t ld) {
     while (n > 0) {
         size_t step, at = cpu_tile_at(T, K, row, k, &step);
-        int part = cpu_tile_least(CPU_TILE_KC - k % CPU_TILE_KC, n);
+        int part = least(CPU_TILE_KC - k % CPU_TILE_KC, n);
         uk->pack_tiles(tiles + at, step, src, ld, rows, part);
         src += part, k += part, n -= part;
     }

@@ -224,8 +224,8 @@ static void add(char *text, size_t *at, const char *key, const char *value) {
 /* Under a name of its own, then renamed: a reader never sees half a file. */
 static int put(const char *path, const char *text, size_t n, vl_err *err) {
     char own[PATH_MAX + 32];
-    snprintf(own, sizeof own, "%s.%d", path, (int)getpid());
-    int fd = open(own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    snprintf(own, sizeof own, "%s.XXXXXX", path); /* no name that a killed process may have left */
+    int fd = mkostemp(own, O_CLOEXEC);
     bool ok = fd >= 0 && write(fd, text, n) == (ssize_t)n && fsync(fd) == 0;
     int why = errno;
     if (fd >= 0) close(fd);

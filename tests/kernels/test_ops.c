@@ -1,8 +1,11 @@
 /* test_ops.c: whole ops of the CPU backend against plain double code, and the promise of design §1.4:
  * the same row gives the same bits for 1 or 2 threads, through gemv or gemm, alone, in a chunk or in
  * a batch. Runs on the tier that VL_CPU leaves; main() repeats itself for every tier present. */
+#include <signal.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kernels/cpu/ukernels.h"
@@ -198,6 +201,11 @@ static void full_case(vl_backend *one, vl_backend *two, const int32_t *cu, int n
     free(qkv), free(seen), free(a), free(b), free(want);
 }
 
+/* Element e of a key in a pool of the CPU backend: panels of 32 keys (kernels/cpu/cpu.h). */
+static int key_at(int block, int slot, int head, int e, int G, int E) {
+    return ((block * G + head) * 2 + slot / 32) * 32 * E + e * 32 + slot % 32;
+}
+
 /* Two sequences in scattered blocks; rows are appended in chunks and attend as they come. */
 static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, int H, int G, int E) {
     enum { MAXB = 8 };
@@ -225,9 +233,10 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
     one->ops->qk_norm_rope(one, &r);
     /* norm, then rotate_half, in double, for one key row of each sequence */
     for (int t = 0; t < T; t += len0 > 1 ? len0 - 1 : 1) {
-        const float *src = k + (size_t)t * kv, *got = kp + ((size_t)(slot[t] / VL_KV_BLOCK) * (size_t)G * VL_KV_BLOCK +
-                                                           (size_t)(slot[t] % VL_KV_BLOCK)) * (size_t)E;
+        const float *src = k + (size_t)t * kv;
+        float got[256];
         double ss = 0, ref[256];
+        for (int e = 0; e < E; e++) got[e] = kp[key_at(slot[t] / VL_KV_BLOCK, slot[t] % VL_KV_BLOCK, 0, e, G, E)];
         for (int e = 0; e < E; e++) ss += (double)src[e] * (double)src[e];
         for (int e = 0; e < E; e++) ref[e] = (double)src[e] / sqrt(ss / E + 1e-6) * (double)kn[e];
         double y[256];
@@ -242,16 +251,15 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
                         .scale = (float)scale};
     one->ops->attend_causal(one, &a);
     float *kl = random_floats(rows * (size_t)E), *vl = random_floats(rows * (size_t)E);
-    float *ql = random_floats((size_t)E);
+    float *ql = random_floats((size_t)E), *pair = random_floats(2 * D);
     for (int t = 0; t < T; t++)
         for (int h = 0; h < H; h++) {
             int g = h / (H / G);
             for (int j = 0; j < len[t]; j++) { /* gather the keys of this row */
-                int s = table[seq[t] * MAXB + j / VL_KV_BLOCK];
-                size_t at = (((size_t)s * (size_t)G + (size_t)g) * VL_KV_BLOCK + (size_t)(j % VL_KV_BLOCK)) * (size_t)E;
-                for (size_t i = 0; i < (size_t)E; i++) {
-                    kl[(size_t)j * (size_t)E + i] = as_product(kp[at + i]);
-                    vl[(size_t)j * (size_t)E + i] = as_product(vp[at + i]);
+                int s = table[seq[t] * MAXB + j / VL_KV_BLOCK], at = j % VL_KV_BLOCK;
+                for (int i = 0; i < E; i++) {
+                    kl[j * E + i] = as_product(kp[key_at(s, at, g, i, G, E)]);
+                    vl[j * E + i] = as_product(vp[((s * G + g) * VL_KV_BLOCK + at) * E + i]);
                 }
             }
             for (size_t i = 0; i < (size_t)E; i++) ql[i] = as_product(rot[(size_t)t * D + (size_t)h * (size_t)E + i]);
@@ -273,6 +281,17 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
         }
         CHECK(same(out, part, rows * D), "%s attend_causal: chunks of %d change bits", tier, CHUNKS[c]);
     }
+    for (int i = 0; i < len0; i += 9) { /* a row of each sequence, as two answers in decode: neither sees the other's length */
+        size_t row[2] = {(size_t)i, (size_t)(len0 + (i * 5 + 3) % len1)};
+        int32_t own_seq[2] = {0, 1}, own_len[2] = {len[row[0]], len[row[1]]};
+        vl_causal_args s = a;
+        s.q = pair, s.out = part, s.row_seq = own_seq, s.row_len = own_len, s.T = 2;
+        for (size_t side = 0; side < 2; side++) memcpy(pair + side * D, rot + row[side] * D, D * sizeof *q);
+        two->ops->attend_causal(two, &s);
+        for (size_t side = 0; side < 2; side++)
+            CHECK(same(out + row[side] * D, part + side * D, D), "%s attend_causal: rows %zu and %zu together", tier, row[0], row[1]);
+    }
+    free(pair);
     free(q), free(k), free(v), free(cos_), free(sin_), free(qn), free(kn), free(kp), free(vp), free(out);
     free(part), free(rot), free(want), free(slot), free(seq), free(len), free(kl), free(vl), free(ql);
 }
@@ -342,6 +361,53 @@ static void test_kept(vl_backend *b, bool keeps) {
         }
     free((void *)(uintptr_t)w.data), free((void *)(uintptr_t)gelu.data);
     free(wide[0]), free(wide[1]), free(x), free(v);
+}
+
+/* Whether a child of this process that reads kept rows with another op ends in the assertion. */
+static bool refuses(vl_backend *b, bool norm, float *out, const float *kept, const float *v) {
+    pid_t child = fork();
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stderr)) _exit(1);
+        if (norm) b->ops->rmsnorm(b, out, kept, v, 1, KEPT_D, 1e-6f);
+        else b->ops->copy_rows(b, out, NULL, kept, NULL, 1, KEPT_D);
+        _exit(0);
+    }
+    int status = 0;
+    return child > 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+
+/* The decorators know that kept rows are bf16: half the bytes in the trace, no scan of tiles as if they were floats. */
+static void test_kept_decorated(void) {
+    enum { T = 20 };
+    vl_backend *b = open_cpu(1), *c, *t;
+    vl_err err = {0};
+    float *wide, *x = random_floats(T * KEPT_D), *v = random_floats(KEPT_D), out[T * KEPT_N];
+    vl_matrix w = random_matrix(KEPT_N, KEPT_D, VL_BF16, &wide);
+    CHECK(!vl_ops_check_wrap(&c, b, &err) && !vl_ops_trace_wrap(&t, c, &err), "%s", err.msg);
+    CHECK(!t->ops->prepare(t, &w, VL_USE_LINEAR, &err), "%s", err.msg);
+    float *kept = t->ops->alloc(t, 32 * KEPT_D * sizeof *kept);
+    CHECK(t->ops->only_linear(t, kept, 32 * KEPT_D) && t->ops->elem(t, kept, KEPT_D) == 2 && t->ops->elem(t, x, KEPT_D) == 4,
+          "%s: bytes of kept rows", tier);
+    vl_trace_reset(t);
+    t->ops->rmsnorm(t, kept, x, v, T, KEPT_D, 1e-6f);
+    t->ops->linear(t, out, KEPT_N, kept, KEPT_D, T, &w, NULL, VL_EPI_NONE);
+    CHECK(t->ops->sync(t, &err) == 0, "%s", err.msg);
+    const vl_trace_row *rows;
+    double wall;
+    for (size_t i = 0, n = vl_trace_rows(t, &rows, &wall); i < n; i++) {
+        double made = T * KEPT_D * 2.0, want = strcmp(rows[i].op, "linear")
+            ? made + 4.0 * (T + 1) * KEPT_D : made + 2.0 * KEPT_N * KEPT_D + 4.0 * T * KEPT_N;
+        CHECK(rows[i].bytes == want, "%s %s of kept rows: %g bytes, not %g", tier, rows[i].op, rows[i].bytes, want);
+    }
+    CHECK(refuses(b, true, out, kept, v) && refuses(b, false, out, kept, v), "%s: kept rows were read by another op", tier);
+    v[1] = NAN; /* the odd column: the high half of a pair, as the even one is the low half */
+    v[2] = NAN;
+    t->ops->rmsnorm(t, kept, x, v, T, KEPT_D, 1e-6f);
+    t->ops->linear(t, out, KEPT_N, kept, KEPT_D, T, &w, NULL, VL_EPI_NONE);
+    CHECK(t->ops->sync(t, &err) && err.code == VL_E_NUMERIC && strstr(err.msg, "linear"), "%s", err.msg);
+    t->ops->release(t, kept);
+    t->ops->close(t);
+    free((void *)(uintptr_t)w.data), free(wide), free(x), free(v);
 }
 
 /* ---- the small ops ------------------------------------------------------------------------------- */
@@ -540,6 +606,7 @@ int main(void) {
         test_linear(one, two);
         test_attention(one, two);
         test_kept(two, t == VL_TIER_amx);
+        if (t == VL_TIER_amx) test_kept_decorated();
         one->ops->close(one);
         two->ops->close(two);
         mode = "exact";

@@ -1,6 +1,7 @@
 /* test_tuning.c: the file of measured choices: what was saved is read, anything else is left alone with a notice that
  * says why, and no choice changes a bit of a product. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -125,13 +126,17 @@ static void test_file(void) {
 }
 
 static void test_places(void) {
-    char note[600], found[512], here[256];
+    char note[600], found[512], here[256], left[256], beside[256];
     vl_tuning t;
     vl_tuning_default(&t);
     CHECK(vl_tuning_save(&t, "/nowhere/x", &err) && err.code == VL_E_IO && strstr(err.msg, "/nowhere/x"), "%s", err.msg);
     snprintf(here, sizeof here, "%s/a/b", dir);
     CHECK(vl_tuning_save(&t, here, &err) && strstr(err.msg, strerror(ENOENT)), "%s", err.msg);
     CHECK(vl_tuning_save(&t, dir, &err), "over a folder");
+    snprintf(left, sizeof left, "%s/a.%d", dir, (int)getpid()); /* as a killed process of this number left it once */
+    snprintf(beside, sizeof beside, "%s/a", dir);
+    CHECK(!close(open(left, O_CREAT | O_WRONLY, 0600)) && !vl_tuning_save(&t, beside, &err), "a file of another: %s", err.msg);
+    CHECK(!unlink(left) && !unlink(beside), "beside a file of another");
     unsetenv("VL_TUNE");
     snprintf(here, sizeof here, "%s/cache", dir);
     setenv("XDG_CACHE_HOME", here, 1);
