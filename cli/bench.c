@@ -7,6 +7,7 @@
 #include "common/common.h"
 #include "kernels/kernels_info.h"
 #include "kernels/ops.h"
+#include "kernels/threads.h"
 
 enum { CASES_MAX = 32 };
 typedef struct bench_args {
@@ -153,9 +154,14 @@ static int run_sweeps(bench *b, const bench_args *a, const bench_case *first) {
     return rc ? rc : run_grid(b, a, &c);
 }
 
+static const int64_t LAB_BYTES = (int64_t)3 << 30; /* of op_lab_open, roughly */
+
 /* Single operations are timed in the rounds of the cases, so that both meet the same machine. */
 static int open_lab(bench *b) {
     vl_err err = {0};
+    if (strcmp(vl_model_get_info(b->m)->backend, "cpu"))
+        return cli_usage("--predict times operations of the CPU; with this backend see gpu-report");
+    if (vl_usable_memory("") < LAB_BYTES) return cli_usage("--predict needs 3 GiB of memory beside the model");
     fprintf(stderr, "single operations: preparing\n");
     return op_lab_open(&b->lab, b->mode, vl_model_get_info(b->m)->threads, &err) ? cli_fail(&err) : 0;
 }

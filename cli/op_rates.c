@@ -158,8 +158,8 @@ static int fill_lab(op_lab *l, vl_err *err) {
     l->tables = noise(l, (size_t)ROWS * COLS);
     l->cos = constant(l, (size_t)ROWS * VISION_HEAD / 2, 0.8f);
     l->sin = constant(l, (size_t)ROWS * VISION_HEAD / 2, 0.6f);
-    l->k_pool = o->alloc(l->b, keys * o->kv_elem);
-    l->v_pool = o->alloc(l->b, keys * o->kv_elem);
+    l->k_pool = noise(l, keys); /* f32: the CPU's pools are */
+    l->v_pool = noise(l, keys);
     l->index = o->alloc(l->b, INDICES * sizeof(int32_t));
     l->weights = malloc(weights * sizeof *l->weights);
     if (!l->x || !l->y || !l->z || !l->rows || !l->tables || !l->cos || !l->sin || !l->k_pool || !l->v_pool || !l->index ||

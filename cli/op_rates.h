@@ -16,14 +16,14 @@
 
 enum { RATE_WIDTHS = 3, RATE_ROWS = 3, RATE_OUTS = 2 };
 typedef struct op_rates {
-    double linear[RATE_ROWS][RATE_OUTS][RATE_WIDTHS]; /* FLOP/s at rate_rows x rate_outs x rate_widths (T, N, K) */
+    double linear[RATE_ROWS][RATE_OUTS][RATE_WIDTHS]; /* FLOP/s: T, N, K of the tables below    */
     double attend_full[2], attend_causal[2], attend_step[2]; /* FLOP/s, at the two sizes        */
     double layernorm, rmsnorm, rope, swiglu, gelu;           /* seconds per element             */
     double call;                           /* seconds of an operation that does nothing         */
 } op_rates;
 extern const int rate_rows[RATE_ROWS], rate_outs[RATE_OUTS], rate_widths[RATE_WIDTHS];
 
-/* The operations of the CPU backend in this mode, with weights beyond the caches (1.5 GB or so in all). A pass times each for a tenth of a second (four seconds in all), so that passes can stand between the requests that
+/* The operations of the CPU backend in this mode, with weights beyond the caches (1.5 GB or so in all). A pass times each for a tenth of a second (five seconds in all with vectors), so that passes can stand between the requests that
  * they predict; the rates are the means of all passes, of which there must be one. */
 typedef struct op_lab op_lab;
 int op_lab_open(op_lab **out, const num_mode *m, int threads, vl_err *err);

@@ -27,7 +27,7 @@
     K(spins, 4000, 0, 1000000, "looks for work before an idle thread sleeps")                              \
     K(exact_few, 8, 1, 8, "rows up to which a pass streams the weights once (exact and bf16)")             \
     K(exact_rows, 240, 12, 4800, "rows of x packed at a time (exact; bf16 without AMX)")                   \
-    K(exact_panels, 8, 1, 64, "panels of 32 weight rows that share a block of x (exact and bf16)")         \
+    K(exact_panels, 8, 1, 64, "panels of 32 weight rows, at most, that share a block of x (exact and bf16)")         \
     K(int_rows, 240, 6, 4800, "rows of x packed at a time (int8, int4)")                                   \
     K(int_panels, 8, 1, 64, "panels that share a block of x (int8, int4)")                                 \
     K(int_tiles, 48, 0, 100000, "rows from which int8 and int4 use the tile unit (AMX); 0: never")         \

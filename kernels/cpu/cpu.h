@@ -62,8 +62,8 @@ bool cpu_narrow_wants(const cpu_backend *b, const vl_matrix *w, unsigned use);
 int cpu_narrow_prepare(cpu_backend *b, vl_matrix *w, unsigned use, vl_err *err);
 void cpu_narrow_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T,
                        const vl_matrix *w, const float *bias, vl_epilogue epi);
-/* Panels [*first, returned end) of an item when few rows of x meet many panels: long runs, which memory
- * likes, then ever shorter ones, so that all threads end together. */
+/* Panels (or tiles of them) [*first, returned end) of an item: long runs, which memory likes, but at most `most` of them,
+ * then ever shorter ones, so that all threads end together. */
 int cpu_run_of(int panels, int threads, int most, int item, int *first);
 int cpu_run_count(int panels, int threads, int most);
 void cpu_linear(vl_backend *b, float *out, int ldo, const float *x, int ldx, int T,

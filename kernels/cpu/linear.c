@@ -10,7 +10,7 @@
  *            k block 1: [tile][KC][mr]    [KC][64]              +=
  *            one k block is 120 KB: read in order, from L2 after the run's first panels
  *
- * In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add: it
+ * 240 rows and the length of a run are tuning.h's. In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add: it
  * reads single panels in place, VL_KC_PAIRS terms at a time. On tile registers (AMX) linear_tiles.c has its
  * own way.
  *
@@ -240,7 +240,7 @@ static void gemm_item(void *arg, int item, int thread) {
     int first = 0, end = cpu_run_of(tile_count(j), j->threads, j->most, item, &first);
     size_t stride = (size_t)(j->sum_rows * j->width * VL_NR);
     float *sums = j->sums + (size_t)(thread * j->most) * stride;
-    float *wide = j->wide + (size_t)(thread * j->kc * j->width * VL_NR);
+    float *wide = j->pairs ? NULL : j->wide + (size_t)(thread * j->kc * j->width * VL_NR);
     for (int k = 0; k < j->w->cols; k += j->kc)
         for (int i = first; i < end; i++) {
             bool last = i + 1 == end; /* then the first panels' next k block comes, if there is one */
@@ -252,7 +252,9 @@ static void gemm_item(void *arg, int item, int thread) {
 /* The tile and what shares a block. Rows go in few passes over the panels, all of nearly the same size. */
 static void choose(linear_job *j, const cpu_backend *b) {
     const vl_ukernels *k = j->k;
-    bool wide = !j->pairs && k->tier[VL_SLOT_gemm_wide] == k->tier[VL_SLOT_gemm_f32]; /* not every tier has it */
+    /* Not every tier has the wide tile, and few columns are better shared out in twice as many tiles. */
+    bool wide = !j->pairs && k->tier[VL_SLOT_gemm_wide] == k->tier[VL_SLOT_gemm_f32] &&
+                panel_count(j->w) >= 2 * j->threads;
     int most_rows = b->tuning.value[VL_TUNE_exact_rows], blocks = (j->T + most_rows - 1) / most_rows;
     j->gemm = j->pairs ? k->gemm_dpbf16 : wide ? k->gemm_wide : k->gemm_f32;
     j->mr = k->tile[j->pairs ? VL_SLOT_gemm_dpbf16 : wide ? VL_SLOT_gemm_wide : VL_SLOT_gemm_f32];
@@ -260,6 +262,7 @@ static void choose(linear_job *j, const cpu_backend *b) {
     j->kc = j->pairs ? VL_KC_PAIRS : VL_KC;
     j->sum_rows = round_up((j->T + blocks - 1) / blocks, j->mr);
     j->most = (b->tuning.value[VL_TUNE_exact_panels] + j->width - 1) / j->width;
+    j->most = least(j->most, tile_count(j) / (2 * j->threads) + 1); /* what the longest run has, and scratch is for */
 }
 
 void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, int T,

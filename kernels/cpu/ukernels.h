@@ -37,8 +37,9 @@ enum {
     VL_SCORES = 32 * VL_NR + 16 /* floats between blocks of scores, lest they share cache sets */
 };
 
-/* c [rows][32] (+)= a block of a sum: sum over k < kc of a[k * lda + row] * panel[k][col]; gemm_wide: 64 columns.
- * rows <= tile, kc <= VL_KC. f32: a [kc][lda], panel [kc][32 or 64] as widen makes it; gemm_dpbf16: bf16 pairs,
+/* gemm_wide serves where its tier is gemm_f32's (AVX-512 has both); elsewhere gemm_f32 takes its work.
+ * c [rows][32] (+)= a block of a sum: sum over k < kc of a[k * lda + row] * panel[k][col]; gemm_wide: 64 columns.
+ * rows <= tile, kc <= VL_KC (gemm_dpbf16: VL_KC_PAIRS). f32: a [kc][lda], panel [kc][32 or 64] as widen makes it; gemm_dpbf16: bf16 pairs,
  * a [(kc + 1) / 2][lda], panel in place from k = 0 of the block; the half beyond an odd kc is zero.
  * add: c += s, else c = s. */
 typedef void vl_uk_gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "kernels/ops.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/tuning.h"
 #include "tests/test.h"
 
@@ -171,7 +171,7 @@ static void test_set(void) {
 
 /* ---- the same bits -------------------------------------------------------------------------------- */
 
-enum { N = 100, K = 600, MOST = 300 };
+enum { N = 616, K = 600, MOST = 300 }; /* runs of several wide tiles on two threads, and a last odd panel */
 static const int ROWS[] = {1, 2, 5, 8, 9, 13, 17, 40, MOST};
 
 /* Products of all row counts with the choices t; the caller frees. */
@@ -222,6 +222,24 @@ static void test_bits(const char *dtype) {
     free(want);
 }
 
+/* Runs follow one another, cover all panels and are never longer than `most`, for which there is scratch. */
+static void test_runs(void) {
+    for (int panels = 1; panels < 200; panels += panels < 20 ? 1 : 17)
+        for (int threads = 1; threads <= 9; threads += 4)
+            for (int most = 1; most <= panels; most += most < 4 ? 1 : 13) {
+                int n = cpu_run_count(panels, threads, most), at = 0, longest = 0;
+                bool follow = true;
+                for (int i = 0; i < n; i++) {
+                    int first = -1, end = cpu_run_of(panels, threads, most, i, &first);
+                    follow = follow && first == at && end > at;
+                    if (end - at > longest) longest = end - at;
+                    at = end;
+                }
+                CHECK(follow && at == panels && longest <= most, "%d panels, %d threads, runs of up to %d: end at %d, longest %d",
+                      panels, threads, most, at, longest);
+            }
+}
+
 int main(void) {
     CHECK(mkdtemp(dir) != NULL, "a folder in /tmp");
     snprintf(path, sizeof path, "%s/choices of this machine", dir);
@@ -232,6 +250,7 @@ int main(void) {
     test_places();
     test_set();
     setenv("VL_TUNE", "off", 1);
+    test_runs();
     test_bits("exact");
     test_bits("bf16");
     test_bits("int8");
