@@ -63,7 +63,7 @@ static tile_group group_at(uint32_t *scratch, const cpu_backend *b, int E, int l
 static void put_keys(const vl_ukernels *k, uint32_t *panel, const float *x, size_t ld, int n, int E) {
     uint32_t rows[ROWS * 16] __attribute__((aligned(64)));
     for (int e = 0; e < E; e += 32, panel += 16 * VL_NR) {
-        k->pack_tiles(rows, 0, x + e, ld, n, least(E - e, 32));
+        k->pack_tiles(rows, 0, 0, x + e, ld, n, least(E - e, 32));
         k->pack_rows((float *)(void *)panel, (const float *)(const void *)rows, 16, n, 16, VL_NR);
     }
 }
@@ -73,7 +73,7 @@ static void put_keys(const vl_ukernels *k, uint32_t *panel, const float *x, size
 static void put_values(const vl_ukernels *k, uint32_t *panel, size_t stride, const float *v, size_t ld, int n, int E) {
     uint32_t rows[ROWS * 16] __attribute__((aligned(64)));
     for (int e = 0; e < E; e += 32, panel += stride) {
-        k->pack_tiles(rows, 0, v + e, ld, n, least(E - e, 32));
+        k->pack_tiles(rows, 0, 0, v + e, ld, n, least(E - e, 32));
         k->pair_rows(panel, (const uint16_t *)(const void *)rows, 32, n, 32);
         for (int i = (n + 1) / 2; i < 16; i++) memset(panel + i * VL_NR, 0, VL_NR * sizeof *panel);
     }
@@ -133,7 +133,7 @@ static size_t lane_at(const tile_group *g, const lanes *w, int lane, size_t ld) 
 
 static void put_queries(tile_group *g, const lanes *w) {
     for (int i = 0; i < g->lanes; i++)
-        g->k->pack_tiles(g->q + i * g->W, 16, w->q + lane_at(g, w, i, w->ldq), 0, 1, g->E);
+        g->k->pack_tiles(g->q + i * g->W, 16, 0, w->q + lane_at(g, w, i, w->ldq), 0, 1, g->E);
 }
 
 /* 32 columns of a lane's output, from column e on. */
@@ -148,7 +148,7 @@ static void keep_outputs(const tile_group *g, const lanes *w) {
     int run = w->heads == 1 && w->row0 % ROWS == 0 ? ROWS : 1;
     for (int i = 0; i < g->lanes; i += run)
         for (int e = 0; e < g->E; e += VL_NR)
-            cpu_tile_put(g->k, (uint32_t *)(void *)w->out, w->T, (int)w->ldo, w->row0 + i / w->heads,
+            cpu_tile_put(g->k, (uint32_t *)(void *)w->out, 1, w->T, (int)w->ldo, w->row0 + i / w->heads,
                          least(g->lanes - i, run), w->col0 + i % w->heads * g->E + e, VL_NR, output(g, i, e), VL_NR);
 }
 
@@ -172,7 +172,7 @@ static void keep_item(void *arg, int item, int thread) {
     const keep_job *j = arg;
     int row = item * ROWS;
     (void)thread;
-    cpu_tile_put(&j->b->k, (uint32_t *)(void *)j->out, j->T, j->cols, row, least(j->T - row, ROWS), 0, j->cols,
+    cpu_tile_put(&j->b->k, (uint32_t *)(void *)j->out, 1, j->T, j->cols, row, least(j->T - row, ROWS), 0, j->cols,
                  j->from + (size_t)row * (size_t)j->cols, (size_t)j->cols);
 }
 static void keep(cpu_backend *b, float *out, const float *from, int T, int cols) {

@@ -59,12 +59,12 @@ static void pad(uint32_t *dst, const uint32_t *src, size_t ld, int rows, int wor
 
 /* Sixteen pairs, fewer at the end of K, as whole tiles. */
 typedef struct ends {
-    _Alignas(64) uint32_t a[2 * SIDE * SIDE];
+    _Alignas(64) uint32_t a[VL_PARTS][2 * SIDE * SIDE];
     _Alignas(64) uint32_t b[SIDE * VL_NR];
 } ends;
 
-static void put_ends(ends *e, const uint32_t *a, size_t lda, const uint32_t *panel, int pairs, int rows) {
-    pad(e->a, a, lda, rows, pairs);
+static void put_ends(ends *e, const vl_tile_sum *t, const uint32_t *a, const uint32_t *panel, int pairs, int rows) {
+    for (size_t p = 0; p < (t->part ? VL_PARTS : 1); p++) pad(e->a[p], a + p * t->part, t->lda, rows, pairs);
     memset(e->b, 0, sizeof e->b);
     memcpy(e->b, panel, (size_t)pairs * B_BYTES);
     WRITTEN();
@@ -81,30 +81,37 @@ static inline const uint8_t *ask(const uint8_t *ahead, size_t share) {
     return ahead;
 }
 
-/* A step of 32 rows, of up to 16; ld: bytes between rows of a. */
-#define SQUARE(a, ld, b)                          \
-    do {                                          \
-        _tile_loadd(B0, b, B_BYTES);              \
-        _tile_loadd(A0, a, ld);                   \
-        _tile_loadd(B1, (b) + SIDE, B_BYTES);     \
-        _tile_dpbf16ps(C00, A0, B0);              \
-        _tile_loadd(A1, (a) + SIDE * (ld) / 4, ld); \
-        _tile_dpbf16ps(C01, A0, B1);              \
-        _tile_dpbf16ps(C10, A1, B0);              \
-        _tile_dpbf16ps(C11, A1, B1);              \
-    } while (0)
-#define STRIP(a, ld, b)                           \
-    do {                                          \
-        _tile_loadd(A0, a, ld);                   \
-        _tile_loadd(B0, b, B_BYTES);              \
-        _tile_loadd(B1, (b) + SIDE, B_BYTES);     \
-        _tile_dpbf16ps(C00, A0, B0);              \
-        _tile_dpbf16ps(C01, A0, B1);              \
-    } while (0)
+/* A step of 32 rows, of up to 16; ld: bytes between rows of a; parts: 1 or VL_PARTS, a constant where inlined. */
+static inline __attribute__((always_inline)) void square_step(const uint32_t *a, size_t ld, size_t part, int parts,
+                                                              const uint32_t *b) {
+    a += (size_t)(parts - 1) * part;
+    _tile_loadd(B0, b, B_BYTES);
+    _tile_loadd(A0, a, ld);
+    _tile_loadd(B1, b + SIDE, B_BYTES);
+    for (int p = parts;; a -= part) {
+        _tile_dpbf16ps(C00, A0, B0);
+        _tile_loadd(A1, a + SIDE * ld / 4, ld);
+        _tile_dpbf16ps(C01, A0, B1);
+        _tile_dpbf16ps(C10, A1, B0);
+        _tile_dpbf16ps(C11, A1, B1);
+        if (--p == 0) break;
+        _tile_loadd(A0, a - part, ld);
+    }
+}
+static inline __attribute__((always_inline)) void strip_step(const uint32_t *a, size_t ld, size_t part, int parts,
+                                                             const uint32_t *b) {
+    _tile_loadd(B0, b, B_BYTES);
+    _tile_loadd(B1, b + SIDE, B_BYTES);
+    for (int p = parts - 1; p >= 0; p--) {
+        _tile_loadd(A0, a + (size_t)p * part, ld);
+        _tile_dpbf16ps(C00, A0, B0);
+        _tile_dpbf16ps(C01, A0, B1);
+    }
+}
 
 /* 32 rows x 32 columns. t is read field by field, as it was written: a copy in wide words would have to wait until
  * every store before it has left for the cache, those of the last square among them. */
-static void square(const vl_tile_sum *t, float *c, const uint32_t *a) {
+static inline __attribute__((always_inline)) void square(const vl_tile_sum *t, float *c, const uint32_t *a, int parts) {
     float *low = c + SIDE * VL_NR;
     const uint32_t *b = t->panel;
     size_t ld = t->lda * 4, step = t->step;
@@ -124,12 +131,12 @@ static void square(const vl_tile_sum *t, float *c, const uint32_t *a) {
     }
     for (int s = 0; s < steps; s++, a += step, b += B_STEP) {
         ahead = ask(ahead, share);
-        SQUARE(a, ld, b);
+        square_step(a, ld, t->part, parts, b);
     }
     if (pairs > steps * SIDE) {
         ends e;
-        put_ends(&e, a, t->lda, b, pairs - steps * SIDE, 2 * SIDE);
-        SQUARE(e.a, (size_t)SIDE * 4, e.b);
+        put_ends(&e, t, a, b, pairs - steps * SIDE, 2 * SIDE);
+        square_step(e.a[0], (size_t)SIDE * 4, sizeof e.a[0] / 4, parts, e.b);
     }
     _tile_stored(C00, c, C_BYTES);
     _tile_stored(C01, c + SIDE, C_BYTES);
@@ -138,7 +145,8 @@ static void square(const vl_tile_sum *t, float *c, const uint32_t *a) {
 }
 
 /* Up to 16 rows. Ahead of use by 4 KiB where the panel comes from memory (few rows), as in simd.inc. */
-static void strip(const vl_tile_sum *t, float *c, const uint32_t *a, int rows) {
+static inline __attribute__((always_inline)) void strip(const vl_tile_sum *t, float *c, const uint32_t *a, int rows,
+                                                        int parts) {
     const uint32_t *b = t->panel;
     size_t ld = t->lda * 4, step = t->step;
     int pairs = (t->kc + 1) / 2, steps = pairs / SIDE;
@@ -155,12 +163,12 @@ static void strip(const vl_tile_sum *t, float *c, const uint32_t *a, int rows) {
     for (int s = 0; s < steps; s++, a += step, b += B_STEP) {
         for (int i = 0; stream && i < B_STEP; i += SIDE) __builtin_prefetch(b + 1024 + i);
         ahead = ask(ahead, share);
-        STRIP(a, ld, b);
+        strip_step(a, ld, t->part, parts, b);
     }
     if (pairs > steps * SIDE) {
         ends e;
-        put_ends(&e, a, t->lda, b, pairs - steps * SIDE, rows);
-        STRIP(e.a, (size_t)SIDE * 4, e.b);
+        put_ends(&e, t, a, b, pairs - steps * SIDE, rows);
+        strip_step(e.a[0], (size_t)SIDE * 4, sizeof e.a[0] / 4, parts, e.b);
     }
     _tile_stored(C00, c, C_BYTES);
     _tile_stored(C01, c + SIDE, C_BYTES);
@@ -172,7 +180,9 @@ void gemm_tiles_amx(const vl_tile_sum *t) {
     for (int left = t->rows, n; left > 0; left -= n, c += n * VL_NR, a += (size_t)n * t->lda) {
         n = left >= 2 * SIDE ? 2 * SIDE : left > SIDE ? SIDE : left;
         configure(n < SIDE ? n : SIDE);
-        if (n == 2 * SIDE) square(t, c, a);
-        else strip(t, c, a, n);
+        if (n == 2 * SIDE && t->part) square(t, c, a, VL_PARTS);
+        else if (n == 2 * SIDE) square(t, c, a, 1);
+        else if (t->part) strip(t, c, a, n, VL_PARTS);
+        else strip(t, c, a, n, 1);
     }
 }

@@ -24,15 +24,33 @@ static inline __m512 exp2_of(__m512 t) {
 
 static inline __mmask16 first(int n) { return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1 << n) - 1 : 0); }
 
-void pack_tiles_amx(uint32_t *dst, size_t step, const float *x, size_t ldx, int rows, int K) {
+/* 32 terms in three parts, each the upper halves of what the ones before left (scalar.c's cut). */
+static inline void split(uint32_t *dst, size_t part, __m512 lo, __m512 hi) {
+    const __m512i top = _mm512_set1_epi32((int)0xffff0000u);
+    const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23,
+                                           21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    __mmask16 lo_finite = _mm512_fpclass_ps_mask(lo, 0x18) ^ 0xffff, hi_finite = _mm512_fpclass_ps_mask(hi, 0x18) ^ 0xffff;
+    for (int p = 0; p < VL_PARTS; p++, dst += part) {
+        __m512i a = _mm512_castps_si512(lo), b = _mm512_castps_si512(hi);
+        _mm512_storeu_si512(dst, _mm512_permutex2var_epi16(a, upper, b));
+        lo = _mm512_maskz_sub_ps(lo_finite, lo, _mm512_castsi512_ps(_mm512_and_si512(a, top)));
+        hi = _mm512_maskz_sub_ps(hi_finite, hi, _mm512_castsi512_ps(_mm512_and_si512(b, top)));
+    }
+}
+
+static inline void pack_step(uint32_t *dst, size_t part, __m512 lo, __m512 hi) {
+    if (part) split(dst, part, lo, hi);
+    else _mm512_storeu_si512(dst, (__m512i)_mm512_cvtne2ps_pbh(hi, lo));
+}
+
+void pack_tiles_amx(uint32_t *dst, size_t step, size_t part, const float *x, size_t ldx, int rows, int K) {
     for (int r = 0; r < rows; r++, x += ldx, dst += 16) {
         uint32_t *out = dst;
         int k = 0;
-        for (; k + 32 <= K; k += 32, out += step)
-            _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + k + 16), _mm512_loadu_ps(x + k)));
+        for (; k + 32 <= K; k += 32, out += step) pack_step(out, part, _mm512_loadu_ps(x + k), _mm512_loadu_ps(x + k + 16));
         if (k < K)
-            _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first(K - k - 16), x + k + 16),
-                                                                  _mm512_maskz_loadu_ps(first(K - k), x + k)));
+            pack_step(out, part, _mm512_maskz_loadu_ps(first(K - k), x + k),
+                      _mm512_maskz_loadu_ps(first(K - k - 16), x + k + 16));
     }
 }
 

@@ -23,6 +23,7 @@ typedef struct cpu_backend {
     cpu_team *team;
     bool bf16;                 /* products of bf16 activations and weights (vdpbf16ps)       */
     bool tiles;                /* the same by gemm_tiles (AMX)                               */
+    bool split;                /* exact mode: products with bf16 weights by gemm_tiles, x in parts */
     bool int_tiles;            /* integer modes: products of many rows on the tile unit      */
     pthread_mutex_t lock;      /* one op at a time: two sessions never fight over the cores  */
     void *scratch;             /* grown on demand by cpu_scratch, never inside a steady decode */

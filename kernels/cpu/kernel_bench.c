@@ -95,7 +95,7 @@ static void run_gemm_tiles(lab *l, const bench_case *s) {
 }
 
 static void run_pack_tiles(lab *l, const bench_case *s) {
-    ((vl_uk_pack_tiles *)l->c->fn)((uint32_t *)(void *)l->y, (size_t)s->rows * 16, l->x, (size_t)s->K, s->rows, s->K);
+    ((vl_uk_pack_tiles *)l->c->fn)((uint32_t *)(void *)l->y, (size_t)s->rows * 16, 0, l->x, (size_t)s->K, s->rows, s->K);
     l->bytes = 1.5 * 4 * s->rows * s->K;
 }
 static void run_softmax_tiles(lab *l, const bench_case *s) {

@@ -279,7 +279,7 @@ void cpu_linear(vl_backend *base, float *out, int ldo, const float *x, int ldx, 
     cpu_pack_ready(b, p);
     linear_job j = {.k = &b->k, .w = w, .p = p, .out = out, .x = x, .bias = bias, .ldo = ldo,
                     .ldx = ldx, .T = T, .threads = b->base.threads, .epi = epi, .pairs = b->bf16 && is_bf16(w)};
-    if (j.pairs && b->tiles) {
+    if (is_bf16(w) && (b->tiles || b->split)) {
         cpu_tiles_linear(b, out, ldo, x, ldx, T, w, bias, epi);
         pthread_mutex_unlock(&b->lock);
         return;

@@ -31,7 +31,7 @@ typedef struct tile_job {
     float *out;
     const float *x, *bias;
     size_t ldo, ldx;
-    int T, N, K, panels, group, threads;
+    int T, N, K, panels, group, threads, parts;
     int row0, rows;                /* of this pass                                           */
     vl_epilogue epi;
     uint32_t *tiles;               /* packed x                                               */
@@ -47,13 +47,18 @@ static const uint8_t *panel_at(const tile_job *j, int panel, int k) {
 static void finish(const tile_job *j, int panel, const float *sums, int row, int rows) {
     int col = panel * VL_NR, n = least(j->N - col, VL_NR);
     const float *bias = j->bias ? j->bias + col : NULL;
+    float *out = j->out + (size_t)row * j->ldo + col;
+    if (j->parts > 1) { /* exact mode */
+        for (int r = 0; r < rows; r++) j->k->epilogue(out + (size_t)r * j->ldo, sums + r * VL_NR, bias, n, j->epi);
+        return;
+    }
     if (j->kept) { /* 32 columns are one step of the next product */
         float part[ROWS * VL_NR] __attribute__((aligned(64)));
         j->k->finish_tiles(part, VL_NR, sums, bias, rows, n, j->epi);
-        cpu_tile_put(j->k, j->kept, j->T, j->N, row, rows, col, n, part, VL_NR);
+        cpu_tile_put(j->k, j->kept, 1, j->T, j->N, row, rows, col, n, part, VL_NR);
         return;
     }
-    j->k->finish_tiles(j->out + (size_t)row * j->ldo + col, j->ldo, sums, bias, rows, n, j->epi);
+    j->k->finish_tiles(out, j->ldo, sums, bias, rows, n, j->epi);
 }
 
 /* ---- a few rows ------------------------------------------------------------------------------- */
@@ -65,7 +70,8 @@ static void few_item(void *arg, int item, int thread) {
     (void)thread;
     for (int i = first; i < end; i++) {
         vl_tile_sum t = {.c = sums, .a = j->tiles, .lda = 16, .panel = panel_at(j, i, 0), .kc = j->K, .rows = j->T};
-        cpu_tile_at(j->T, j->K, 0, 0, &t.step); /* in one block of rows, steps are as far apart across k blocks */
+        cpu_tile_at(j->parts, j->T, j->K, 0, 0, &t.step); /* in one block of rows, steps are as far apart across k blocks */
+        t.part = cpu_tile_part(j->parts, t.step);
         j->k->gemm_tiles(&t);
         finish(j, i, sums, 0, j->T);
     }
@@ -74,8 +80,8 @@ static void few_item(void *arg, int item, int thread) {
 
 static void few(cpu_backend *b, tile_job *j) {
     if (!j->tiles) {
-        j->tiles = cpu_scratch(b, cpu_tile_words(j->T, j->K) * sizeof *j->tiles);
-        cpu_tile_put(j->k, j->tiles, j->T, j->K, 0, j->T, 0, j->K, j->x, j->ldx);
+        j->tiles = cpu_scratch(b, cpu_tile_words(j->parts, j->T, j->K) * sizeof *j->tiles);
+        cpu_tile_put(j->k, j->tiles, j->parts, j->T, j->K, 0, j->T, 0, j->K, j->x, j->ldx);
     }
     cpu_team_run(b->team, cpu_run_count(j->panels, j->threads, j->panels), few_item, j);
 }
@@ -86,7 +92,7 @@ static void pack_item(void *arg, int item, int thread) {
     const tile_job *j = arg;
     int row = item * ROWS, rows = least(j->T - row, ROWS);
     (void)thread;
-    cpu_tile_put(j->k, j->tiles, j->T, j->K, row, rows, 0, j->K, j->x + (size_t)row * j->ldx, j->ldx);
+    cpu_tile_put(j->k, j->tiles, j->parts, j->T, j->K, row, rows, 0, j->K, j->x + (size_t)row * j->ldx, j->ldx);
 }
 
 /* Asks for the lines that the epilogue of a block is about to write, while its last sums are made. */
@@ -107,7 +113,8 @@ static void panel_meets_rows(const tile_job *j, int panel, float *sums, int k, c
         int rows = least(j->T - row, ROWS);
         bool last = k + kc == j->K;
         t.c = sums + (size_t)(row - j->row0) * VL_NR;
-        t.a = j->tiles + cpu_tile_at(j->T, j->K, row, k, &t.step);
+        t.a = j->tiles + cpu_tile_at(j->parts, j->T, j->K, row, k, &t.step);
+        t.part = cpu_tile_part(j->parts, t.step);
         t.rows = cpu_tile_rows(j->T, rows);
         t.ahead = asked < next_bytes ? next + asked : NULL;
         t.ahead_bytes = share < next_bytes - asked ? share : next_bytes - asked;
@@ -140,9 +147,9 @@ static void many_item(void *arg, int item, int thread) {
 
 static void many(cpu_backend *b, tile_job *j) {
     int passes = (j->T + PASS_ROWS - 1) / PASS_ROWS, pass = up((j->T + passes - 1) / passes, ROWS);
-    size_t tiles = j->tiles ? 0 : (cpu_tile_words(j->T, j->K) + 15) & ~(size_t)15;
+    size_t tiles = j->tiles ? 0 : (cpu_tile_words(j->parts, j->T, j->K) + 15) & ~(size_t)15;
     j->sum_rows = (size_t)pass;
-    j->group = (size_t)pass * (size_t)j->K * 2 <= RESIDENT ? 1 : least(SUMS / (pass * VL_NR * 4), GROUP);
+    j->group = (size_t)(pass * j->parts) * (size_t)j->K * 2 <= RESIDENT ? 1 : least(SUMS / (pass * VL_NR * 4), GROUP);
     uint32_t *scratch = cpu_scratch(b, (tiles + (size_t)(j->threads * j->group) * j->sum_rows * VL_NR) * sizeof *scratch);
     j->sums = (float *)(void *)(scratch + tiles);
     if (!j->tiles) {
@@ -159,7 +166,7 @@ void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int l
                       const float *bias, vl_epilogue epi) {
     const cpu_weight *p = w->impl;
     tile_job j = {.k = &b->k, .p = p, .out = out, .x = x, .bias = bias, .ldo = (size_t)ldo, .ldx = (size_t)ldx,
-                  .T = T, .N = w->rows, .K = w->cols, .panels = p->n_panels, .threads = b->base.threads, .epi = epi};
+                  .T = T, .N = w->rows, .K = w->cols, .panels = p->n_panels, .threads = b->base.threads, .parts = b->split ? VL_PARTS : 1, .epi = epi};
     if (cpu_kept(b, x, j.K)) j.tiles = (uint32_t *)(void *)(uintptr_t)x;
     if (cpu_kept(b, out, j.N)) j.kept = (uint32_t *)(void *)out;
     vl_assert(!(j.kept && epi == VL_EPI_ADD), "%s adds to rows that only linear reads", w->name);

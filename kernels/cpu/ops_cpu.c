@@ -472,10 +472,11 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         return vl_fail(err, VL_E_UNSUPPORTED, "bf16 on the CPU needs AVX512_BF16, which this CPU lacks "
                        "or VL_CPU masks; use exact");
     }
-    size_t len; /* a forced vdpbf16ps line is one that shall run */
-    b->tiles = b->bf16 && b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx &&
-               b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx && !vl_kernel_forced("gemm_dpbf16", &len) &&
-               !vl_kernel_forced("gemv_dpbf16", &len);
+    size_t len; /* a forced line of another way is one that shall run */
+    bool amx = b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx && b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx;
+    b->tiles = amx && b->bf16 && !vl_kernel_forced("gemm_dpbf16", &len) && !vl_kernel_forced("gemv_dpbf16", &len);
+    b->split = amx && !b->bf16 && !vl_kernel_forced("gemm_wide", &len) && !vl_kernel_forced("gemm_f32", &len) &&
+               !vl_kernel_forced("gemv_bf16", &len) && !vl_kernel_forced("widen_bf16", &len);
     bool forced = vl_kernel_forced("gemm_q8_tiles", &len) || vl_kernel_forced("gemm_q4_tiles", &len);
     b->int_tiles = forced || (b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q8", &len) &&
                               b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q4", &len));

@@ -29,7 +29,7 @@ static void kept_item(void *arg, int item, int thread) {
         else if (w->bias) j->b->k.layernorm(out, x, w->w, w->bias, w->D, w->eps);
         else j->b->k.rmsnorm(out, x, w->w, w->D, w->eps);
     }
-    cpu_tile_put(&j->b->k, (uint32_t *)(void *)w->out, w->T, w->D, first, n, 0, w->D, temp, D);
+    cpu_tile_put(&j->b->k, (uint32_t *)(void *)w->out, 1, w->T, w->D, first, n, 0, w->D, temp, D);
 }
 
 bool cpu_kept_rows(cpu_backend *b, cpu_kept_row row) {

@@ -65,7 +65,9 @@ void gemm_tiles_scalar(const vl_tile_sum *t) {
             float *out = &t->c[r * VL_NR + j];
             double s = 0;
             for (int k = 0; k < t->kc; k++)
-                s += x_pairs(row + (size_t)(k / 32) * t->step, 1, k % 32, 0) * weight_bf16(t->panel, k, j);
+                for (int p = t->part ? VL_PARTS - 1 : 0; p >= 0; p--)
+                    s += x_pairs(row + (size_t)(k / 32) * t->step + (size_t)p * t->part, 1, k % 32, 0) *
+                         weight_bf16(t->panel, k, j);
             *out = t->add ? *out + (float)s : (float)s;
         }
 }
@@ -128,11 +130,24 @@ void pack_pairs_scalar(uint32_t *dst, const float *x, size_t ldx, int rows, int 
         }
 }
 
-void pack_tiles_scalar(uint32_t *dst, size_t step, const float *x, size_t ldx, int rows, int K) {
+/* The first 8 significant bits of *x, which keeps the rest: three times nothing but 0, or less than 2^-126, is left.
+ * The rest of an infinity is 0, that of a NaN a NaN. */
+static uint32_t cut(float *x) {
+    uint32_t bits;
+    memcpy(&bits, x, sizeof bits);
+    bits &= 0xffff0000u;
+    float top;
+    memcpy(&top, &bits, sizeof top);
+    *x = isinf(*x) ? 0 : *x - top;
+    return bits >> 16;
+}
+void pack_tiles_scalar(uint32_t *dst, size_t step, size_t part, const float *x, size_t ldx, int rows, int K) {
     for (int r = 0; r < rows; r++, x += ldx, dst += 16)
         for (int k = 0; k < (K + 31) / 32 * 32; k += 2) {
-            uint32_t lo = k < K ? rounded(x[k]) : 0, hi = k + 1 < K ? rounded(x[k + 1]) : 0;
-            dst[(size_t)(k / 32) * step + (size_t)(k % 32 / 2)] = lo | hi << 16;
+            uint32_t *at = dst + (size_t)(k / 32) * step + (size_t)(k % 32 / 2);
+            float lo = k < K ? x[k] : 0, hi = k + 1 < K ? x[k + 1] : 0;
+            if (!part) *at = rounded(lo) | rounded(hi) << 16;
+            for (size_t p = 0; part && p < VL_PARTS; p++) at[p * part] = cut(&lo) | cut(&hi) << 16;
         }
 }
 

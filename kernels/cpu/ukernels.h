@@ -44,16 +44,20 @@ enum {
  * add: c += s, else c = s. */
 typedef void vl_uk_gemm(float *c, const void *a, size_t lda, const void *panel, int kc, int rows,
                         bool add);
-/* gemm_tiles: the same on tile registers (AMX), for bf16 mode; any kc, any number of rows, fastest in multiples
- * of 16. a: bf16 pairs in steps of 32 terms: the 16 words of row r in step s begin at a + s * step + r * lda
- * (step 16: plain rows; where kc is no multiple of 32, the last step's words beyond it are not used). A sum may
+/* gemm_tiles: the same on tile registers (AMX); any kc, any number of rows, fastest in multiples of 16.
+ * a: bf16 pairs in steps of 32 terms: the 16 words of row r in step s begin at a + s * step + r * lda
+ * (step 16: plain rows; where kc is no multiple of 32, the last step's words beyond it are not used). In bf16
+ * mode they are x rounded (part 0). In exact mode x is the sum of three bf16 numbers of 8 significant bits each,
+ * what is left out by one being the next, `part` words apart: their products with bf16 weights are exact in f32,
+ * and a step adds those of the smallest part first. A sum may
  * be cut at any multiple of 32 terms: the next call with `add` goes on with it, so the same bits come out. The
  * bytes from `ahead` are asked for meanwhile, evenly. Tiles stay configured until the thread calls tiles_end,
  * which it must do before it leaves the backend's code. */
+enum { VL_PARTS = 3 };
 typedef struct vl_tile_sum {
     float *c;                      /* [rows][32]                                              */
     const uint32_t *a;
-    size_t lda, step;
+    size_t lda, step, part;
     const void *panel;
     int kc, rows;
     bool add;
@@ -78,8 +82,9 @@ typedef void vl_uk_pack_pairs(uint32_t *dst, const float *x, size_t ldx, int row
  * half; a missing last row is zero. */
 typedef void vl_uk_pair_rows(uint32_t *dst, const uint16_t *x, size_t ldx, int rows, int n);
 /* Blocks of x for gemm_tiles: dst [ceil(K / 32)] of `step` words, each [rows][16], pairs of x [rows, K] (ldx)
- * rounded to bf16. Terms beyond K are zero; what lies between is left as it is. */
-typedef void vl_uk_pack_tiles(uint32_t *dst, size_t step, const float *x, size_t ldx, int rows, int K);
+ * rounded to bf16, or VL_PARTS times [rows][16], `part` words apart. Terms beyond K are zero; what lies between is
+ * left as it is. */
+typedef void vl_uk_pack_tiles(uint32_t *dst, size_t step, size_t part, const float *x, size_t ldx, int rows, int K);
 /* One online-softmax step of bf16 mode for `rows` <= 32 queries over `keys` keys, as gemm_tiles makes scores and
  * takes probabilities: blocks of 32 keys, VL_SCORES floats apart, each [32 queries][32 keys].
  *   s             in: q.k, out: the first 16 words of a row are pairs of p = e^((s - m) scale), rounded
