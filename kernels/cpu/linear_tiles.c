@@ -1,7 +1,8 @@
-/* linear_tiles.c: linear in bf16 mode on tile registers (AMX), on the panels of linear.c.
+/* linear_tiles.c: linear on tile registers (AMX), on the bf16 panels of linear.c: in bf16 mode, where x is rounded,
+ * and in exact mode, where x is the sum of three bf16 numbers and each step of a product is three.
  *
  *   T <= 8   each panel is streamed once from memory while T rows of x, rounded, sit in cache
- *   T >  8   rows of x are rounded into tiles (tiles.h), which all threads read:
+ *   T >  8   rows of x are packed as tiles (tiles.h), which all threads read:
  *
  *              x, packed                           panels of a group      sums
  *              k block 0: [32 rows][step] tiles    [KC / 2][32] 16 KB     [panel][rows][32] f32
@@ -10,7 +11,7 @@
  *
  * KC is what L1 holds of a panel beside the tiles that stream past it; what comes next of the weights is asked for
  * into L2 meanwhile. Where x fits L2, a panel takes all k blocks in turn, one stream of weights; where it does not,
- * a group of panels shares a k block of x while that is there.
+ * a group of panels shares a k block of x while that is there, and in exact mode each block of its rows.
  * Work is handed out by panel (output columns), never along K, and tiles go on with a sum where it was left, so
  * threads, T and blocking cannot change a bit. */
 #include "kernels/cpu/cpu.h"
@@ -22,7 +23,7 @@ enum {
     PASS_ROWS = 512,               /* most rows in a pass                                    */
     RESIDENT = 1 << 20,            /* bytes of x that stay in L2 whole: each panel then goes alone */
     SUMS = 1 << 20,                /* else, bytes of sums of a group                         */
-    GROUP = 16                     /* and most panels in it                                  */
+    GROUP = 16, SPLIT_GROUP = 8    /* and most panels in it, of exact mode                   */
 };
 
 typedef struct tile_job {
@@ -103,45 +104,54 @@ static void fetch_rows(const float *out, size_t ldo, int rows, int n) {
     }
 }
 
-/* One k block of one panel meets the rows of the pass. next: the weights that come after it. */
-static void panel_meets_rows(const tile_job *j, int panel, float *sums, int k, const uint8_t *next,
-                             size_t next_bytes) {
-    int kc = least(j->K - k, KC), blocks = up(j->rows, ROWS) / ROWS;
-    size_t share = (size_t)up((int)next_bytes / blocks, 64), asked = 0;
-    vl_tile_sum t = {.lda = 16, .panel = panel_at(j, panel, k), .kc = kc, .add = k > 0};
-    for (int row = j->row0; row < j->row0 + j->rows; row += ROWS) {
-        int rows = least(j->T - row, ROWS);
-        bool last = k + kc == j->K;
-        t.c = sums + (size_t)(row - j->row0) * VL_NR;
-        t.a = j->tiles + cpu_tile_at(j->parts, j->T, j->K, row, k, &t.step);
-        t.part = cpu_tile_part(j->parts, t.step);
-        t.rows = cpu_tile_rows(j->T, rows);
-        t.ahead = asked < next_bytes ? next + asked : NULL;
-        t.ahead_bytes = share < next_bytes - asked ? share : next_bytes - asked;
-        asked += t.ahead_bytes;
-        if (last && j->epi == VL_EPI_ADD) fetch_rows(j->out + (size_t)row * j->ldo + panel * VL_NR, j->ldo, rows, j->N - panel * VL_NR);
-        j->k->gemm_tiles(&t);
-        if (last) finish(j, panel, t.c, row, rows);
+/* The panels [first, end) of a run, of which a group meets block b of so many blocks of rows. */
+typedef struct turn { int first, end, b, blocks; } turn;
+
+/* While a panel is met at term k, its share of what comes after it is asked for. */
+static void ask_ahead(const tile_job *j, vl_tile_sum *t, const turn *u, int panel, int k) {
+    bool in_group = j->parts == 1 && panel + 1 < least(u->first + j->group, u->end);
+    if (in_group) panel++;
+    else {
+        if (j->parts == 1) panel = u->first;
+        if ((k += KC) >= j->K) k = 0, panel += j->group;
     }
+    if (panel >= u->end) return;
+    size_t bytes = (size_t)least(j->K - k, KC) * 2 * VL_NR, share = (size_t)up((int)bytes / u->blocks, 64);
+    size_t from = share * (size_t)u->b;
+    if (from >= bytes) return;
+    t->ahead = panel_at(j, panel, k) + from;
+    t->ahead_bytes = share < bytes - from ? share : bytes - from;
 }
 
-/* Panels in runs (cpu_run_of), run by run in groups: all k blocks of one group, then the next group. */
+/* One k block of one panel meets a block of rows. */
+static void meet(const tile_job *j, const turn *u, int panel, int k, float *sums) {
+    int kc = least(j->K - k, KC), row = j->row0 + u->b * ROWS, rows = least(j->T - row, ROWS), col = panel * VL_NR;
+    vl_tile_sum t = {.c = sums + (size_t)(u->b * ROWS) * VL_NR, .lda = 16, .panel = panel_at(j, panel, k), .kc = kc,
+                     .rows = cpu_tile_rows(j->T, rows), .add = k > 0};
+    t.a = j->tiles + cpu_tile_at(j->parts, j->T, j->K, row, k, &t.step);
+    t.part = cpu_tile_part(j->parts, t.step);
+    ask_ahead(j, &t, u, panel, k);
+    bool last = k + kc == j->K;
+    if (last && j->epi == VL_EPI_ADD) fetch_rows(j->out + (size_t)row * j->ldo + col, j->ldo, rows, j->N - col);
+    j->k->gemm_tiles(&t);
+    if (last) finish(j, panel, t.c, row, rows);
+}
+
+/* Panels in runs (cpu_run_of), run by run in groups: all k blocks of one group, then the next group. In a k block
+ * either the panels go by a block of rows, which stays where it is read three times as often, or the rows by a panel. */
 static void many_item(void *arg, int item, int thread) {
     const tile_job *j = arg;
-    int first = 0, end = cpu_run_of(j->panels, j->threads, j->panels, item, &first);
+    turn u = {.blocks = up(j->rows, ROWS) / ROWS};
     size_t stride = j->sum_rows * VL_NR;
     float *sums = j->sums + (size_t)(thread * j->group) * stride;
-    for (; first < end; first += j->group) {
-        int last = least(first + j->group, end) - 1;
-        for (int k = 0; k < j->K; k += KC)
-            for (int p = first; p <= last; p++) {
-                int next_p = p < last ? p + 1 : k + KC < j->K ? first : p + 1, next_k = p < last ? k : k + KC;
-                if (next_k >= j->K) next_k = 0;
-                bool more = next_p < j->panels;
-                panel_meets_rows(j, p, sums + (size_t)(p - first) * stride, k, more ? panel_at(j, next_p, next_k) : NULL,
-                                 more ? (size_t)least(j->K - next_k, KC) * 2 * VL_NR : 0);
+    u.end = cpu_run_of(j->panels, j->threads, j->panels, item, &u.first);
+    for (; u.first < u.end; u.first += j->group)
+        for (int k = 0, n = least(j->group, u.end - u.first); k < j->K; k += KC)
+            for (int i = 0; i < n * u.blocks; i++) {
+                int p = j->parts > 1 ? i % n : i / u.blocks;
+                u.b = j->parts > 1 ? i / n : i % u.blocks;
+                meet(j, &u, u.first + p, k, sums + (size_t)p * stride);
             }
-    }
     j->k->tiles_end();
 }
 
@@ -149,7 +159,8 @@ static void many(cpu_backend *b, tile_job *j) {
     int passes = (j->T + PASS_ROWS - 1) / PASS_ROWS, pass = up((j->T + passes - 1) / passes, ROWS);
     size_t tiles = j->tiles ? 0 : (cpu_tile_words(j->parts, j->T, j->K) + 15) & ~(size_t)15;
     j->sum_rows = (size_t)pass;
-    j->group = (size_t)(pass * j->parts) * (size_t)j->K * 2 <= RESIDENT ? 1 : least(SUMS / (pass * VL_NR * 4), GROUP);
+    bool resident = j->parts == 1 && (size_t)pass * (size_t)j->K * 2 <= RESIDENT;
+    j->group = resident ? 1 : least(SUMS / (pass * VL_NR * 4), j->parts > 1 ? SPLIT_GROUP : GROUP);
     uint32_t *scratch = cpu_scratch(b, (tiles + (size_t)(j->threads * j->group) * j->sum_rows * VL_NR) * sizeof *scratch);
     j->sums = (float *)(void *)(scratch + tiles);
     if (!j->tiles) {
