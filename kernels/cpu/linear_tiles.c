@@ -173,14 +173,28 @@ static void many(cpu_backend *b, tile_job *j) {
     }
 }
 
+/* Parts of x take half again its room, so a pass of rows is packed at a time. */
+static void passes(cpu_backend *b, const tile_job *all) {
+    int n = (all->T + PASS_ROWS - 1) / PASS_ROWS;
+    for (int row = 0, rows; row < all->T; row += rows, n--) {
+        tile_job j = *all;
+        rows = j.T = least(all->T - row, up((all->T - row + n - 1) / n, ROWS));
+        j.x += (size_t)row * j.ldx;
+        j.out += (size_t)row * j.ldo;
+        many(b, &j);
+    }
+}
+
 void cpu_tiles_linear(cpu_backend *b, float *out, int ldo, const float *x, int ldx, int T, const vl_matrix *w,
                       const float *bias, vl_epilogue epi) {
     const cpu_weight *p = w->impl;
     tile_job j = {.k = &b->k, .p = p, .out = out, .x = x, .bias = bias, .ldo = (size_t)ldo, .ldx = (size_t)ldx,
-                  .T = T, .N = w->rows, .K = w->cols, .panels = p->n_panels, .threads = b->base.threads, .parts = b->split ? VL_PARTS : 1, .epi = epi};
+                  .T = T, .N = w->rows, .K = w->cols, .panels = p->n_panels, .threads = b->base.threads,
+                  .parts = b->split ? VL_PARTS : 1, .epi = epi};
     if (cpu_kept(b, x, j.K)) j.tiles = (uint32_t *)(void *)(uintptr_t)x;
     if (cpu_kept(b, out, j.N)) j.kept = (uint32_t *)(void *)out;
     vl_assert(!(j.kept && epi == VL_EPI_ADD), "%s adds to rows that only linear reads", w->name);
-    if (T > VL_GEMV_ROWS) many(b, &j);
-    else if (T > 0) few(b, &j);
+    if (T > 0 && T <= VL_GEMV_ROWS) few(b, &j);
+    else if (j.parts == 1) many(b, &j);
+    else passes(b, &j);
 }
