@@ -174,9 +174,45 @@ static inline __attribute__((always_inline)) void strip(const vl_tile_sum *t, fl
     _tile_stored(C01, c + SIDE, C_BYTES);
 }
 
+/* The parts of a row alone are the rows of one tile: a step is two products, not six. What they add up to in the step,
+ * and the instruction would have added to C one after the other, is added here in that order: the same bits. */
+static void single(const vl_tile_sum *t) {
+    _Alignas(64) float sums[2][VL_PARTS * SIDE];
+    const uint32_t *a = t->a, *b = t->panel;
+    __m512 lo = _mm512_setzero_ps(), hi = lo;
+    if (t->add) lo = _mm512_loadu_ps(t->c), hi = _mm512_loadu_ps(t->c + SIDE);
+    for (int left = (t->kc + 1) / 2; left > 0; left -= SIDE, a += t->step, b += B_STEP) {
+        ends e;
+        bool whole = left >= SIDE;
+        if (!whole) put_ends(&e, &(vl_tile_sum){.lda = t->part}, a, b, left, VL_PARTS);
+        for (int i = 0; i < B_STEP; i += SIDE) __builtin_prefetch(b + 1024 + i);
+        _tile_loadd(B0, whole ? b : e.b, B_BYTES);
+        _tile_loadd(A0, whole ? a : e.a[0], whole ? t->part * 4 : 64);
+        _tile_zero(C00);
+        _tile_dpbf16ps(C00, A0, B0);
+        _tile_loadd(B1, whole ? b + SIDE : e.b + SIDE, B_BYTES);
+        _tile_zero(C01);
+        _tile_dpbf16ps(C01, A0, B1);
+        _tile_stored(C00, sums[0], 64);
+        _tile_stored(C01, sums[1], 64);
+        WRITTEN();
+        for (int p = VL_PARTS - 1; p >= 0; p--) {
+            lo = _mm512_add_ps(lo, _mm512_load_ps(sums[0] + p * SIDE));
+            hi = _mm512_add_ps(hi, _mm512_load_ps(sums[1] + p * SIDE));
+        }
+    }
+    _mm512_storeu_ps(t->c, lo);
+    _mm512_storeu_ps(t->c + SIDE, hi);
+}
+
 void gemm_tiles_amx(const vl_tile_sum *t) {
     float *c = t->c;
     const uint32_t *a = t->a;
+    if (t->part && t->rows == 1) {
+        configure(VL_PARTS);
+        single(t);
+        return;
+    }
     for (int left = t->rows, n; left > 0; left -= n, c += n * VL_NR, a += (size_t)n * t->lda) {
         n = left >= 2 * SIDE ? 2 * SIDE : left > SIDE ? SIDE : left;
         configure(n < SIDE ? n : SIDE);
