@@ -3,7 +3,7 @@
  * fresh run.
  *
  *   {"kind": "vitreous bench", "date", "machine": {...}, "model": {...},
- *    "peaks": {"read_gbs", "fp32_gflops", "bf16_gflops", "int8_gops"},   best of the run
+ *    "peaks": {"read_gbs", "fp32_gflops", "exact_gflops", "bf16_gflops", "int8_gops"},   best of the run
  *    "stages": [{"stage", "case", "mode", "threads", "width", "height", "size", "batch", "n",
  *                "median_s", "low_s", "high_s", "mean_s", "best_s", "p90_s", "p95_s", "p99_s",
  *                "gflops", "gbs", "roof_percent", "samples": [...]}],
@@ -57,7 +57,7 @@ typedef struct bench {
     model_shape shape;
     const num_mode *mode;
     json_t *root, *stages, *tips;
-    bench_samples read, fp32, bf16, int8; /* one of each a round                               */
+    bench_samples read, fp32, exact, bf16, int8; /* one of each a round                        */
     op_lab *lab;                      /* NULL, or single operations, timed once a round        */
     bench_result last;
 } bench;

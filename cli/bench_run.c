@@ -23,6 +23,7 @@ void bench_peaks(bench *b) {
     if (!on_cpu(b)) return; /* these are the processor's */
     bench_add(&b->read, vl_peak_read_gbs(threads));
     bench_add(&b->fp32, vl_peak_fma_gflops(threads));
+    bench_add(&b->exact, vl_peak_exact_gflops(threads));
     bench_add(&b->bf16, vl_peak_bf16_gflops(threads));
     bench_add(&b->int8, vl_peak_int8_gops(threads));
 }

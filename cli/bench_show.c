@@ -38,10 +38,10 @@ static void measured_on(const json_t *root, doc *d) {
     doc_text(
         d,
         "Peaks in the same run, one measurement per round, best (median): read %.1f (%.1f) GB/s, "
-        "float32 FMA %.0f (%.0f) GFLOP/s, bf16 %.0f GFLOP/s, int8 %.0f GOP/s. Caches off, warm-up "
+        "float32 FMA %.0f (%.0f) GFLOP/s, products of exact mode %.0f, bf16 %.0f GFLOP/s, int8 %.0f GOP/s. Caches off, warm-up "
         "not counted, end token ignored.",
         num(p, "read_gbs"), num(p, "read_gbs_median"), num(p, "fp32_gflops"),
-        num(p, "fp32_gflops_median"), num(p, "bf16_gflops"), num(p, "int8_gops"));
+        num(p, "fp32_gflops_median"), num(p, "exact_gflops"), num(p, "bf16_gflops"), num(p, "int8_gops"));
 }
 
 void bench_show_stages(const json_t *root, const char *name, doc *d) {

@@ -157,6 +157,7 @@ int measured_load(measured_set *s, const char *path, const model_shape *shape,
                   const machine_set *machines, vl_err *err) {
     static const char *const keys[PEAKS] = {"fp32_gflops", "bf16_gflops", "fp16_gflops",
                                             "int8_gops"};
+    double exact;
     *s = (measured_set){.root = vl_json_load(path, BENCH_BYTES, err)};
     if (!s->root) return -1;
     const json_t *host = json_object_get(s->root, "machine"),
@@ -182,6 +183,8 @@ int measured_load(measured_set *s, const char *path, const model_shape *shape,
         if (vl_json_num(peaks, path, keys[k], 0.01, 1e9, NAN, &peak, err)) goto bad;
         s->mc.peak[k] = figure_measured(peak, why, date);
     }
+    if (vl_json_num(peaks, path, "exact_gflops", 0.01, 1e9, NAN, &exact, err)) goto bad;
+    if (!isnan(exact)) s->mc.peak[PEAK_FP32] = figure_measured(exact, why, date); /* files before it have no such products */
     if (isnan(gib) || isnan(read) || isnan(s->mc.peak[PEAK_FP32].v)) {
         vl_fail(err, VL_E_INPUT, "%s: not a saved bench: machine.memory_gib, peaks.read_gbs or "
                 "peaks.fp32_gflops is missing", path);

@@ -21,7 +21,7 @@
 enum { STAGES = 3, CACHED_BYTES = 64 << 20 };
 static const char *const STAGE[STAGES] = {"encode", "prefill", "decode"};
 
-typedef struct ops_peaks { double read, fp32, mode; } ops_peaks; /* GB/s, GFLOP/s */
+typedef struct ops_peaks { double read, fp32, mode; bool exact; } ops_peaks; /* GB/s, GFLOP/s */
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
@@ -31,7 +31,8 @@ static void measure(ops_peaks *k, const vl_model_info *info) {
     if (strcmp(info->backend, "cpu")) return;
     k->read = larger(k->read, vl_peak_read_gbs(info->threads));
     k->fp32 = larger(k->fp32, vl_peak_fma_gflops(info->threads));
-    k->mode = larger(k->mode, !mode || mode->arithmetic == PEAK_FP32 ? k->fp32
+    k->exact = !mode || mode->arithmetic == PEAK_FP32;
+    k->mode = larger(k->mode, k->exact ? vl_peak_exact_gflops(info->threads)
                               : mode->arithmetic == PEAK_INT8 ? vl_peak_int8_gops(info->threads)
                                                               : vl_peak_bf16_gflops(info->threads));
 }
@@ -46,7 +47,7 @@ static int stage_of(const vl_trace_row *r) {
 
 /* Share of the nearer roof in percent; NAN where neither roof says anything about the row. */
 static double share(const vl_trace_row *r, const ops_peaks *k, const vl_model_info *info, const char **roof) {
-    bool products = !strcmp(r->op, "linear") || !strncmp(r->op, "attend", 6);
+    bool products = !strcmp(r->op, "linear") || (!k->exact && !strncmp(r->op, "attend", 6));
     bool memory = r->what[0] && info->weight_bytes > CACHED_BYTES;
     double flops = products ? k->mode : k->fp32;
     double a = flops > 0 ? r->flops / (flops * 1e9) : 0, b = memory && k->read > 0 ? r->bytes / (k->read * 1e9) : 0;

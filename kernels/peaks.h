@@ -13,6 +13,9 @@ double vl_peak_read_gbs(int threads);
 /* 1e9 float32 operations per second from registers, a fused multiply-add counted as two, with the
  * instructions of the tier that VL_CPU leaves to the float32 kernels. */
 double vl_peak_fma_gflops(int threads);
+/* The same for products of float32 and bf16 weights as exact mode makes them: that, or a third of the bf16 tile rate
+ * where it splits float32 in three (linear_tiles.c). */
+double vl_peak_exact_gflops(int threads);
 /* The same for bf16 pairs (TDPBF16PS where VL_CPU lets it be used, else vdpbf16ps) and for bytes (TDPBSSD, a
  * roof that groups of 32 k leave half of, else vpdpbusd); 0: no such instruction. */
 double vl_peak_bf16_gflops(int threads);

@@ -57,6 +57,8 @@ static inline size_t cpu_key_at(int slot, int E) {
     return (size_t)(slot / VL_NR) * VL_NR * (size_t)E + (size_t)(slot % VL_NR);
 }
 
+/* Whether exact mode makes products with bf16 weights on tile registers, x in VL_PARTS bf16 parts. */
+bool cpu_splits(const vl_ukernels *k);
 int cpu_prepare(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
 /* The integer modes (narrow.c). wants: this matrix is prepared as integers. */
 bool cpu_narrow_wants(const cpu_backend *b, const vl_matrix *w, unsigned use);

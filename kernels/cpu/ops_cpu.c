@@ -451,6 +451,23 @@ static const char *mode_of(const cpu_backend *b) {
     return b->bits == 8 ? "int8" : b->bits == 4 ? "int4" : b->bf16 ? "bf16" : "exact";
 }
 
+static bool have_tiles(const vl_ukernels *k) {
+    return k->tier[VL_SLOT_gemm_tiles] == VL_TIER_amx && k->tier[VL_SLOT_tiles_end] == VL_TIER_amx;
+}
+
+/* A forced line of another way is one that shall run. */
+static bool any_forced(const char *const *slots) {
+    size_t len;
+    while (*slots)
+        if (vl_kernel_forced(*slots++, &len)) return true;
+    return false;
+}
+
+bool cpu_splits(const vl_ukernels *k) {
+    return have_tiles(k) &&
+           !any_forced((const char *const[]){"gemm_wide", "gemm_f32", "gemv_bf16", "widen_bf16", "pack_rows", NULL});
+}
+
 int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     cpu_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CPU backend");
@@ -472,14 +489,11 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
         return vl_fail(err, VL_E_UNSUPPORTED, "bf16 on the CPU needs AVX512_BF16, which this CPU lacks "
                        "or VL_CPU masks; use exact");
     }
-    size_t len; /* a forced line of another way is one that shall run */
-    bool amx = b->k.tier[VL_SLOT_gemm_tiles] == VL_TIER_amx && b->k.tier[VL_SLOT_tiles_end] == VL_TIER_amx;
-    b->tiles = amx && b->bf16 && !vl_kernel_forced("gemm_dpbf16", &len) && !vl_kernel_forced("gemv_dpbf16", &len);
-    b->split = amx && !b->bf16 && !vl_kernel_forced("gemm_wide", &len) && !vl_kernel_forced("gemm_f32", &len) &&
-               !vl_kernel_forced("gemv_bf16", &len) && !vl_kernel_forced("widen_bf16", &len);
-    bool forced = vl_kernel_forced("gemm_q8_tiles", &len) || vl_kernel_forced("gemm_q4_tiles", &len);
-    b->int_tiles = forced || (b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q8", &len) &&
-                              b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q4", &len));
+    b->tiles = b->bf16 && have_tiles(&b->k) && !any_forced((const char *const[]){"gemm_dpbf16", "gemv_dpbf16", NULL});
+    b->split = !b->bf16 && cpu_splits(&b->k);
+    b->int_tiles = any_forced((const char *const[]){"gemm_q8_tiles", "gemm_q4_tiles", NULL}) ||
+                   (b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx &&
+                    !any_forced((const char *const[]){"gemm_q8", "gemm_q4", NULL}));
     pthread_mutex_init(&b->lock, NULL);
     b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), 1, *b->note ? b->note : NULL, NULL};
     *out = &b->base;

@@ -205,6 +205,13 @@ double vl_peak_bf16_gflops(int threads) {
     return best_rate(threads, loop);
 }
 
+double vl_peak_exact_gflops(int threads) {
+    vl_ukernels k;
+    vl_err err;
+    bool split = !vl_ukernels_resolve(&k, NULL, &err) && cpu_splits(&k);
+    return split ? vl_peak_bf16_gflops(threads) / VL_PARTS : vl_peak_fma_gflops(threads);
+}
+
 double vl_peak_int8_gops(int threads) {
     loop_fn *loop = NULL;
 #if defined(__x86_64__)

@@ -210,7 +210,8 @@ int vl_tune_measure(vl_tuning *t, const char *only, vl_tune_row_fn *row, void *u
             if (!rc) time_work(&l, w); /* packs */
         }
         dtype = w->dtype;
-        if (!rc) rc = measure(&l, &CHOICES[i], t, row, user, err);
+        bool idle = !rc && cpu_of(l.b)->split && (w == &EXACT_MANY || w == &EXACT_FEW); /* tiles have no such choice */
+        if (!rc && !idle) rc = measure(&l, &CHOICES[i], t, row, user, err);
     }
     bool and_threads = !only || !strcmp(only, "threads");
     if (!rc && and_threads) rc = measure_threads(&l, t, threads, row, user, err);

@@ -43,7 +43,7 @@ GROUPS = [(["vitreous-exact", "hf-fp32"], [448]),
           (["vitreous-bf16", "hf-bf16", "llama.cpp-bf16"], [448, 1024]),
           (["vitreous-int8", "openvino-int8"], [448, 1024])]
 # What each engine's arithmetic and bytes are held against, and bytes of a decoder weight.
-ROOF = {"exact": ("fp32_gflops", 2), "float32": ("fp32_gflops", 4), "bf16": ("bf16_gflops", 2),
+ROOF = {"exact": ("exact_gflops", 2), "float32": ("fp32_gflops", 4), "bf16": ("bf16_gflops", 2),
         "bfloat16": ("bf16_gflops", 2), "int8": ("int8_gops", 1)}
 QUESTION = "Eh?"  # with the template and 196 image tokens: a prompt of 220
 TURN_LIMIT_S = 115
