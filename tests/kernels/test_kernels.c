@@ -5,6 +5,8 @@
  * Every check is reseeded, so a failure repeats alone. Tolerances come from the operands: a sum of
  * n products may be off by 2 sqrt(n) + 2 half-ulps of the sum of |a b|. The worst share of its
  * tolerance that a kernel used is printed: 1.00 would be a failure. */
+#include <float.h>
+
 #include "kernels/cpu/quant.h"
 #include "tests/kernels/check.h"
 
@@ -123,12 +125,14 @@ static void check_widen(const vl_candidate *cand, const vl_candidate *ref) {
 /* Where the words of row r, step s of a tile sum's x lie: plain rows, or blocks of 32 rows step by step. */
 typedef enum tile_form { PLAIN, APART, BLOCKS, FORMS } tile_form;
 
-static void tiles_case(vl_uk_gemm_tiles *fn, vl_uk_gemm_tiles *ref, int rows, int kc, tile_form form, bool add, kind k) {
+/* One sum, x rounded (parts 1) or in VL_PARTS parts, an odd distance apart but within rows of tiles. */
+static void tiles_case(vl_uk_gemm_tiles *fn, vl_uk_gemm_tiles *ref, int rows, int kc, tile_form form, int parts, bool add, kind k) {
     if (k == TINY) k = NORMAL; /* tdpbf16ps takes subnormals as zero */
     int pairs = (kc + 1) / 2, steps = (pairs + 15) / 16;
     size_t lda = form == BLOCKS ? 16 : (size_t)pairs + (form == APART ? 5 : 0);
-    size_t step = form == BLOCKS ? (size_t)rows * 16 + 16 : 16, last = (size_t)(pairs - (steps - 1) * 16);
-    size_t n = (size_t)rows * VL_NR, xs = (size_t)(rows - 1) * lda + (size_t)(steps - 1) * step + last;
+    size_t part = form == BLOCKS ? (size_t)rows * 16 : (size_t)rows * lda + 3;
+    size_t step = form == BLOCKS ? (size_t)parts * part + 16 : 16, last = (size_t)(pairs - (steps - 1) * 16);
+    size_t n = (size_t)rows * VL_NR, xs = (size_t)(rows - 1) * lda + (size_t)(steps - 1) * step + last + (size_t)(parts - 1) * part;
     size_t lanes = (size_t)pairs * VL_NR;
     uint32_t *a = guard_words(xs), *panel = guard_words(lanes), *aa = guard_words(xs), *pp = guard_words(lanes);
     float *c = guard_words(n);
@@ -138,10 +142,12 @@ static void tiles_case(vl_uk_gemm_tiles *fn, vl_uk_gemm_tiles *ref, int rows, in
     fill_bf16(panel, lanes, k, &rng);
     fill(old, n, k, &rng);
     for (int i = 0; i < VL_NR && kc % 2; i++) panel[lanes - 1 - (size_t)i] &= 0xffffu; /* beyond an odd kc: zero */
-    for (int i = 0; i < rows && kc % 2; i++) a[(size_t)i * lda + (size_t)(steps - 1) * step + last - 1] &= 0xffffu;
+    for (int i = 0; i < parts * rows && kc % 2; i++)
+        a[(size_t)(i % rows) * lda + (size_t)(i / rows) * part + (size_t)(steps - 1) * step + last - 1] &= 0xffffu;
     if (add) memcpy(c, old, n * sizeof *c);
     memcpy(want, old, n * sizeof *c);
-    vl_tile_sum t = {.c = want, .a = a, .lda = lda, .step = step, .panel = panel, .kc = kc, .rows = rows, .add = add};
+    if (parts == 1) part = 0;
+    vl_tile_sum t = {.c = want, .a = a, .lda = lda, .step = step, .part = part, .panel = panel, .kc = kc, .rows = rows, .add = add};
     ref(&t);
     t.c = c;
     t.ahead = add ? (const uint8_t *)panel : NULL; /* asking changes nothing */
@@ -149,54 +155,87 @@ static void tiles_case(vl_uk_gemm_tiles *fn, vl_uk_gemm_tiles *ref, int rows, in
     fn(&t);
     for (size_t i = 0; i < xs; i++) aa[i] = a[i] & 0x7fff7fffu;
     for (size_t i = 0; i < lanes; i++) pp[i] = panel[i] & 0x7fff7fffu;
-    t = (vl_tile_sum){.c = mag, .a = aa, .lda = lda, .step = step, .panel = pp, .kc = kc, .rows = rows};
+    t = (vl_tile_sum){.c = mag, .a = aa, .lda = lda, .step = step, .part = part, .panel = pp, .kc = kc, .rows = rows};
     ref(&t);
     for (size_t i = 0; i < n; i++)
-        tol[i] = EPS * ((2 * sqrt(kc) + 2) * (double)mag[i] + 2 * fabs((double)want[i]) +
-                        (add ? fabs((double)old[i]) : 0)) + DENORM * (kc + 1);
+        tol[i] = EPS * ((2 * sqrt(parts * kc) + 2) * (double)mag[i] + 2 * fabs((double)want[i]) +
+                        (add ? (1 + sqrt(parts * steps)) * fabs((double)old[i]) : 0)) + DENORM * (parts * kc + 1);
     char what[96];
-    snprintf(what, sizeof what, "rows %d kc %d form %d add %d %s", rows, kc, form, add, KIND_NAMES[k]);
+    snprintf(what, sizeof what, "rows %d kc %d form %d parts %d add %d %s", rows, kc, form, parts, add, KIND_NAMES[k]);
     near_all(c, want, tol, n, what);
     guards_end();
 }
 
-/* Tiles of rows: any number of rows, in every form, sums longer than a block; and the bits of a row do not
- * depend on its company, nor on where a sum is cut. */
-static void check_gemm_tiles(const vl_candidate *cand, const vl_candidate *ref) {
-    static const int KC[] = {1, 2, 3, 31, 32, 33, 64, 72, 255, 256, 264, 1000};
-    static const int ROWS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 20, 31, 32, 33, 48, 63, 64, MOST_ROWS};
-    enum { NKC = sizeof KC / sizeof *KC, K = 300, CUT = 96, LDA = K / 2 };
-    vl_uk_gemm_tiles *fn = (vl_uk_gemm_tiles *)cand->fn, *oracle = (vl_uk_gemm_tiles *)ref->fn;
-    for (size_t r = 0; r < sizeof ROWS / sizeof *ROWS; r++)
-        for (size_t i = 0; i < NKC; i++)
-            for (int variant = 0; variant < 2 * FORMS; variant++)
-                tiles_case(fn, oracle, ROWS[r], KC[i], (tile_form)(variant % FORMS), variant / FORMS,
-                           (kind)((r + i + (size_t)variant) % KINDS));
-    if (cand->tier == VL_TIER_scalar) return; /* rounds at the end of each call */
-    static uint32_t a[MOST_ROWS * LDA], panel[LDA * VL_NR];
-    static float all[MOST_ROWS * VL_NR], part[MOST_ROWS * VL_NR];
-    fill_bf16(a, MOST_ROWS * LDA, NORMAL, &rng);
+/* What Intel's manual says of TDPBF16PS: in a step even and odd terms are summed apart, then together, then added. */
+static void tiles_order(const vl_tile_sum *t, float *c) {
+    for (int r = 0; r < t->rows; r++)
+        for (int j = 0; j < VL_NR; j++) {
+            float sum = 0;
+            for (int s = 0; s * 32 < t->kc; s++)
+                for (size_t p = t->part ? VL_PARTS : 1; p-- > 0;) {
+                    const uint32_t *x = t->a + (size_t)s * t->step + p * t->part + (size_t)r * t->lda;
+                    const uint32_t *w = (const uint32_t *)t->panel + s * 16 * VL_NR + j;
+                    float half[2] = {0, 0};
+                    for (int i = 0; i < 16 && s * 32 + 2 * i < t->kc; i++)
+                        for (int odd = 0; odd < 2; odd++)
+                            half[odd] += vl_bf16_to_f32((uint16_t)(x[i] >> (16 * odd))) *
+                                         vl_bf16_to_f32((uint16_t)(w[i * VL_NR] >> (16 * odd)));
+                    sum += half[0] + half[1];
+                }
+            c[r * VL_NR + j] = sum;
+        }
+}
+
+/* The bits of a row do not depend on its company, nor on where a sum is cut; and they are the manual's. */
+static void check_tile_bits(vl_uk_gemm_tiles *fn, size_t part) {
+    enum { K = 300, CUT = 96, LDA = K / 2 };
+    static uint32_t a[VL_PARTS * MOST_ROWS * LDA], panel[LDA * VL_NR];
+    static float all[MOST_ROWS * VL_NR], other[MOST_ROWS * VL_NR];
+    fill_bf16(a, VL_PARTS * MOST_ROWS * LDA, NORMAL, &rng);
     fill_bf16(panel, LDA * VL_NR, NORMAL, &rng);
-    vl_tile_sum whole = {.c = all, .a = a, .lda = LDA, .step = 16, .panel = panel, .kc = K, .rows = MOST_ROWS};
+    vl_tile_sum whole = {.c = all, .a = a, .lda = LDA, .step = 16, .part = part, .panel = panel, .kc = K, .rows = MOST_ROWS};
     fn(&whole);
+    tiles_order(&whole, other);
+    CHECK(!memcmp(all, other, sizeof all), "%s: part %zu: not the order of the manual", running, part);
     for (int rows = 1; rows <= 40; rows++) {
+        memset(other, 0, sizeof other);
         for (int at = 0; at < MOST_ROWS; at += rows) {
             vl_tile_sum t = whole;
-            t.c = part + at * VL_NR, t.a = a + at * LDA, t.kc = CUT;
+            t.c = other + at * VL_NR, t.a = a + at * LDA, t.kc = CUT;
             t.rows = MOST_ROWS - at < rows ? MOST_ROWS - at : rows;
             fn(&t);
             t.a += CUT / 2, t.panel = panel + CUT / 2 * VL_NR, t.kc = K - CUT, t.add = true;
             fn(&t);
         }
-        CHECK(!memcmp(all, part, sizeof all), "%s: %d rows at a time change bits", running, rows);
+        CHECK(!memcmp(all, other, sizeof all), "%s: part %zu: %d rows at a time change bits", running, part, rows);
     }
+}
+
+/* Tiles of rows: any number of rows, in every form, sums longer than a block. */
+static void check_gemm_tiles(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KC[] = {1, 2, 3, 31, 32, 33, 64, 72, 255, 256, 264, 1000};
+    static const int ROWS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 20, 31, 32, 33, 48, 63, 64, MOST_ROWS};
+    enum { NKC = sizeof KC / sizeof *KC, LDA = 150 };
+    vl_uk_gemm_tiles *fn = (vl_uk_gemm_tiles *)cand->fn, *oracle = (vl_uk_gemm_tiles *)ref->fn;
+    for (size_t r = 0; r < sizeof ROWS / sizeof *ROWS; r++)
+        for (size_t i = 0; i < NKC; i++)
+            for (int variant = 0; variant < 4 * FORMS; variant++)
+                tiles_case(fn, oracle, ROWS[r], KC[i], (tile_form)(variant / 4), variant & 1 ? VL_PARTS : 1, variant & 2,
+                           (kind)((r + i + (size_t)variant) % KINDS));
+    if (cand->tier == VL_TIER_scalar) return; /* rounds at the end of each call */
+    check_tile_bits(fn, 0);
+    check_tile_bits(fn, MOST_ROWS * LDA);
     if (!bench) return;
-    for (int rows = 64; rows > 0; rows = rows == 64 ? 32 : rows == 32 ? 16 : rows == 16 ? 1 : 0) {
-        char shape[32];
-        vl_tile_sum t = {.c = all, .a = a, .lda = 16, .step = 512, .panel = panel, .kc = 256, .rows = rows, .add = true};
-        snprintf(shape, sizeof shape, "%d x 32, kc %d", rows, 256);
-        bench_row(shape, TIME(fn(&t)), 2.0 * rows * VL_NR * 256, 256 * VL_NR * 2);
-    }
+    static uint32_t a[VL_PARTS * MOST_ROWS * 16 * 8], panel[128 * VL_NR];
+    static float c[MOST_ROWS * VL_NR];
+    for (int rows = 64; rows > 0; rows = rows == 64 ? 32 : rows == 32 ? 16 : rows == 16 ? 1 : 0)
+        for (int parts = 1; parts <= VL_PARTS; parts += VL_PARTS - 1) {
+            char shape[32];
+            size_t part = parts > 1 ? (size_t)rows * 16 : 0, step = (size_t)(parts * rows * 16);
+            vl_tile_sum t = {.c = c, .a = a, .lda = 16, .step = step, .part = part, .panel = panel, .kc = 256, .rows = rows, .add = true};
+            snprintf(shape, sizeof shape, "%d x 32, kc 256, parts %d", rows, parts);
+            bench_row(shape, TIME(fn(&t)), 2.0 * rows * VL_NR * 256, 256 * VL_NR * 2);
+        }
 }
 
 /* Tiles given back and asked for again, in turns with other numbers of rows. */
@@ -222,25 +261,40 @@ static void check_tiles_end(const vl_candidate *cand, const vl_candidate *ref) {
     ((vl_uk_tiles_end *)cand->fn)();
 }
 
-/* Blocks of rounded rows: the bits of the scalar line; rows of padding and everything around stay as they are. */
+/* Blocks of rows, rounded or in parts: the bits of the scalar line; rows of padding and everything around stay as
+ * they are. The scalar line's parts have 8 bits each and add up to what they were made of. */
 static void check_pack_tiles(const vl_candidate *cand, const vl_candidate *ref) {
-    for (int i = 0; i < TAIL_COUNT; i++)
+    for (int i = 0; i < 2 * TAIL_COUNT; i++)
         for (int rows = 1; rows <= 32; rows += rows < 3 ? 1 : 29) {
-            int K = TAILS[i] * 3 - 2, steps = (K + 31) / 32;
-            size_t ldx = (size_t)K + (size_t)(i % 3), step = (size_t)rows * 16 + (i % 2 ? 48 : 0);
-            size_t n = (size_t)(steps - 1) * step + (size_t)rows * 16;
-            float *x = guard_words((size_t)(rows - 1) * ldx + (size_t)K);
+            int K = TAILS[i / 2] * 3 - 2, steps = (K + 31) / 32, parts = i % 2 ? VL_PARTS : 1;
+            size_t ldx = (size_t)K + (size_t)(i % 3), part = i % 2 ? (size_t)rows * 16 + (i % 4 == 3 ? 16 : 0) : 0;
+            size_t step = i % 2 ? VL_PARTS * part + 32 : (size_t)rows * 16 + (i % 4 == 2 ? 48 : 0);
+            size_t n = (size_t)(steps - 1) * step + (size_t)(parts - 1) * part + (size_t)rows * 16;
+            size_t xs = (size_t)(rows - 1) * ldx + (size_t)K;
+            float *x = guard_words(xs);
             uint32_t *got = guard_words(n), *want = guard_words(n);
-            fill(x, (size_t)(rows - 1) * ldx + (size_t)K, (kind)(i % KINDS), &rng);
-            ((vl_uk_pack_tiles *)ref->fn)(want, step, x, ldx, rows, K);
-            ((vl_uk_pack_tiles *)cand->fn)(got, step, x, ldx, rows, K);
-            CHECK(!memcmp(got, want, n * 4), "%s: rows %d K %d", running, rows, K);
+            fill(x, xs, (kind)(i % KINDS), &rng);
+            x[xs - 1] = INFINITY, x[xs / 2] = NAN, x[xs / 3] = -FLT_MAX;
+            memset(got, 0x5a, n * 4);
+            memset(want, 0x5a, n * 4);
+            ((vl_uk_pack_tiles *)ref->fn)(want, step, part, x, ldx, rows, K);
+            ((vl_uk_pack_tiles *)cand->fn)(got, step, part, x, ldx, rows, K);
+            CHECK(!memcmp(got, want, n * 4), "%s: rows %d K %d part %zu", running, rows, K, part);
+            for (int r = 0, k = 0; part && r < rows; r++)
+                for (k = 0; k < K; k++) {
+                    float v = x[(size_t)r * ldx + (size_t)k], sum = 0;
+                    for (size_t p = VL_PARTS; p-- > 0;)
+                        sum += vl_bf16_to_f32((uint16_t)(got[(size_t)(k / 32) * step + p * part + (size_t)(r * 16 + k % 32 / 2)] >>
+                                                         (k % 2 * 16)));
+                    CHECK(sum == v || fabsf(sum - v) < 0x1p-126f || (isnan(sum) && isnan(v)), "%s: %a is not the sum of its parts, %a", running, v, sum);
+                }
             guards_end();
         }
     if (!bench) return;
     static float x[32 * 2048];
-    static uint32_t dst[32 * 1024];
-    bench_row("32 x 2048", TIME(((vl_uk_pack_tiles *)cand->fn)(dst, 512, x, 2048, 32, 2048)), 0, 32 * 2048 * 6);
+    static uint32_t dst[VL_PARTS * 32 * 1024];
+    bench_row("32 x 2048", TIME(((vl_uk_pack_tiles *)cand->fn)(dst, 512, 0, x, 2048, 32, 2048)), 0, 32 * 2048 * 6);
+    bench_row("32 x 2048, parts", TIME(((vl_uk_pack_tiles *)cand->fn)(dst, 1536, 512, x, 2048, 32, 2048)), 0, 32 * 2048 * 10);
 }
 
 static void check_gemv(const vl_candidate *cand, const vl_candidate *ref) {
