@@ -1,12 +1,13 @@
-/* avx512amx.c: bf16 mode on the tile unit (AMX): TDPBF16PS on the panels of ukernels.h as they are.
+/* avx512amx.c: the tile unit (AMX): TDPBF16PS on the panels of ukernels.h as they are, x rounded to bf16 or whole.
  *
  *   A tile: 16 rows of x, 16 pairs each (a row: 64 bytes)         A0  | C00  C01       32 rows x
  *   B tile: 16 pairs x 16 columns of a panel, rows 128 bytes      A1  | C10  C11       32 columns
  *   C tile: 16 rows x 16 columns f32                                    B0   B1
  *
- * Four products for four loads, and only C lives long: a sum goes on where the last call left it. The
- * instruction adds 16 pairs to C at a time in an order of its own, other than that of vdpbf16ps; every
- * product of this tier is therefore made here. Rows do not mix, so a row has the same bits alone.
+ * Four products for four loads, or twelve for eight where x comes in three parts, and only C lives long: a sum goes
+ * on where the last call left it. The instruction adds up even and odd terms of a step apart and then together
+ * before C, other than vdpbf16ps; every product of this tier is therefore made here. Rows do not mix, so a row has
+ * the same bits alone.
  *
  * What comes next from memory is asked for in every step, a few lines at a time: in one burst they would
  * take the buffers that the loads of the step need. */

@@ -4,7 +4,8 @@
  *   team.c       threads
  *   pack.c       weight panels: reserved by prepare(), packed in the background or at first use
  *   linear.c     their layout; gemv and gemm over them
- *   linear_tiles.c, attention_tiles.c, rows_tiles.c   bf16 mode on tile registers (AMX)
+ *   linear_tiles.c   products with bf16 weights on tile registers (AMX)
+ *   attention_tiles.c, rows_tiles.c   the rest of bf16 mode there
  *   narrow.c     the same for weights of 8 and 4 bits; narrow_head.c the exact head
  *   attention.c  attend_full and attend_causal, built from the same gemm tiles
  */

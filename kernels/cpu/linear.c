@@ -10,9 +10,9 @@
  *            k block 1: [tile][KC][mr]    [KC][64]              +=
  *            one k block is 120 KB: read in order, from L2 after the run's first panels
  *
- * 240 rows and the length of a run are tuning.h's. In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps replaces the fused multiply-add: it
- * reads single panels in place, VL_KC_PAIRS terms at a time. On tile registers (AMX) linear_tiles.c has its
- * own way.
+ * 240 rows and the length of a run are tuning.h's. In bf16 mode x is rounded to bf16 while it is packed, and vdpbf16ps
+ * replaces the fused multiply-add: it reads single panels in place, VL_KC_PAIRS terms at a time. Where there are tile
+ * registers (AMX), linear_tiles.c makes the products with bf16 weights in both modes.
  *
  * Work is handed out by panel (output columns), never along K, and each sum has the order stated
  * in ukernels.h, so threads, T and chunking cannot change a bit.

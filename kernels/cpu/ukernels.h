@@ -18,7 +18,8 @@
  * One order for every sum, whatever the kernel: K is cut into blocks of VL_KC (bf16 mode: VL_KC_PAIRS); inside a block
  * s = fma(x[k], w[k], s) for k ascending from s = 0; the blocks' sums are added in order. Hence
  * gemv and gemm of one tier give the same bits, for any number of rows. The two-level sum also
- * keeps the rounding error of K = 6144 near that of K = 128.
+ * keeps the rounding error of K = 6144 near that of K = 128. On tile registers (gemm_tiles) a block is a step of 32
+ * terms, even and odd terms summed apart; every product of such a backend with bf16 weights is then made there.
  */
 #ifndef VL_UKERNELS_H
 #define VL_UKERNELS_H
