@@ -119,7 +119,7 @@ static void test_linear(vl_backend *one, vl_backend *two) {
     linear_case(one, two, 250, 64, 300, VL_BF16, VL_EPI_GELU_ERF, true);
     linear_case(one, two, 30, 96, 1536, VL_BF16, VL_EPI_ADD, true);
     linear_case(one, two, 7, 40, 6144, VL_BF16, VL_EPI_NONE, false);
-    if (!strcmp(mode, "bf16")) linear_case(one, two, 600, 200, 2080, VL_BF16, VL_EPI_ADD, true); /* two passes on tiles, a large group */
+    if (!strcmp(mode, "bf16") || !strcmp(tier, "amx")) linear_case(one, two, 600, 200, 2080, VL_BF16, VL_EPI_ADD, true); /* two passes on tiles, a large group */
 }
 
 /* A matrix in a file mapping: its pages may be given back while packing, gathers still work. */
@@ -578,6 +578,36 @@ static void test_permission(void) {
 #endif
 }
 
+/* Exact mode splits x where there are tile registers, unless a line of the other way is forced: then that one runs. */
+static void test_split(void) {
+    enum { T = 12, N = 70, K = 301 };
+    static const struct { const char *variable, *value; } WAYS[] = {
+        {"VL_CPU", "amx"}, {"VL_CPU", "avx512bf16"}, {"VL_KERNEL", "gemm_wide=gemm_wide_avx512"},
+        {"VL_KERNEL", "gemv_bf16=gemv_bf16_avx512"}, {"VL_KERNEL", "pack_tiles=pack_tiles_amx"}};
+    float *wide, *x = random_floats(T * K), out[sizeof WAYS / sizeof *WAYS][T * N];
+    vl_matrix source = random_matrix(N, K, VL_BF16, &wide);
+    vl_err err = {0};
+    if (!vl_tier_present(VL_TIER_amx) || getenv("VL_CPU")) {
+        test_skip("exact mode on tile registers: none, or VL_CPU asks for another tier");
+        return;
+    }
+    for (size_t i = 0; i < sizeof WAYS / sizeof *WAYS; i++) {
+        setenv(WAYS[i].variable, WAYS[i].value, 1);
+        vl_backend *b = open_cpu(1);
+        vl_matrix w = source;
+        CHECK(!b->ops->prepare(b, &w, VL_USE_LINEAR, &err), "%s", err.msg);
+        b->ops->linear(b, out[i], N, x, K, T, &w, NULL, VL_EPI_NONE);
+        b->ops->close(b);
+        unsetenv(WAYS[i].variable);
+    }
+    CHECK(!same(out[0], out[1], T * N), "tiles add up in another order");
+    CHECK(same(out[1], out[2], T * N) && same(out[1], out[3], T * N), "forced");
+    CHECK(same(out[0], out[4], T * N), "not forced");
+    free(x);
+    free(wide);
+    free((void *)(uintptr_t)source.data);
+}
+
 int main(void) {
     test_permission();
     const char *cap = getenv("VL_CPU"); /* set: only that tier */
@@ -615,5 +645,6 @@ int main(void) {
     unsetenv("VL_CPU");
     test_decorators();
     test_open();
+    test_split();
     return test_end();
 }
