@@ -9,6 +9,7 @@
 #include "model/positions.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* Patch p of a merge-block ordered grid w patches wide -> its row and column. */
 static void patch_at(int p, int w, int m, int *row, int *col) {
@@ -83,11 +84,43 @@ int32_t vl_mrope_positions(const vl_span *spans, size_t n_spans, int n, int32_t 
     return next;
 }
 
-void vl_mrope_row(const vl_text_config *t, const float *inv_freq, const int32_t thw[3], float *cos_out,
-                  float *sin_out) {
-    for (int j = 0; j < t->E / 2; j++) {
-        int axis = j % 3;
-        if (axis && j >= 3 * t->mrope[axis]) axis = 0;
-        rotate_to((float)thw[axis], inv_freq[j], cos_out + j, sin_out + j);
+enum { KEPT = 1024 };                        /* rows; a power of two */
+
+int vl_rope_rows_open(vl_rope_rows *r, const float *inv_freq, int E, vl_err *err) {
+    size_t half = (size_t)E / 2;
+    *r = (vl_rope_rows){inv_freq, E / 2, vl_calloc(KEPT, sizeof *r->held), vl_calloc(KEPT * 2 * half, sizeof *r->values)};
+    if (r->held && r->values) return 0;
+    vl_rope_rows_free(r);
+    return vl_fail(err, VL_E_NOMEM, "no memory for the angles of %d positions", KEPT);
+}
+
+void vl_rope_rows_free(vl_rope_rows *r) {
+    free(r->held);
+    free(r->values);
+    *r = (vl_rope_rows){0};
+}
+
+static const float *rope_of(vl_rope_rows *r, int32_t position) {
+    size_t at = (size_t)position & (KEPT - 1), half = (size_t)r->half;
+    float *v = r->values + at * 2 * half;
+    if (r->held[at] == position + 1) return v;
+    for (size_t j = 0; j < half; j++) rotate_to((float)position, r->inv_freq[j], v + j, v + half + j);
+    r->held[at] = position + 1;
+    return v;
+}
+
+void vl_mrope_row(const vl_text_config *t, vl_rope_rows *r, const int32_t thw[3], float *cos_out, float *sin_out) {
+    size_t half = (size_t)r->half;
+    for (int axis = 0; axis < 3; axis++) {   /* the first has all; the others take theirs over it */
+        if (axis && thw[axis] == thw[0]) continue;
+        const float *v = rope_of(r, thw[axis]);
+        if (axis == 0) {
+            memcpy(cos_out, v, half * sizeof *v);
+            memcpy(sin_out, v + half, half * sizeof *v);
+        }
+        for (size_t j = (size_t)axis; axis && j < half && j < 3 * (size_t)t->mrope[axis]; j += 3) {
+            cos_out[j] = v[j];
+            sin_out[j] = v[half + j];
+        }
     }
 }

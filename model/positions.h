@@ -20,10 +20,20 @@ typedef struct vl_span { int at, n; int h, w; int picture; } vl_span; /* h == 0:
  * so that row n + i of the answer sits at that value + i. HF: Qwen3VLModel.get_rope_index. */
 int32_t vl_mrope_positions(const vl_span *spans, size_t n_spans, int n, int32_t *positions);
 
-/* inv_freq [E/2] in f32, as HF computes it; and one row of the interleaved cos/sin table from
- * (t, h, w). HF: Qwen3VLTextRotaryEmbedding. */
+/* inv_freq [E/2] in f32, as HF computes it. */
 void vl_rope_inv_freq(double theta, int E, float *inv_freq);
-void vl_mrope_row(const vl_text_config *t, const float *inv_freq, const int32_t thw[3], float *cos,
-                  float *sin);
+
+/* Cosines and sines of positions that were asked for lately: answers side by side meet the same ones, and a step of
+ * many rows would else spend as long on them as on choosing its tokens. Of one session. */
+typedef struct vl_rope_rows {
+    const float *inv_freq;
+    int half;                                /* E / 2                                        */
+    int32_t *held;                           /* position + 1 of each row kept, 0: none       */
+    float *values;                           /* of each: cos [half], sin [half]              */
+} vl_rope_rows;
+int vl_rope_rows_open(vl_rope_rows *r, const float *inv_freq, int E, vl_err *err);
+void vl_rope_rows_free(vl_rope_rows *r);
+/* One row of the interleaved cos/sin table from (t, h, w). HF: Qwen3VLTextRotaryEmbedding. */
+void vl_mrope_row(const vl_text_config *t, vl_rope_rows *r, const int32_t thw[3], float *cos, float *sin);
 
 #endif

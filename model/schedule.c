@@ -109,7 +109,7 @@ static void add_row(vl_request *r, int row) {
     bool picture = sp && sp->h;
     int32_t answer = r->next_position + row - r->n_prompt, thw[3] = {answer, answer, answer};
     for (int k = 0; sp && k < 3; k++) thw[k] = r->positions[k * r->n_prompt + row];
-    vl_mrope_row(c, s->m->inv_freq, thw, b->cos + (size_t)t * (size_t)c->E / 2,
+    vl_mrope_row(c, &s->rope, thw, b->cos + (size_t)t * (size_t)c->E / 2,
                  b->sin + (size_t)t * (size_t)c->E / 2);
     b->ids[t] = picture ? -1 : r->ids[row];
     b->kv_slot[t] = r->blocks[row / VL_KV_BLOCK] * VL_KV_BLOCK + row % VL_KV_BLOCK;

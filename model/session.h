@@ -71,6 +71,7 @@ struct vl_session {
     vl_request **asked;                    /* [max_requests + speculate] whose logits this pass makes */
     int32_t *best;                         /* [max_requests + speculate] greedy choices     */
     float *logits;                         /* [V] one row on the host                       */
+    vl_rope_rows rope;
     int max_blocks;                        /* per sequence                                  */
     vl_encoded *pictures;
     vl_encoded *encoding;                  /* the picture in the vision tower, or NULL      */

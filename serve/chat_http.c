@@ -218,12 +218,15 @@ static void sse_end(void *user) {
 
 /* Waits for every choice; gives up when the client has. */
 static bool wait_done(http_request *r, chat *c) {
+    double next = vl_now() + poll_s;
     while (c->left) {
         free(chat_pump(c, poll_s));
-        if (c->left && http_gone(r)) {
+        if (c->left == 0 || vl_now() < next) continue; /* tokens come many at a time: not a look for each */
+        if (http_gone(r)) {
             chat_cancel(c);
             return false;
         }
+        next = vl_now() + poll_s;
     }
     return true;
 }

@@ -19,6 +19,7 @@ int chat_start(chat *c, api_error *e) {
     }
     task *tasks[MAX_CHOICES];
     c->box.progress = c->include_progress && c->f.stream;
+    c->box.whole = !c->f.stream;
     for (int i = 0; i < c->n; i++) {
         const chat_fields *f = &c->f;
         choice *k = &c->choices[i];

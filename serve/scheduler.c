@@ -93,7 +93,7 @@ static void mailbox_put(mailbox *b, event *e) {
     pthread_mutex_lock(&b->lock);
     *b->tail = e;
     b->tail = &e->next;
-    pthread_cond_signal(&b->more);
+    if (!b->whole || e->ev.kind == VL_EV_DONE) pthread_cond_signal(&b->more);
     pthread_mutex_unlock(&b->lock);
 }
 

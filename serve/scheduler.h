@@ -23,6 +23,7 @@ typedef struct mailbox {
     pthread_cond_t more;
     event *head, **tail;
     bool progress;                    /* also deliver ENCODE and PREFILL                   */
+    bool whole;                       /* its reader is woken by DONE alone, not for tokens */
 } mailbox;
 void mailbox_init(mailbox *b, bool progress);
 void mailbox_clear(mailbox *b);

@@ -337,28 +337,34 @@ static void many_queries(const causal_job *j, run r, int kv, int thread) {
 /* A short run and a key head: lanes from `lane` on of a group of few queries. */
 typedef struct unit { run r; int kv, lane, lanes, keys; } unit;
 
-/* The unit's lanes meet n keys of k: columns of scores. */
-static void few_scores(group *g, const unit *u, const float *k, int n) {
+/* The unit's lanes meet n keys of k: columns of scores. next: the keys or values that come after them. */
+static void few_scores(group *g, const unit *u, const float *k, int n, const float *next) {
     size_t W = (size_t)g->W;
+    const float *q = g->q + (size_t)u->lane * W;
     float scores[VL_GEMV_ROWS * VL_NR];
-    vl_uk_gemv *gemv = g->pairs ? g->k->gemv_dpbf16 : g->k->gemv_f32;
+    if (!g->pairs) {
+        g->k->score_keys(g->s + u->lane, q, W, k, n, g->E, u->lanes, next);
+        return;
+    }
     key_tiles keys = pool_keys(g, k, n);
     for (int i = 0; i < n; i += VL_NR, keys.at += keys.next) {
-        gemv(scores, g->q + (size_t)u->lane * W, W, keys.at, g->E, u->lanes);
+        g->k->gemv_dpbf16(scores, q, W, keys.at, g->E, u->lanes);
         for (int c = 0; c < least(n - i, VL_NR); c++)
             for (int l = 0; l < u->lanes; l++) g->s[(i + c) * VL_NR + u->lane + l] = scores[l * VL_NR + c];
     }
 }
 
 /* The unit's outputs take their share of n rows of v. */
-static void few_values(group *g, const unit *u, const float *v, int n) {
+static void few_values(group *g, const unit *u, const float *v, int n, const float *next) {
     size_t ldv = (size_t)g->E;
-    if (g->pairs) v = put_values(g, v, &ldv, n);
-    for (int i = u->lane; i < u->lane + u->lanes; i++) {
-        float *o = g->o + (size_t)i * (size_t)g->E, *p = g->p + i;
-        if (!g->pairs) g->k->mix_values(o, g->fix[i], p, v, ldv, n, g->E);
-        else g->k->mix_pairs(o, g->fix[i], (uint32_t *)(void *)p, (const uint32_t *)(const void *)v, (n + 1) / 2, g->E);
+    float *o = g->o + (size_t)u->lane * ldv, *p = g->p + u->lane, *fix = g->fix + u->lane;
+    if (!g->pairs) {
+        g->k->mix_values(o, fix, p, v, ldv, n, g->E, u->lanes, next);
+        return;
     }
+    v = put_values(g, v, &ldv, n);
+    for (int i = 0; i < u->lanes; i++, o += g->E)
+        g->k->mix_pairs(o, fix[i], (uint32_t *)(void *)(p + i), (const uint32_t *)(const void *)v, (n + 1) / 2, g->E);
 }
 
 static void few_output(const group *g, const unit *u, const causal_rows *rows) {
@@ -367,6 +373,31 @@ static void few_output(const group *g, const unit *u, const causal_rows *rows) {
         float *out = causal_output(rows, i);
         for (int e = 0; e < g->E; e++) out[e] = o[e] * part;
     }
+}
+
+/* Where the block of keys from `at` on lies in a pool; NULL: the unit has none there. */
+static const float *unit_block(const vl_causal_args *a, const void *pool, const unit *u, int at) {
+    return u->keys > at ? (const float *)pool + block_at(a, u->r, u->kv, at) : NULL;
+}
+
+/* All units meet their keys from `at` on, `most` at most. */
+static void few_meet(group *g, const causal_job *j, const unit *units, int n, int at, int most) {
+    const vl_causal_args *a = j->a;
+    int32_t valid[VL_NR] = {0};
+    const unit *u[VL_NR];
+    int live = 0;
+    for (int i = 0; i < n; i++) {
+        see_keys(a, units[i].r, j->heads, at, valid + units[i].lane);
+        if (units[i].keys > at) u[live++] = &units[i];
+    }
+    for (int i = 0; i < live; i++)
+        few_scores(g, u[i], unit_block(a, a->k_pool, u[i], at), least(u[i]->keys - at, KEYS),
+                   i + 1 < live ? unit_block(a, a->k_pool, u[i + 1], at) : unit_block(a, a->v_pool, u[0], at));
+    g->k->softmax(g->s, most, g->lanes, valid, a->scale, g->m, g->l, g->fix);
+    if (g->pairs) pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
+    for (int i = 0; i < live; i++)
+        few_values(g, u[i], unit_block(a, a->v_pool, u[i], at), least(u[i]->keys - at, KEYS),
+                   i + 1 < live ? unit_block(a, a->v_pool, u[i + 1], at) : unit_block(a, a->k_pool, u[0], at + KEYS));
 }
 
 static void few_queries(const causal_job *j, int first, int n, int thread) {
@@ -383,22 +414,7 @@ static void few_queries(const causal_job *j, int first, int n, int thread) {
         for (int l = 0; l < units[i].lanes; l++)
             put_row(&g, g.q + (size_t)(units[i].lane + l) * (size_t)g.W,
                     causal_query(&(causal_rows){a, units[i].r.r0, units[i].kv, j->heads}, l), a->E);
-    for (int at = 0; at < longest; at += KEYS) {
-        int32_t valid[VL_NR] = {0};
-        for (int i = 0; i < n; i++) {
-            see_keys(a, units[i].r, j->heads, at, valid + units[i].lane);
-            if (units[i].keys > at)
-                few_scores(&g, &units[i], (const float *)a->k_pool + block_at(a, units[i].r, units[i].kv, at),
-                           least(units[i].keys - at, KEYS));
-        }
-        int most = least(longest - at, KEYS);
-        g.k->softmax(g.s, most, lanes, valid, a->scale, g.m, g.l, g.fix);
-        if (g.pairs) pair_rows(&g, g.p, g.s, VL_NR, most, VL_NR);
-        for (int i = 0; i < n; i++)
-            if (units[i].keys > at)
-                few_values(&g, &units[i], (const float *)a->v_pool + block_at(a, units[i].r, units[i].kv, at),
-                           least(units[i].keys - at, KEYS));
-    }
+    for (int at = 0; at < longest; at += KEYS) few_meet(&g, j, units, n, at, least(longest - at, KEYS));
     for (int i = 0; i < n; i++) few_output(&g, &units[i], &(causal_rows){a, units[i].r.r0, units[i].kv, j->heads});
 }
 

@@ -214,9 +214,15 @@ static void run_scale_lanes(lab *l, const bench_case *s) {
     ((vl_uk_scale_lanes *)l->c->fn)(l->y, one, s->K);
     l->bytes = 8.0 * s->K * s->rows;
 }
+static void run_score_keys(lab *l, const bench_case *s) {
+    ((vl_uk_score_keys *)l->c->fn)(l->y, l->x, (size_t)s->K, l->z, s->rows, s->K, 2, NULL);
+    l->flops = 4.0 * s->rows * s->K;
+    l->bytes = 4.0 * s->rows * s->K;
+}
 static void run_mix_values(lab *l, const bench_case *s) {
-    ((vl_uk_mix_values *)l->c->fn)(l->y, 0.5f, l->x, l->z, (size_t)s->K, s->rows, s->K);
-    l->flops = 2.0 * s->rows * s->K;
+    static const float fix[] = {0.5f, 0.5f};
+    ((vl_uk_mix_values *)l->c->fn)(l->y, fix, l->x, l->z, (size_t)s->K, s->rows, s->K, 2, NULL);
+    l->flops = 4.0 * s->rows * s->K;
     l->bytes = 4.0 * s->rows * s->K;
 }
 static void run_mix_pairs(lab *l, const bench_case *s) {
@@ -267,6 +273,7 @@ static const bench_case CASES[] = {
     {VL_SLOT_swiglu, 1, 6144, "6144", NULL, run_swiglu, 0},
     {VL_SLOT_softmax, VL_NR, KEYS, "32 queries x 64 keys", NULL, run_softmax, 0},
     {VL_SLOT_scale_lanes, VL_NR, HEAD, "32 queries x 128", NULL, run_scale_lanes, 0},
+    {VL_SLOT_score_keys, KEYS, HEAD, "64 keys x 128", "fma", run_score_keys, 0},
     {VL_SLOT_mix_values, KEYS, HEAD, "64 keys x 128", "fma", run_mix_values, 0},
     {VL_SLOT_mix_pairs, KEYS, HEAD, "64 keys x 128", "bf16", run_mix_pairs, 0},
 };

@@ -350,7 +350,8 @@ static void cpu_pos_embed(vl_backend *b, float *out, const vl_matrix *table, con
 enum { SPAN = 8192 };
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias)); /* every machine has these */
 typedef int32_t i4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef struct argmax_job { const float *x; float *most; int V, spans; } argmax_job;
+typedef struct peak { float v; int at; } peak; /* the first place of the largest value          */
+typedef struct argmax_job { const float *x; peak *peaks; int V, spans, n, per_item; } argmax_job; /* n: spans of all rows */
 
 /* The largest of x [n]; NaN when there is one. */
 static float largest(const float *x, int n) {
@@ -377,31 +378,45 @@ static float largest(const float *x, int n) {
     return nan ? NAN : most;
 }
 
+static int first_of(const float *x, int n, float v) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        i4 hit = (*(const v4 *)(const void *)(x + i) == v) | (*(const v4 *)(const void *)(x + i + 4) == v);
+        if (hit[0] | hit[1] | hit[2] | hit[3]) break;
+    }
+    while (i < n && x[i] != v) i++;
+    return i;
+}
+
 static void argmax_item(void *arg, int item, int thread) {
     const argmax_job *j = arg;
-    int row = item / j->spans, at = item % j->spans * SPAN, n = j->V - at < SPAN ? j->V - at : SPAN;
     (void)thread;
-    j->most[item] = largest(j->x + (size_t)row * (size_t)j->V + at, n);
+    for (int i = item * j->per_item; i < j->n && i < (item + 1) * j->per_item; i++) {
+        int at = i % j->spans * SPAN, n = j->V - at < SPAN ? j->V - at : SPAN;
+        const float *x = j->x + (size_t)(i / j->spans) * (size_t)j->V + at;
+        float v = largest(x, n);
+        j->peaks[i] = (peak){v, isnan(v) ? -1 : at + first_of(x, n, v)};
+    }
 }
 
 static void cpu_argmax(vl_backend *base, int32_t *ids, const float *logits, int T, int V) {
     cpu_backend *b = cpu_of(base);
     argmax_job j = {.x = logits, .V = V, .spans = (V + SPAN - 1) / SPAN};
     if (T <= 0) return;
+    j.n = T * j.spans;
+    j.per_item = V < SPAN ? SPAN / V : 1; /* rows of few logits go together, in two parts at least */
+    if (j.per_item > (j.n + 1) / 2) j.per_item = (j.n + 1) / 2;
     pthread_mutex_lock(&b->lock);
-    j.most = cpu_scratch(b, (size_t)T * (size_t)j.spans * sizeof *j.most);
-    cpu_team_run(b->team, T * j.spans, argmax_item, &j);
+    j.peaks = cpu_scratch(b, (size_t)j.n * sizeof *j.peaks);
+    cpu_team_run(b->team, (j.n + j.per_item - 1) / j.per_item, argmax_item, &j);
     for (int t = 0; t < T; t++) {
-        const float *x = logits + (size_t)t * (size_t)V, *most = j.most + (size_t)t * (size_t)j.spans;
-        int best = 0, v;
+        const peak *p = j.peaks + (size_t)t * (size_t)j.spans, *best = p;
         bool nan = false;
         for (int i = 0; i < j.spans; i++) {
-            nan |= isnan(most[i]) != 0;
-            if (most[i] > most[best]) best = i;
+            nan |= p[i].at < 0;
+            if (p[i].v > best->v) best = &p[i];
         }
-        v = best * SPAN;
-        while (!nan && x[v] != most[best]) v++; /* a span of -inf alone: its first */
-        ids[t] = nan ? -1 : v;
+        ids[t] = nan ? -1 : best->at;
     }
     pthread_mutex_unlock(&b->lock);
 }

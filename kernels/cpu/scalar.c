@@ -256,13 +256,24 @@ void scale_lanes_scalar(float *o, const float *fix, int E) {
     for (int i = 0; i < E * VL_NR; i++) o[i] *= fix[i % VL_NR];
 }
 
-void mix_values_scalar(float *o, float fix, const float *p, const float *v, size_t ldv, int keys,
-                       int E) {
-    for (int e = 0; e < E; e++) {
+void score_keys_scalar(float *s, const float *q, size_t ldq, const float *k, int keys, int E, int lanes,
+                       const float *next) {
+    float y[VL_GEMV_ROWS * VL_NR];
+    (void)next;
+    for (int j = 0; j < keys; j++) {
+        if (j % VL_NR == 0) gemv_f32_scalar(y, q, ldq, k + (size_t)j * (size_t)E, E, lanes);
+        for (int l = 0; l < lanes; l++) s[j * VL_NR + l] = y[l * VL_NR + j % VL_NR];
+    }
+}
+
+void mix_values_scalar(float *o, const float *fix, const float *p, const float *v, size_t ldv, int keys, int E,
+                       int lanes, const float *next) {
+    (void)next;
+    for (int i = 0; i < lanes * E; i++) {
         double sum = 0;
         for (int k = 0; k < keys; k++)
-            sum += (double)p[k * VL_NR] * (double)v[(size_t)k * ldv + (size_t)e];
-        o[e] = o[e] * fix + (float)sum;
+            sum += (double)p[k * VL_NR + i / E] * (double)v[(size_t)k * ldv + (size_t)(i % E)];
+        o[i] = o[i] * fix[i / E] + (float)sum;
     }
 }
 

@@ -134,10 +134,14 @@ typedef void vl_uk_softmax(float *s, int keys, int lanes, const int32_t *valid, 
                            float *l, float *fix);
 /* o [E][32] *= fix [32] */
 typedef void vl_uk_scale_lanes(float *o, const float *fix, int E);
-/* o [E] = o * fix + sum over keys of p[k * 32] * v [keys, E] (ldv): one query's share of a block. The
- * sum starts from 0 and is then added, as a gemm with add does it. */
-typedef void vl_uk_mix_values(float *o, float fix, const float *p, const float *v, size_t ldv, int keys,
-                              int E);
+/* Few queries of a key head. s [keys][32], its first `lanes` <= VL_GEMV_ROWS columns = q [lanes, E] (ldq) times keys of
+ * a pool, k [panel of 32][E][32]. next: what is read after it, as many keys, to be asked for meanwhile; or NULL. */
+typedef void vl_uk_score_keys(float *s, const float *q, size_t ldq, const float *k, int keys, int E, int lanes,
+                              const float *next);
+/* o [lanes][E] = o * fix [lanes] + sum over keys of p [keys][32] (a lane in a column) * v [keys, E] (ldv): their share of
+ * a block. The sum starts from 0 and is then added, as a gemm with add does it. next: as above, rows ldv apart. */
+typedef void vl_uk_mix_values(float *o, const float *fix, const float *p, const float *v, size_t ldv, int keys, int E,
+                              int lanes, const float *next);
 /* mix_values of bf16 mode: pairs of keys in p [n][32] and v [n][E], o [E] = o * fix + their products. */
 typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint32_t *v, int n, int E);
 
@@ -166,6 +170,7 @@ typedef void vl_uk_mix_pairs(float *o, float fix, const uint32_t *p, const uint3
     S(swiglu, vl_uk_swiglu)      \
     S(softmax, vl_uk_softmax)    \
     S(scale_lanes, vl_uk_scale_lanes) \
+    S(score_keys, vl_uk_score_keys) \
     S(mix_values, vl_uk_mix_values) \
     S(mix_pairs, vl_uk_mix_pairs) \
     S(pack_q, vl_uk_pack_q)      \

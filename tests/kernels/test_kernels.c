@@ -767,28 +767,72 @@ static void check_mix_values(const vl_candidate *cand, const vl_candidate *ref) 
     static const int KEYS[] = {1, 2, 33, 64};
     for (int i = 0; i < TAIL_COUNT; i++)
         for (int j = 0; j < 4; j++) {
-            int E = TAILS[i], keys = KEYS[j];
+            int E = TAILS[i], keys = KEYS[j], lanes = 1 + (i + j) % 5;
             size_t ldv = (size_t)E + (j % 2 ? 5 : 0), nv = (size_t)(keys - 1) * ldv + (size_t)E;
-            float *o = guard_words((size_t)E), *p = guard_words((size_t)(keys - 1) * VL_NR + 1), *v = guard_words(nv);
-            float want[128], mag[128];
-            double tol[128];
-            fill(o, (size_t)E, NORMAL, &rng), fill(v, nv, (kind)((i + j) % KINDS), &rng);
-            fill(p, (size_t)(keys - 1) * VL_NR + 1, NORMAL, &rng);
-            memcpy(want, o, (size_t)E * 4);
-            for (int e = 0; e < E; e++) {
+            size_t no = (size_t)(lanes * E), np = (size_t)((keys - 1) * VL_NR + lanes);
+            float *o = guard_words(no), *p = guard_words(np), *v = guard_words(nv);
+            float want[5 * 128], mag[5 * 128], fix[5] = {0.7f, 1, 0.1f, 0.9f, 0};
+            double tol[5 * 128];
+            fill(o, no, NORMAL, &rng), fill(v, nv, (kind)((i + j) % KINDS), &rng), fill(p, np, NORMAL, &rng);
+            memcpy(want, o, no * 4);
+            for (int e = 0; e < lanes * E; e++) {
                 mag[e] = fabsf(o[e]);
-                for (int k = 0; k < keys; k++) mag[e] += fabsf(p[k * VL_NR] * v[(size_t)k * ldv + (size_t)e]);
+                for (int k = 0; k < keys; k++)
+                    mag[e] += fabsf(p[k * VL_NR + e / E] * v[(size_t)k * ldv + (size_t)(e % E)]);
                 tol[e] = EPS * (2 * sqrt(keys) + 4) * (double)mag[e] + DENORM * (keys + 1);
             }
-            ((vl_uk_mix_values *)ref->fn)(want, 0.7f, p, v, ldv, keys, E);
-            ((vl_uk_mix_values *)cand->fn)(o, 0.7f, p, v, ldv, keys, E);
-            near_all(o, want, tol, (size_t)E, "mix");
+            ((vl_uk_mix_values *)ref->fn)(want, fix, p, v, ldv, keys, E, lanes, NULL);
+            ((vl_uk_mix_values *)cand->fn)(o, fix, p, v, ldv, keys, E, lanes, j ? v : NULL);
+            near_all(o, want, tol, no, "mix");
             guards_end();
         }
-    static float o[128], p[64 * VL_NR], v[64 * 128];
+    static float o[256], p[64 * VL_NR], fix[2], v[64 * 128] __attribute__((aligned(64)));
     if (bench)
-        bench_row("64 keys, E 128", TIME(((vl_uk_mix_values *)cand->fn)(o, 1, p, v, 128, 64, 128)), 2 * 64 * 128,
-                  sizeof v);
+        bench_row("64 keys, E 128, 2 lanes", TIME(((vl_uk_mix_values *)cand->fn)(o, fix, p, v, 128, 64, 128, 2, NULL)),
+                  4 * 64 * 128, sizeof v);
+}
+
+static const vl_candidate *of_tier(vl_slot slot, vl_tier tier) {
+    for (int i = 0; i < vl_candidate_count; i++)
+        if (vl_candidates[i].slot == slot && vl_candidates[i].tier == tier) return &vl_candidates[i];
+    vl_assert(false, "slot %s has no such line", vl_slot_names[slot]);
+}
+
+/* Columns of scores have the bits of gemv on the same panels. */
+static void check_score_keys(const vl_candidate *cand, const vl_candidate *ref) {
+    static const int KEYS[] = {1, 31, 32, 33, 64}, WIDTH[] = {2, 64, 128, 160, 300};
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 5; j++) {
+            int E = WIDTH[i], keys = KEYS[j], lanes = 1 + (i + j) % VL_GEMV_ROWS, panels = (keys + VL_NR - 1) / VL_NR;
+            size_t nk = (size_t)(panels * VL_NR * E), nq = (size_t)(lanes * E), ns = (size_t)((keys - 1) * VL_NR + lanes);
+            float *s = guard_words(ns), *q = guard_words(nq), *k = guard_words(nk), want[64 * VL_NR], *same = guard_words(ns);
+            double tol[64 * VL_NR];
+            fill(q, nq, NORMAL, &rng), fill(k, nk, (kind)((i + j) % KINDS), &rng);
+            for (size_t at = 0; at < ns; at++) s[at] = same[at] = want[at] = 7, tol[at] = DENORM;
+            for (int at = 0; at < keys; at++)
+                for (int l = 0; l < lanes; l++) {
+                    double mag = 0;
+                    for (int e = 0; e < E; e++)
+                        mag += fabs((double)q[l * E + e] *
+                                    (double)k[(size_t)(at / VL_NR * E + e) * VL_NR + (size_t)(at % VL_NR)]);
+                    tol[at * VL_NR + l] = EPS * (2 * sqrt(E) + 4) * mag + DENORM * (E + 1);
+                }
+            ((vl_uk_score_keys *)ref->fn)(want, q, (size_t)E, k, keys, E, lanes, NULL);
+            ((vl_uk_score_keys *)cand->fn)(s, q, (size_t)E, k, keys, E, lanes, j % 2 ? k : NULL);
+            near_all(s, want, tol, ns, "scores");
+            const vl_candidate *gemv = of_tier(VL_SLOT_gemv_f32, cand->tier);
+            for (int at = 0; at < keys; at++) {
+                float y[VL_GEMV_ROWS * VL_NR];
+                ((vl_uk_gemv *)gemv->fn)(y, q, (size_t)E, k + (size_t)(at / VL_NR * VL_NR * E), E, lanes);
+                for (int l = 0; l < lanes; l++) same[at * VL_NR + l] = y[l * VL_NR + at % VL_NR];
+            }
+            CHECK(!memcmp(s, same, ns * sizeof *s), "%s: E %d, %d keys, %d lanes: not the bits of gemv", running, E, keys, lanes);
+            guards_end();
+        }
+    static float s[64 * VL_NR], q[256], k[64 * 128] __attribute__((aligned(64)));
+    if (bench)
+        bench_row("64 keys, E 128, 2 lanes", TIME(((vl_uk_score_keys *)cand->fn)(s, q, 128, k, 64, 128, 2, NULL)),
+                  4 * 64 * 128, sizeof k);
 }
 
 static void check_mix_pairs(const vl_candidate *cand, const vl_candidate *ref) {
@@ -998,18 +1042,12 @@ static void (*const CHECKS[VL_SLOT_COUNT])(const vl_candidate *, const vl_candid
     [VL_SLOT_rmsnorm] = check_norm, [VL_SLOT_rope] = check_rope,
     [VL_SLOT_swiglu] = check_swiglu, [VL_SLOT_softmax] = check_softmax,
     [VL_SLOT_scale_lanes] = check_scale_lanes, [VL_SLOT_mix_values] = check_mix_values,
+    [VL_SLOT_score_keys] = check_score_keys,
     [VL_SLOT_pair_rows] = check_pair_rows, [VL_SLOT_mix_pairs] = check_mix_pairs,
     [VL_SLOT_gemm_q8] = check_gemm_q, [VL_SLOT_gemm_q4] = check_gemm_q,
     [VL_SLOT_pack_q] = check_pack_q, [VL_SLOT_pack_qt] = check_pack_q,
     [VL_SLOT_gemm_q8_tiles] = check_gemm_qt, [VL_SLOT_gemm_q4_tiles] = check_gemm_qt,
 };
-
-static const vl_candidate *scalar_of(vl_slot slot) {
-    for (int i = 0; i < vl_candidate_count; i++)
-        if (vl_candidates[i].slot == slot && vl_candidates[i].tier == VL_TIER_scalar)
-            return &vl_candidates[i];
-    vl_assert(false, "slot %s has no scalar line", vl_slot_names[slot]);
-}
 
 int main(int argc, char **argv) {
     const char *only = "";
@@ -1033,7 +1071,7 @@ int main(int argc, char **argv) {
         worst = off = 0;
         vl_rng_seed(&rng, 20261122);
         int failed = test_failed;
-        CHECKS[c->slot](c, scalar_of(c->slot));
+        CHECKS[c->slot](c, of_tier(c->slot, VL_TIER_scalar));
         printf("%-24s %s  worst error %.2f of its tolerance\n", c->name,
                failed == test_failed ? "ok  " : "FAIL", worst);
     }

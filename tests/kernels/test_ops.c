@@ -412,28 +412,30 @@ static void test_kept_decorated(void) {
 
 /* ---- the small ops ------------------------------------------------------------------------------- */
 
-/* Rows longer than a span: the first of equal maxima, wherever it lies; -1 for a NaN, wherever it lies. */
-static void test_argmax(vl_backend *b) {
-    enum { V = 20003, T = 3, CASES = 40 };
-    static float x[T * V];
-    for (int n = 0; n < CASES; n++) {
-        int32_t ids[T], want[T];
-        for (size_t i = 0; i < T * V; i++) x[i] = floorf((float)vl_rng_normal(&rng) * 50);
-        for (int t = 0; t < T; t++) {
-            float *row = x + t * V;
-            if (n % 4 == 1)
-                for (int i = 0; i < V; i++) row[i] = -INFINITY;
-            if (n % 4 == 2) row[vl_rng_u64(&rng) % V] = n % 8 == 2 ? NAN : -NAN;
-            if (n % 4 == 3) row[V - 1 - t] = INFINITY;
-            want[t] = 0;
-            for (int i = 0; i < V; i++)
-                if (row[i] > row[want[t]]) want[t] = i;
-            if (n % 4 == 2) want[t] = -1;
-        }
-        b->ops->argmax(b, ids, x, T, V);
-        CHECK(!memcmp(ids, want, sizeof ids), "%s argmax case %d: %d %d %d, not %d %d %d", tier, n, ids[0], ids[1],
-              ids[2], want[0], want[1], want[2]);
+/* Rows longer and shorter than a span: the first of equal maxima, wherever it lies; -1 for a NaN, wherever it lies. */
+static void argmax_case(vl_backend *b, int n, int T, int V) {
+    static float x[3 * 20003];
+    int32_t ids[16], want[16];
+    for (int i = 0; i < T * V; i++) x[i] = floorf((float)vl_rng_normal(&rng) * 50);
+    for (int t = 0; t < T; t++) {
+        float *row = x + t * V;
+        if (n % 4 == 1)
+            for (int i = 0; i < V; i++) row[i] = -INFINITY;
+        if (n % 4 == 2) row[vl_rng_u64(&rng) % (uint64_t)V] = n % 8 == 2 ? NAN : -NAN;
+        if (n % 4 == 3) row[V - 1 - t % V] = INFINITY;
+        want[t] = 0;
+        for (int i = 0; i < V; i++)
+            if (row[i] > row[want[t]]) want[t] = i;
+        if (n % 4 == 2) want[t] = -1;
     }
+    b->ops->argmax(b, ids, x, T, V);
+    for (int t = 0; t < T; t++)
+        CHECK(ids[t] == want[t], "%s argmax of %d x %d, case %d: row %d is %d, not %d", tier, T, V, n, t, ids[t], want[t]);
+}
+static void test_argmax(vl_backend *b) {
+    static const int SHAPES[][2] = {{3, 20003}, {1, 16384}, {8, 1150}, {16, 3000}, {9, 7}, {2, 1}};
+    for (size_t i = 0; i < sizeof SHAPES / sizeof *SHAPES; i++)
+        for (int n = 0; n < 40; n++) argmax_case(b, n, SHAPES[i][0], SHAPES[i][1]);
 }
 
 static void test_rows(vl_backend *b) {

@@ -49,16 +49,24 @@ static void test_positions(void) {
     /* Interleaved M-RoPE at (4, 17, 9) with sections 24, 20, 20: THW x 20, then T x 4. */
     const vl_text_config t = {.E = 128, .theta = 5e6, .mrope = {24, 20, 20}};
     float inv[64], c[64], s[64];
-    const int32_t thw[3] = {4, 17, 9};
+    /* The others share a place among the rows kept, or have been met. */
+    static const int32_t THW[][3] = {{4, 17, 9}, {4 + 1024, 17, 9 + 2048}, {4, 4, 4}, {17, 4 + 1024, 17}, {4, 17, 9}};
+    vl_rope_rows rows;
+    vl_err err;
     vl_rope_inv_freq(t.theta, 128, inv);
-    vl_mrope_row(&t, inv, thw, c, s);
-    double worst = 0;
-    for (int j = 0; j < 64; j++) {
-        int axis = j < 60 ? j % 3 : 0;
-        double angle = thw[axis] * pow(5e6, -2.0 * j / 128);
-        worst = fmax(worst, fmax(fabs((double)c[j] - cos(angle)), fabs((double)s[j] - sin(angle))));
+    CHECK(vl_rope_rows_open(&rows, inv, 128, &err) == 0, "%s", err.msg);
+    for (size_t i = 0; i < sizeof THW / sizeof *THW; i++) {
+        vl_mrope_row(&t, &rows, THW[i], c, s);
+        double worst = 0;
+        for (int j = 0; j < 64; j++) {
+            int axis = j < 60 ? j % 3 : 0;
+            double angle = (double)((float)THW[i][axis] * inv[j]);
+            worst = fmax(worst, fmax(fabs((double)c[j] - cos(angle)), fabs((double)s[j] - sin(angle))));
+            CHECK(i || fabs(angle - THW[i][axis] * pow(5e6, -2.0 * j / 128)) < 2e-6, "angle %d is %g", j, angle);
+        }
+        CHECK(worst < 1e-7, "cos/sin of row %zu off by %g", i, worst);
     }
-    CHECK(worst < 2e-6, "cos/sin off by %g", worst);
+    vl_rope_rows_free(&rows);
 }
 
 static int32_t next_of(const vl_sampling *p, const float *logits, int V, vl_top *top, int *n_top) {

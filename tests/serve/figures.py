@@ -8,8 +8,12 @@ first token of a second question on the same picture over the first; cache: an i
 cache. VL_LOAD_SECONDS: length of a part (6). `memory` asks VL_LOAD_REQUESTS times (10000; not part of the default)."""
 import http.client
 import json
+import math
 import multiprocessing
 import os
+import re
+import selectors
+import socket
 import statistics
 import sys
 import threading
@@ -47,15 +51,88 @@ def rate(s, clients, seconds):
     return sum(tokens) / (time.monotonic() - start), codes
 
 
+class Client:
+    """A raw keep-alive connection that asks as soon as it is answered: it shares the cores with the server, so it
+    costs as little as can be (bodies made beforehand, whole answers, no JSON parsed)."""
+    def __init__(self, port, asks, first):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.asks, self.n, self.answers = asks, first, []
+
+    def ask(self):
+        self.got, self.need, self.sent = b"", None, time.monotonic()
+        self.socket.sendall(self.asks[self.n % len(self.asks)])
+        self.n += 1
+
+    def receive(self):
+        """Is the answer whole? It is then in `answers`: from when to when, and its tokens."""
+        data = self.socket.recv(1 << 16)
+        self.got += data
+        if self.need is None and (head := self.got.find(b"\r\n\r\n")) >= 0:
+            length = int(re.search(rb"\r\ncontent-length: *(\d+)", self.got[:head].lower())[1])
+            self.need = head + 4 + length
+        if not data or (self.need and not self.got.startswith(b"HTTP/1.1 200")):
+            raise RuntimeError(f"an answer that is no 200: {self.got[:300]!r}")
+        if self.need is None or len(self.got) < self.need:
+            return False
+        tokens = int(re.search(rb'"completion_tokens": *(\d+)', self.got)[1])
+        self.answers.append((self.sent, time.monotonic(), tokens))
+        return True
+
+
+def posts():
+    """Twenty requests as bytes: every picture size with every question."""
+    for n in range(20):
+        data = json.dumps(body([image(png(64 + 32 * (n % 4), 64)), text(f"question {n % 5}")])).encode()
+        yield (b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+               b"Content-Length: %d\r\n\r\n" % len(data)) + data
+
+
+def steady(port, asks, k, seconds):
+    """Tokens per second of k clients in a window of which all of them are busy the whole time: it opens when each
+    has been answered once, and each then asks until an answer has come after its end. Of an answer that is
+    partly outside, the same part of its tokens counts. And the CPU seconds of this process per second of it."""
+    clients = [Client(port, asks, 7 * i) for i in range(k)]
+    busy, begin, end = selectors.DefaultSelector(), 0, math.inf
+    for c in clients:
+        busy.register(c.socket, selectors.EVENT_READ, c)
+        c.ask()
+    while busy.get_map():
+        for key, _ in busy.select():
+            c = key.data
+            if not c.receive():
+                continue
+            if c.answers[-1][1] < end:
+                c.ask()
+            else:
+                busy.unregister(c.socket)
+                c.socket.close()
+        if not begin and all(c.answers for c in clients):
+            begin, cpu = time.monotonic(), time.process_time()
+            end = begin + seconds
+    cpu, wall = time.process_time() - cpu, time.monotonic() - begin
+    tokens = sum(n * max(0, min(to, end) - max(sent, begin)) / (to - sent)
+                 for c in clients for sent, to, n in c.answers)
+    return tokens / seconds, cpu / wall
+
+
 def crowd():
+    """One client and eight in turn, as many rounds as there is time for (a second each)."""
+    rounds = max(5, round(SECONDS / 2))
+    asks, got, cpu = list(posts()), {1: [], 8: []}, {1: [], 8: []}
     with Server("--no-request-log", *ARGS) as s:
-        rate(s, 8, 1)
-        got = {1: [], 8: []}
-        for _ in range(3):
+        steady(s.port, asks, 8, .5)
+        for _ in range(rounds):
             for k in got:
-                got[k].append(rate(s, k, SECONDS / 6)[0])
-        one, eight = (statistics.median(got[k]) for k in (1, 8))
-        print(f"crowd: 1 client {one:.0f}, 8 clients {eight:.0f} tokens/s: x {eight / one:.2f}")
+                tps, share = steady(s.port, asks, k, SECONDS / rounds / 2)
+                got[k].append(tps)
+                cpu[k].append(share)
+    each = [eight / one for one, eight in zip(got[1], got[8])]
+    one, eight = (statistics.median(got[k]) for k in (1, 8))
+    print("crowd: rounds " + " ".join(f"{a:.0f}->{b:.0f}" for a, b in zip(got[1], got[8])))
+    print(f"crowd: 1 client {one:.0f} (best {max(got[1]):.0f}), 8 clients {eight:.0f} (best {max(got[8]):.0f}) tokens/s: "
+          f"x {eight / one:.2f}; rounds x {min(each):.2f} to {max(each):.2f}, median {statistics.median(each):.2f}; "
+          f"the clients took {statistics.median(cpu[1]):.1%} and {statistics.median(cpu[8]):.1%} of a core")
 
 
 def watch(port, stop, out):
