@@ -11,6 +11,7 @@
 #include "cli/host.h"
 #include "common/common.h"
 #include "kernels/peaks.h"
+#include "model/model.h"
 
 void bench_add(bench_samples *s, double v) {
     if (s->n < BENCH_SAMPLES) s->v[s->n++] = v;
@@ -143,7 +144,7 @@ static int round_of(bench *b, const bench_case *c, vl_session *s, bool keep, vl_
     int rc = bench_inputs(b, c, &picture, &prompt, err);
     if (w.step && on_cpu(b)) {
         w.beside = &r->beside;
-        w.reader = vl_reader_open(vl_model_get_info(b->m)->threads, NULL, 0);
+        w.reader = vl_reader_beside(b->m->plain);
     }
     w.started = vl_now();
     if (!rc) rc = vl_generate(s, prompt, &sampling, on_event, &w, err);

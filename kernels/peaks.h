@@ -21,10 +21,15 @@ double vl_peak_exact_gflops(int threads);
 double vl_peak_bf16_gflops(int threads);
 double vl_peak_int8_gops(int threads);
 
+struct vl_backend;
+
 /* The read loop by itself, for a figure that must stand beside the memory of the same moment. */
 typedef struct vl_reader vl_reader;
 /* Reads `memory` (64-byte aligned), or a buffer of its own for NULL. NULL: no memory or threads. */
 vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes);
+/* The same on the threads of a CPU backend at work, which must not be closed before it: those of another team would
+ * have to find cores first, and share one for some milliseconds. NULL also for another backend. */
+vl_reader *vl_reader_beside(struct vl_backend *b);
 /* Bytes per second / 1e9 over the next 64 MiB, a few milliseconds: the faster of two loops. They come from
  * memory if the rest of the buffer, or whatever was read since the last pass, has filled the caches. */
 double vl_reader_pass(vl_reader *r);

@@ -234,6 +234,7 @@ size_t vl_uncached_bytes(void) {
 
 struct vl_reader {
     cpu_team *team;
+    cpu_backend *of;               /* whose team it is, or NULL: its own                       */
     read_fn *loop[2];
     uint8_t *own;                  /* NULL: the memory is the caller's                         */
     const uint8_t *data;
@@ -241,13 +242,14 @@ struct vl_reader {
     int threads;
 };
 
-vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes) {
+static vl_reader *reader_open(cpu_backend *of, int threads, const void *memory, size_t bytes) {
     vl_reader *r = vl_calloc(1, sizeof *r);
-    if (!r || cpu_team_open(&r->team, threads > 0 ? threads : 1, NULL)) {
+    if (r && of) r->team = of->team, r->of = of;
+    if (!r || (!of && cpu_team_open(&r->team, threads, NULL))) {
         free(r);
         return NULL;
     }
-    r->threads = threads > 0 ? threads : 1;
+    r->threads = threads;
     r->loop[0] = read_any;
     r->loop[1] = read_any_ahead;
 #if defined(__x86_64__)
@@ -266,9 +268,16 @@ vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes) {
     return r;
 }
 
+vl_reader *vl_reader_open(int threads, const void *memory, size_t bytes) {
+    return reader_open(NULL, threads > 0 ? threads : 1, memory, bytes);
+}
+vl_reader *vl_reader_beside(vl_backend *b) {
+    return vl_backend_tuning(b) ? reader_open(cpu_of(b), b->threads, NULL, 0) : NULL;
+}
+
 void vl_reader_close(vl_reader *r) {
     if (!r) return;
-    cpu_team_close(r->team);
+    if (!r->of) cpu_team_close(r->team);
     if (r->own) cpu_pages_free(r->own, r->bytes);
     free(r);
 }
@@ -279,9 +288,12 @@ static double read_next(vl_reader *r, size_t bytes, int loop) {
     if (r->at + bytes > r->bytes) r->at = 0;
     j.data = r->data + r->at;
     r->at += bytes;
+    if (r->of) pthread_mutex_lock(&r->of->lock);
     double start = vl_now();
     cpu_team_run(r->team, r->threads, read_item, &j);
-    return (double)j.share * r->threads / (vl_now() - start) / 1e9;
+    double seconds = vl_now() - start;
+    if (r->of) pthread_mutex_unlock(&r->of->lock);
+    return (double)j.share * r->threads / seconds / 1e9;
 }
 
 double vl_reader_pass(vl_reader *r) {
