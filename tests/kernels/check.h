@@ -77,7 +77,7 @@ static void fill(float *x, size_t n, kind k, vl_rng *r) {
 }
 
 /* bf16 pairs as pack_bf16 lays them out, from floats; the value kept is the rounded one. */
-static void fill_bf16(uint32_t *panel, size_t lanes, kind k, vl_rng *r) {
+static inline void fill_bf16(uint32_t *panel, size_t lanes, kind k, vl_rng *r) {
     for (size_t i = 0; i < lanes; i++) {
         float v[2];
         fill(v, 2, k, r);
@@ -101,7 +101,7 @@ static bool near(float got, float want, double tol) {
 }
 
 /* A call that compares n values and reports the first that is off. */
-static void near_all(const float *got, const float *want, const double *tol, size_t n,
+static inline void near_all(const float *got, const float *want, const double *tol, size_t n,
                      const char *what) {
     for (size_t i = 0; i < n; i++)
         if (!near(got[i], want[i], tol[i])) {
