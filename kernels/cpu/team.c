@@ -4,6 +4,10 @@
  * a compare-and-swap of that word, so a thread that wakes up late can never take an item of a job
  * that is over, and the caller need not wait for it. fn, arg and n are plain fields: they are read
  * only by a thread that holds an item, and the caller changes them only when all items are done.
+ *
+ * What a launch costs is lines of cache that go from core to core, so: all that a launch publishes is in the line of
+ * `state`; idle threads sleep on its upper half, which items do not change; each thread counts its items
+ * and adds them to `done` once; and what is only looked at lies elsewhere.
  */
 #include "kernels/cpu/team.h"
 
@@ -23,14 +27,14 @@ typedef struct worker { cpu_team *team; pthread_t thread; int index; } worker;
 
 struct cpu_team {
     _Alignas(64) _Atomic uint64_t state;
-    _Atomic uint32_t generation;   /* of the last published job; idle threads sleep on it     */
-    _Alignas(64) _Atomic uint32_t done; /* finished items; the caller sleeps on it            */
-    atomic_int sleepers;           /* idle threads that sleep                                 */
-    atomic_bool caller_sleeps, stop;
-    atomic_int spins;
     cpu_item_fn *fn;
     void *arg;
     uint32_t n;
+    _Alignas(64) _Atomic uint32_t done; /* finished items; the caller sleeps on it            */
+    atomic_bool caller_sleeps;
+    _Alignas(64) atomic_int sleepers;   /* idle threads that sleep                            */
+    atomic_bool stop;
+    atomic_int spins;
     int workers;
     worker worker[];
 };
@@ -50,17 +54,23 @@ static void futex_wake(_Atomic uint32_t *word, int n) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
+static uint32_t generation_of(uint64_t state) { return (uint32_t)(state >> 32); }
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the upper half of state is its second word");
+static _Atomic uint32_t *generation(cpu_team *t) { return (_Atomic uint32_t *)(void *)&t->state + 1; }
+
 /* Takes items of generation `gen` until none is left. */
 static void work(cpu_team *t, uint32_t gen, int thread) {
     uint64_t s = atomic_load(&t->state);
-    while ((uint32_t)(s >> 32) == gen && (uint32_t)s > 0) {
+    uint32_t n = 0, mine = 0;
+    while (generation_of(s) == gen && (uint32_t)s > 0) {
         if (!atomic_compare_exchange_weak(&t->state, &s, s - 1)) continue;
-        uint32_t n = t->n;
+        n = t->n;
         t->fn(t->arg, (int)(n - (uint32_t)s), thread);
-        if (atomic_fetch_add(&t->done, 1) + 1 == n && thread > 0 && atomic_load(&t->caller_sleeps))
-            futex_wake(&t->done, 1);
+        mine++;
         s = atomic_load(&t->state);
     }
+    if (mine && atomic_fetch_add(&t->done, mine) + mine == n && thread > 0 && atomic_load(&t->caller_sleeps))
+        futex_wake(&t->done, 1);
 }
 
 static void *worker_main(void *arg) {
@@ -69,14 +79,14 @@ static void *worker_main(void *arg) {
     uint32_t seen = 0;
     for (;;) {
         int spins = atomic_load_explicit(&t->spins, memory_order_relaxed);
-        for (int i = 0; i < spins && atomic_load_explicit(&t->generation, memory_order_relaxed) == seen; i++)
-            pause_cpu();
-        if (atomic_load(&t->generation) == seen) {
+        uint32_t gen;
+        for (int i = 0; (gen = generation_of(atomic_load(&t->state))) == seen && i < spins; i++) pause_cpu();
+        if (gen == seen) {
             atomic_fetch_add(&t->sleepers, 1);
-            futex_wait(&t->generation, seen); /* returns at once if a job came meanwhile */
+            futex_wait(generation(t), seen); /* returns at once if a job came meanwhile */
             atomic_fetch_sub(&t->sleepers, 1);
+            gen = generation_of(atomic_load(&t->state));
         }
-        uint32_t gen = atomic_load(&t->generation);
         if (atomic_load(&t->stop)) return NULL;
         if (gen != seen) work(t, gen, w->index);
         seen = gen;
@@ -88,17 +98,17 @@ void cpu_team_run(cpu_team *t, int n, cpu_item_fn *fn, void *arg) {
         for (int i = 0; i < n; i++) fn(arg, i, 0);
         return;
     }
-    uint32_t gen = atomic_load(&t->generation) + 1;
+    uint32_t gen = generation_of(atomic_load(&t->state)) + 1;
     t->fn = fn;
     t->arg = arg;
     t->n = (uint32_t)n;
-    atomic_store(&t->done, 0);
+    atomic_store_explicit(&t->done, 0, memory_order_relaxed); /* seen by whoever sees the state */
     atomic_store(&t->state, (uint64_t)gen << 32 | (uint32_t)n);
-    atomic_store(&t->generation, gen);
-    if (atomic_load(&t->sleepers) > 0) futex_wake(&t->generation, INT_MAX);
+    if (atomic_load(&t->sleepers) > 0) futex_wake(generation(t), INT_MAX);
     work(t, gen, 0);
     int spins = atomic_load_explicit(&t->spins, memory_order_relaxed);
     for (int i = 0; i < spins && atomic_load(&t->done) < (uint32_t)n; i++) pause_cpu();
+    if (atomic_load(&t->done) == (uint32_t)n) return;
     atomic_store(&t->caller_sleeps, true);
     for (uint32_t done; (done = atomic_load(&t->done)) < (uint32_t)n;) futex_wait(&t->done, done);
     atomic_store(&t->caller_sleeps, false);
@@ -109,8 +119,8 @@ void cpu_team_spins(cpu_team *t, int spins) { atomic_store(&t->spins, spins); }
 void cpu_team_close(cpu_team *t) {
     if (!t) return;
     atomic_store(&t->stop, true);
-    atomic_fetch_add(&t->generation, 1);
-    futex_wake(&t->generation, INT_MAX);
+    atomic_fetch_add(&t->state, (uint64_t)1 << 32); /* a job of no items: none is left of the last */
+    futex_wake(generation(t), INT_MAX);
     for (int i = 0; i < t->workers; i++) pthread_join(t->worker[i].thread, NULL);
     free(t);
 }

@@ -1,4 +1,4 @@
-/* test_threads.c: quotas of made-up cgroup trees, the affinity mask, and pinned teams. */
+/* test_threads.c: quotas of made-up cgroup trees, the affinity mask, pinned teams, and what a team runs. */
 #include "kernels/threads.h"
 
 #include <pthread.h>
@@ -133,6 +133,38 @@ static void test_pin(void) {
     unsetenv("VL_PIN");
 }
 
+/* Runs of a few items one after another: every item once, by a thread that may, with the run's own arguments, whether
+ * threads find the work awake, fall asleep over it or sleep at once. */
+enum { RUNS = 20000, MOST = 9 };
+typedef struct tally { int run, times[MOST], thread[MOST]; } tally;
+
+static void count_item(void *arg, int item, int thread) {
+    tally *c = arg;
+    c->times[item]++;
+    c->thread[item] = thread;
+    if ((c->run + item) % 997 == 0) usleep(200); /* outlasts the spinning of 100 turns */
+}
+
+static void test_runs(void) {
+    static const int SPINS[] = {0, 100, 4000};
+    for (int s = 0; s < 3; s++)
+        for (int threads = 2; threads <= 4; threads++) {
+            cpu_team *t;
+            vl_err err;
+            CHECK(!cpu_team_open(&t, threads, &err), "%s", err.msg);
+            cpu_team_spins(t, SPINS[s]);
+            int wrong = 0;
+            for (int r = 0; r < RUNS; r++) {
+                tally c = {.run = r};
+                int n = r % (MOST + 1);
+                cpu_team_run(t, n, count_item, &c);
+                for (int i = 0; i < MOST; i++) wrong += c.times[i] != (i < n) || c.thread[i] < 0 || c.thread[i] >= threads;
+            }
+            CHECK(wrong == 0, "%d threads, %d spins: %d items not run once", threads, SPINS[s], wrong);
+            cpu_team_close(t);
+        }
+}
+
 int main(void) {
     CHECK(mkdtemp(root) != NULL, "a folder in /tmp");
     test_version_2();
@@ -140,6 +172,7 @@ int main(void) {
     test_memory();
     test_affinity();
     test_pin();
+    test_runs();
     clear();
     rmdir(root);
     return test_end();
