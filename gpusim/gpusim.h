@@ -209,8 +209,8 @@ struct Launch {
 enum { ORDER_FORWARD, ORDER_REVERSE, ORDER_RANDOM };
 enum { MMA_FMA, MMA_BLOCK, MMA_REVERSE };
 typedef struct {
-    bool checks, counters, l2, perturb, verbose, once;
-    int order, mma, ptx, devices, exit_code, fail_graph;
+    bool checks, counters, waits, l2, perturb, verbose, once;
+    int order, mma, ptx, devices, exit_code, fail_graph, fail_kernel;
     uint64_t seed, max_steps, big_alloc, memory;   /* README.md: GPUSIM_BIG, GPUSIM_MEMORY */
     const char *device, *report, *allow;
 } Settings;

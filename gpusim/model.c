@@ -145,6 +145,14 @@ static double latency(uint64_t missed, uint64_t sectors) {
     return l2_latency_s + share * (dram_latency_s - l2_latency_s);
 }
 
+/* GPUSIM_WAITS: where a warp waits, for whoever wants fewer of them. */
+static void say_wait(const Launch *l, const Op *op, double times, double seconds) {
+    const char *of = op->waits ? l->f->code[op->waits - 1].text : "";
+    if (!settings.waits || times < 0.01) return;
+    fprintf(stderr, "gpusim: %s waits %.2f x %.0f ns at op %d, line %u: %s <- %s\n", l->f->name, times, seconds * 1e9,
+            (int)(op - l->f->code), op->loc[0].line, op->text, of);
+}
+
 /* Seconds that an average warp waits for memory, and how often. A wait for cp.async that leaves n
  * groups under way has had n turns of the loop to come; one that nothing was left for costs nothing. */
 static double waiting(const Launch *l, double warps, double *trips) {
@@ -162,6 +170,7 @@ static double waiting(const Launch *l, double warps, double *trips) {
         double s = from ? latency(from->missed, from->sectors) : latency(missed, sectors);
         if (from) from = &l->count[op->oldest - 1], s = fmax(s, latency(from->missed, from->sectors));
         all += n * share * s;
+        say_wait(l, op, n * share / warps, s);
     }
     *trips = times / warps;
     return all / warps;

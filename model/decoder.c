@@ -265,8 +265,10 @@ void vl_decoder_forward(vl_decoder *d, bool all_logits) {
     head(d, all_logits);
 }
 
-void vl_decoder_argmax(vl_decoder *d, int32_t *ids) {
-    const vl_ops *o = d->b->ops;
-    o->argmax(d->b, d->best, d->logits, d->batch.n_want, d->m->config.text.V);
-    o->get(d->b, ids, d->best, (size_t)d->batch.n_want * sizeof(int32_t));
+void vl_decoder_argmax(vl_decoder *d) {
+    if (d->batch.n_want) d->b->ops->argmax(d->b, d->best, d->logits, d->batch.n_want, d->m->config.text.V);
+}
+
+void vl_decoder_best(vl_decoder *d, int32_t *ids) {
+    d->b->ops->get(d->b, ids, d->best, (size_t)d->batch.n_want * sizeof(int32_t));
 }

@@ -480,7 +480,7 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
     b->int_tiles = forced || (b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q8", &len) &&
                               b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx && !vl_kernel_forced("gemm_q4", &len));
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), 1, *b->note ? b->note : NULL, NULL};
+    b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), 1, *b->note ? b->note : NULL, NULL, 1};
     *out = &b->base;
     return 0;
 }

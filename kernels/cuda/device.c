@@ -12,6 +12,7 @@ bool cuda_ok(cuda_backend *b, CUresult e, const char *what) {
 }
 
 bool cuda_wait(cuda_backend *b) {
+    if (b->group) return cuda_group_wait(b->group, b);
     return !b->fault.code && cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
 }
 
@@ -118,8 +119,9 @@ static int ask_arch(cuda_backend *b, vl_err *err) {
 }
 
 static int open_counters(cuda_backend *b, vl_err *err) {
-    size_t bytes = (CUDA_COUNTERS + 1) * sizeof *b->arrived;
+    size_t bytes = (CUDA_COUNTERS + 2) * sizeof *b->arrived + CUDA_FEW_ROWS * sizeof *b->best;
     if (!(b->arrived = cuda_memory(b, bytes, err))) return -1;
+    b->best = (uint64_t *)(void *)(b->arrived + CUDA_COUNTERS + 2);
     return cuda_check(&b->d, b->d.Fill((uintptr_t)b->arrived, 0, bytes, b->stream), "clearing", err);
 }
 
@@ -140,7 +142,7 @@ int cuda_device_open(cuda_backend *b, vl_err *err) {
         return vl_fail(err, VL_E_BACKEND, "this build has no GPU kernels: nvcc was not there; install "
                        "the CUDA toolkit (12.8 or later), put nvcc on the PATH and run make again");
     if (cuda_driver_open(&b->d, err) || open_context(b, err) || cuda_program_open(b, err) ||
-        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err) ||
+        open_stages(b, err) || cuda_puts_open(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err) ||
         describe(b, err))
         return -1;
     return 0;
@@ -156,6 +158,7 @@ void cuda_device_close(cuda_backend *b) {
             if (b->stage[i].device) d->MemFree((uintptr_t)b->stage[i].device);
             if (b->stage[i].done) d->EventDestroy(b->stage[i].done);
         }
+        cuda_puts_close(b);
         if (b->scratch.p) d->MemFree((uintptr_t)b->scratch.p);
         for (int i = 0; i < 2; i++)
             if (b->packed[i].p) d->MemFree((uintptr_t)b->packed[i].p);
