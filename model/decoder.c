@@ -243,8 +243,9 @@ static void head(vl_decoder *d, bool all_logits) {
         }
     }
     if (!b->n_want) return;
-    o->copy_rows(d->b, d->last, NULL, d->x, d->want, b->n_want, c->D);
-    o->rmsnorm(d->b, d->final, d->last, w->norm, b->n_want, c->D, c->eps);
+    bool all = b->n_want == b->T; /* want ascends: every row, as in decode */
+    if (!all) o->copy_rows(d->b, d->last, NULL, d->x, d->want, b->n_want, c->D);
+    o->rmsnorm(d->b, d->final, all ? d->x : d->last, w->norm, b->n_want, c->D, c->eps);
     o->linear(d->b, d->logits, c->V, d->final, c->D, b->n_want, &w->head, NULL, VL_EPI_NONE);
 }
 

@@ -21,6 +21,8 @@ typedef struct attend_args {
     int32_t blocks;               /* KV blocks that `part` holds; 0: no row's keys are split   */
     float scale;
     void *packed;                 /* out once more, as a product's input; or NULL              */
+    const void *ahead;            /* what blocks after those of the T tokens bring into the L2 */
+    int64_t ahead_bytes;
 } attend_args;
 
 /* A weight matrix in fragment order. */

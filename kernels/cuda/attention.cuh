@@ -357,6 +357,12 @@ template <int EP> struct attend_tile {
 template <int EP> DEVICE void attend(const attend_args &a) {
     __shared__ __align__(16) bf16_bits sk[KEYS * (EP + 8)], sv[KEYS * (EP + 8)];
     __shared__ attend_scales scales; /* unused, and so not there, from sm_80 on */
+    int tiles = (a.T + a.tokens - 1) / a.tokens;
+    if (blockIdx.x >= tiles) { /* touches nothing that an earlier kernel writes */
+        fetch_ahead(a.ahead, a.ahead_bytes, ((blockIdx.x - tiles) * gridDim.y + blockIdx.y) * gridDim.z + blockIdx.z,
+                    (gridDim.x - tiles) * gridDim.y * gridDim.z);
+        return;
+    }
     after_the_kernel_before();
     attend_tile<EP> tile(a, sk, sv, &scales, blockIdx.y);
     int end = min((int)(blockIdx.x + 1) * a.tokens, a.T);
@@ -368,7 +374,7 @@ template <int EP> DEVICE void attend(const attend_args &a) {
     }
 }
 
-/* Grid (tiles of tokens, G, shares of the keys). */
+/* Grid (tiles of tokens, and blocks that fetch ahead; G; shares of the keys). */
 KERNEL(128) vl_attend_64(attend_args a) { attend<64>(a); }
 KERNEL(128) vl_attend_80(attend_args a) { attend<80>(a); }
 KERNEL(128) vl_attend_128(attend_args a) { attend<128>(a); }

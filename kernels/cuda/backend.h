@@ -141,6 +141,7 @@ typedef struct cuda_backend {
     CUmodule module;
     CUstream stream;
     CUfunction kernel[CUDA_KERNEL_COUNT];
+    double bytes_per_us;       /* of the device's memory, by its data sheet              */
     int arch;                  /* __CUDA_ARCH__ of the code that runs: 750, 800, ...     */
     cuda_stage stage[CUDA_STAGES];
     int next_stage;

@@ -58,7 +58,7 @@ bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes) {
 
 static int open_context(cuda_backend *b, vl_err *err) {
     const cuda_driver *d = &b->d;
-    int n = 0, major = 0, minor = 0;
+    int n = 0, major = 0, minor = 0, khz = 0, bits = 0;
     char what[32];
     CUresult e = d->Init(0);
     if (e == CU_OK) e = d->DeviceGetCount(&n);
@@ -77,6 +77,9 @@ static int open_context(cuda_backend *b, vl_err *err) {
         cuda_check(d, d->DeviceGetAttribute(&major, CU_CC_MAJOR, b->device), what, err) ||
         cuda_check(d, d->DeviceGetAttribute(&minor, CU_CC_MINOR, b->device), what, err))
         return -1;
+    if (d->DeviceGetAttribute(&khz, CU_MEMORY_KHZ, b->device) || d->DeviceGetAttribute(&bits, CU_BUS_BITS, b->device))
+        bits = 0; /* only a hint: fetch_weights() */
+    b->bytes_per_us = 2e-3 * khz * bits / 8; /* two transfers a clock */
     if (major * 10 + minor < OLDEST)
         return vl_fail(err, VL_E_BACKEND, "%s has compute capability %d.%d; 7.5 (T4) or later is needed",
                        b->name, major, minor);

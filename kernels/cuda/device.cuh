@@ -137,6 +137,12 @@ DEVICE void after_the_kernel_before() {
 #endif
 }
 
+/* A share of bytes at p, block `i` of n, on its way to the L2, for the kernel behind. */
+DEVICE void fetch_ahead(const void *p, int64_t bytes, int i, int n) {
+    for (int64_t at = ((int64_t)i * blockDim.x + threadIdx.x) * 32; at < bytes; at += (int64_t)n * blockDim.x * 32)
+        asm volatile("prefetch.global.L2 [%0];" :: "l"(__cvta_generic_to_global((const char *)p + at)));
+}
+
 /* True in the last of n blocks to come here, which then sees what all of them wrote. The counter
  * goes back to zero. All threads of a block call it. */
 DEVICE bool last_block(uint32_t *counter, uint32_t n) {

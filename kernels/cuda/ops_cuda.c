@@ -335,6 +335,27 @@ void cuda_products(cuda_backend *b, const cuda_op *op, int n, bool gated) {
     if (a.packed) is_packed(b, a.out[0], a.ldo[0], T, N, other);
 }
 
+/* Attention of few rows waits for latency and leaves the memory idle: where one comes right before a product, more
+ * blocks of it bring the product's first weights into the L2, as many as come in the least time it takes. */
+static void fetch_weights(cuda_backend *b, const void *tiles, size_t bytes) {
+    enum { SECTOR = 32, EACH = 8 }; /* sectors for each thread */
+    static const double LEAST_US = 1.3;
+    size_t most = (size_t)(LEAST_US * b->bytes_per_us);
+    cuda_program *p = &b->program;
+    if (p->calls == 0) return;
+    cuda_call *c = &p->call[p->calls - 1];
+    if (c->kernel != K_attend_64 && c->kernel != K_attend_80 && c->kernel != K_attend_128) return;
+    attend_args a;
+    memcpy(&a, p->values + c->at + c->arg[0], sizeof a);
+    if (a.tokens != 1 || a.ahead) return;
+    if (bytes > most) bytes = most;
+    a.ahead = tiles;
+    a.ahead_bytes = (int64_t)bytes;
+    memcpy(p->values + c->at + c->arg[0], &a, sizeof a);
+    size_t column = (size_t)c->grid[1] * c->grid[2] * ATTEND_THREADS * EACH * SECTOR;
+    c->grid[0] += (unsigned)((bytes + column - 1) / column);
+}
+
 /* Products of few rows: the weights pass once for every 8. */
 static void few_product(cuda_backend *b, const cuda_op *op) {
     float *out = op->linear.out;
@@ -343,6 +364,7 @@ static void few_product(cuda_backend *b, const cuda_op *op) {
     int N = op->linear.w->rows, K = op->linear.w->cols, T = op->linear.T, ldo = op->linear.ldo;
     int ldx = op->linear.ldx, epi = (int)op->linear.epi;
     bool vec = K % 32 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
+    fetch_weights(b, tiles, (size_t)cuda_up(N, 16) * (size_t)cuda_k_tiles(K) * 512);
     cuda_launch(b, vec ? K_linear_few : K_linear_few_odd, (size_t)cuda_up(N, 16), cuda_up(T, 8), 1, THREADS,
                 CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T),
                           CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias), CUDA_ARG(epi)));
