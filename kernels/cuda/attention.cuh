@@ -90,20 +90,25 @@ template <int EP> struct attend_tile {
     __device__ void load_narrow(bf16_bits *to, const bf16_bits *from, int j) {
         int c = threadIdx.x % 16, first = threadIdx.x / 16;
         bool is_k = to == sk;
-        uint4 v[KEYS / 8];
+        enum { EACH = 4 }; /* at once: there are no more registers */
+        uint4 v[EACH];
+#pragma unroll 1
+        for (int i0 = 0; i0 < KEYS / 8; i0 += EACH) {
 #pragma unroll
-        for (int i = 0; i < KEYS / 8; i++) {
-            int key = first + i * 8;
-            uint32_t keep = c < a.E / 8 && j * KEYS + key < longest ? ~0u : 0;
-            v[i] = *(const uint4 *)(from + (keep ? (size_t)key * a.E + c * 8 : 0));
-            v[i].x &= keep, v[i].y &= keep, v[i].z &= keep, v[i].w &= keep;
-        }
+            for (int i = 0; i < EACH; i++) {
+                int key = first + (i0 + i) * 8;
+                uint32_t keep = c < a.E / 8 && j * KEYS + key < longest ? ~0u : 0;
+                v[i] = *(const uint4 *)(from + (keep ? (size_t)key * a.E + c * 8 : 0));
+                v[i].x &= keep, v[i].y &= keep, v[i].z &= keep, v[i].w &= keep;
+            }
 #pragma unroll
-        for (int i = 0; i < KEYS / 8; i++) {
-            float back;
-            uint4 h = narrow(v[i], is_k, &back);
-            if (c < EP / 8) *(uint4 *)(to + (first + i * 8) * PITCH + c * 8) = h;
-            if (c == 0) (is_k ? scales->k[j % 2] : scales->v)[first + i * 8] = back;
+            for (int i = 0; i < EACH; i++) {
+                float back;
+                uint4 h = narrow(v[i], is_k, &back);
+                int key = first + (i0 + i) * 8;
+                if (c < EP / 8) *(uint4 *)(to + key * PITCH + c * 8) = h;
+                if (c == 0) (is_k ? scales->k[j % 2] : scales->v)[key] = back;
+            }
         }
     }
 
