@@ -70,10 +70,9 @@ def cell(at):
 
 def summary(name, splits):
     margins = sorted(s[1] for s in splits if s)
-    over = [m for m in margins if m > BAR]
-    where = f"; margins there {margins[0]:.3g} to {margins[-1]:.3g}" if margins else ""
-    return (f"| {name} | {len(splits)} | {len(splits) - len(margins)} | {len(margins)} | {len(over)}"
-            f" | {margins[0]:.3g} | {margins[-1]:.3g} |" if where else f"| {name} | {len(splits)} | {len(splits)} | 0 | 0 | - | - |")
+    over = sum(m > BAR for m in margins)
+    ends = f"{margins[0]:.3g} | {margins[-1]:.3g}" if margins else "- | -"
+    return f"| {name} | {len(splits)} | {len(splits) - len(margins)} | {len(margins)} | {over} | {ends} |"
 
 
 def main():

@@ -104,8 +104,8 @@ steps 2 6
 first=$kernels of_first=$gathers
 steps 2 7
 # D, H*E and F divide by 2 in whole tiles, the vocabulary (436) does not: 2 kernels more on each GPU.
-check "a token takes $((kernels - first)) launches on 2 GPUs: 24 each, 2 around the head, choice on one" \
-    [ $((kernels - first)) -eq 53 ]
+check "a token takes $((kernels - first)) launches on 2 GPUs: 23 each, 2 around the head, choice on one" \
+    [ $((kernels - first)) -eq 51 ]
 check "and $((gathers - of_first)) of 2 x (4 for each of 4 layers, and the head)" [ $((gathers - of_first)) -eq 34 ]
 
 # ---- a rank that starts nothing --------------------------------------------------------------------------
