@@ -33,6 +33,9 @@ int exec_whole_warp(Warp *w, const Op *op, uint32_t mask);
 int exec_ld(Warp *w, const Op *op, uint32_t mask);
 int exec_st(Warp *w, const Op *op, uint32_t mask);
 int exec_atom(Warp *w, const Op *op, uint32_t mask);
+int exec_prefetch(Warp *w, const Op *op, uint32_t mask);
+/* The warp reads global memory: one of those that may wait for it. */
+void exec_loads(Warp *w);
 int exec_cvta(Warp *w, const Op *op, uint32_t mask);
 int exec_isspace(Warp *w, const Op *op, uint32_t mask);
 enum { LD_PLAIN, LD_NC };   /* Op.mode of a load: .nc data must not change during the kernel */

@@ -229,7 +229,7 @@ static void start_warp(Cta *c, uint32_t id) {
     w->started = w->live = w->mask = n >= LANES ? ALL : (1u << n) - 1;
     w->sync = 0;
     w->steps = 0;
-    w->at_barrier = w->done = w->released = 0;
+    w->at_barrier = w->done = w->released = w->loads = 0;
     w->nasync = 0;
     w->group = 0;
     w->ordered_upto = c->l->pdl_base ? c->l->pdl_base - 1 : c->l->ordered_upto;

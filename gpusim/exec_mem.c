@@ -119,6 +119,7 @@ static int resolve_global(Access *x) {
     }
     if (one) check_global(x, a, x->mask);
     bool write = x->kind != ACC_READ;
+    if (x->kind != ACC_WRITE) exec_loads(x->w);
     if (settings.counters)
         count_global(n, x->addr, x->mask, x->bytes, write, !write && one && mem_weights(a));
     return NEXT;
@@ -242,6 +243,25 @@ int exec_ld(Warp *w, const Op *op, uint32_t mask) {
                 if (mask >> i & 1) v[i] = (uint32_t)read_lane(x.p[i] + at_byte, op->size, op->sext);
         }
     }
+    return NEXT;
+}
+
+void exec_loads(Warp *w) {
+    if (w->loads) return;
+    w->loads = 1;
+    w->cta->l->loaders++;
+}
+
+/* prefetch.global.L2: moves a sector for each lane and changes nothing; no fault, wherever it points. */
+int exec_prefetch(Warp *w, const Op *op, uint32_t mask) {
+    uint64_t addr[LANES];
+    exec_addresses(w, op, op->o[0], addr);
+    for (int i = 0; i < LANES; i++) {
+        addr[i] = addr[i] / 32 * 32;
+        const Alloc *a = mask >> i & 1 ? mem_find(addr[i]) : NULL;
+        if (!a || a->freed) mask &= ~(1u << i);
+    }
+    if (settings.counters) count_global(&w->count[op - w->code], addr, mask, 32, false, false);
     return NEXT;
 }
 

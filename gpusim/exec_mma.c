@@ -88,6 +88,7 @@ int exec_cp_async(Warp *w, const Op *op, uint32_t mask) {
         if (fetch(w, op, i, src[i], n, c->data[i]) == FATAL) return FATAL;
         if (settings.checks) race_pending(w, op, i, c->dst[i], op->size);
     }
+    if (reads) exec_loads(w);
     if (settings.counters) {
         OpCount *n = &w->count[op - w->code];
         const Alloc *a = reads ? mem_find(src[__builtin_ctz(reads)]) : NULL;

@@ -161,7 +161,7 @@ struct Warp {
     uint32_t
         known[MAX_WARPS]; /* tick up to which each other warp's actions are ordered before us */
     uint32_t ordered_upto;     /* launches up to this id are complete and visible */
-    uint8_t at_barrier, done, released;
+    uint8_t at_barrier, done, released, loads;
     AsyncCopy *async;
     int nasync, cap_async;
     uint32_t group;
@@ -200,7 +200,7 @@ struct Launch {
     uint32_t ordered_upto;     /* ids up to here are ordered before this launch */
     uint32_t pdl_base; /* ids from here on may still be running before griddepcontrol.wait */
     OpCount *count;
-    uint64_t steps;
+    uint64_t steps, loaders;   /* loaders: warps that read global memory */
     int failed;                /* CUresult */
 };
 
@@ -209,8 +209,8 @@ struct Launch {
 enum { ORDER_FORWARD, ORDER_REVERSE, ORDER_RANDOM };
 enum { MMA_FMA, MMA_BLOCK, MMA_REVERSE };
 typedef struct {
-    bool checks, counters, l2, perturb, verbose, once;
-    int order, mma, ptx, devices, exit_code, fail_graph;
+    bool checks, counters, waits, l2, perturb, verbose, once;
+    int order, mma, ptx, devices, exit_code, fail_graph, fail_kernel;
     uint64_t seed, max_steps, big_alloc, memory;   /* README.md: GPUSIM_BIG, GPUSIM_MEMORY */
     const char *device, *report, *allow;
 } Settings;

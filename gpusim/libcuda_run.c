@@ -40,7 +40,12 @@ API cuStreamSynchronize(CUstream h) {
         s->capture->invalid = true;
         return CU_CAPTURE_UNSUPPORTED;
     }
-    return stream_sync(s);
+    meet_hangs();
+    CUresult r = stream_sync(s);
+    if (meet_hangs())
+        check_host("nccl-hang", "cuStreamSynchronize", "cuStreamSynchronize waits for a collective of a rank whose "
+                   "device has failed: GPUs would wait for ever; query the streams of all ranks, and abort");
+    return r;
 }
 
 API cuStreamQuery(CUstream h) {

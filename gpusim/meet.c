@@ -38,6 +38,13 @@ void meet_node(const Cmd *c, int change) {
 int meet_nodes(const struct Clique *q, int rank) { return q->nodes[rank]; }
 void meet_abort(struct Clique *q) { q->aborted = true; }
 
+static bool hangs;
+bool meet_hangs(void) {
+    bool was = hangs;
+    hangs = false;
+    return was;
+}
+
 static Meeting *find(const struct Clique *q, uint64_t number) {
     Meeting *m = q->open;
     while (m && m->number != number) m = m->next;
@@ -119,6 +126,7 @@ CUresult meet_gather(Cmd *c) {
     m->busy = false;
     for (int r = 0; r < n && !e; r++) /* a rank whose stream was emptied by a failure is not there */
         if (!m->part[r]) e = CU_LAUNCH_FAILED;
+    hangs = e != CU_OK;
     if (e) return e;
     m->done = true;
     for (int r = 0; r < n; r++)

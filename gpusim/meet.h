@@ -12,6 +12,8 @@ struct Clique *meet_clique(int n);
 void meet_arrive(Cmd *c, struct Stream *s);
 /* Before c runs: brings the other ranks' streams to their parts and does the work for all. */
 CUresult meet_gather(Cmd *c);
+/* Does a rank wait, since the last call, for one whose device has failed? */
+bool meet_hangs(void);
 CUresult meet_run(const Cmd *c, struct Stream *s);
 /* A part becomes (+1) or ceases to be (-1) a node of a graph; those that now are, of a rank. */
 void meet_node(const Cmd *c, int change);

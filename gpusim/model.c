@@ -145,10 +145,19 @@ static double latency(uint64_t missed, uint64_t sectors) {
     return l2_latency_s + share * (dram_latency_s - l2_latency_s);
 }
 
-/* Seconds that an average warp waits for memory, and how often. A wait for cp.async that leaves n
+/* GPUSIM_WAITS: where a warp waits, for whoever wants fewer of them. */
+static void say_wait(const Launch *l, const Op *op, double times, double seconds) {
+    const char *of = op->waits ? l->f->code[op->waits - 1].text : "";
+    if (!settings.waits || times < 0.01) return;
+    fprintf(stderr, "gpusim: %s waits %.2f x %.0f ns at op %d, line %u: %s <- %s\n", l->f->name, times, seconds * 1e9,
+            (int)(op - l->f->code), op->loc[0].line, op->text, of);
+}
+
+/* Seconds that a warp waits for memory, and how often: on average of those that read it at all, since blocks
+ * and warps with something else to do shorten nobody's wait. A wait for cp.async that leaves n
  * groups under way has had n turns of the loop to come; one that nothing was left for costs nothing. */
-static double waiting(const Launch *l, double warps, double *trips) {
-    double all = 0, times = 0;
+static double waiting(const Launch *l, double *trips) {
+    double all = 0, times = 0, warps = fmax(1, (double)l->loaders);
     uint64_t missed = 0, sectors = 0;
     for (int i = 0; l->count && i < l->f->ncode; i++)
         if (l->f->code[i].fn == exec_cp_async) missed += l->count[i].missed, sectors += l->count[i].sectors;
@@ -162,6 +171,7 @@ static double waiting(const Launch *l, double warps, double *trips) {
         double s = from ? latency(from->missed, from->sectors) : latency(missed, sectors);
         if (from) from = &l->count[op->oldest - 1], s = fmax(s, latency(from->missed, from->sectors));
         all += n * share * s;
+        say_wait(l, op, n * share / warps, s);
     }
     *trips = times / warps;
     return all / warps;
@@ -177,7 +187,7 @@ static double busiest(gpusim_kernel *k, const Launch *l, const char **name) {
     double rounds = fmax(1, blocks / ((double)g->sms * per_sm));
     const Resource r[] = {
         {"DRAM", (double)k->dram_bytes / (g->gbs * 1e9 * dram_share), false},
-        {"latency", rounds * waiting(l, blocks * ((k->threads + 31) / 32), &k->trips), false},
+        {"latency", rounds * waiting(l, &k->trips), false},
         {"L2", 32.0 * (double)(k->load_sectors + k->store_sectors) / (g->l2_gbs * 1e9 * l2_share),
          false},
         {"shared/LSU", (double)(k->shared_wavefronts + k->load_requests + k->store_requests) / sm,

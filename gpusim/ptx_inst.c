@@ -550,6 +550,17 @@ static void decode_skip(Build *b, Inst *in) {
     while (!lex_is(&b->x, ";") && b->x.tok.kind != T_END) lex_next(&b->x);
 }
 
+static void decode_prefetch(Build *b, Inst *in) {
+    if (!inst_has(in, "global") || strncmp(in->part[in->nparts - 1], "L2", 2)) {
+        decode_skip(b, in);
+        return;
+    }
+    in->op.fn = exec_prefetch;
+    in->op.cls = C_LDG;
+    in->op.space = S_GLOBAL;
+    inst_address(b, in);
+}
+
 static void decode_trap(Build *b, Inst *in) {
     (void)b;
     in->op.fn = exec_trap;
@@ -596,7 +607,7 @@ static const struct { const char *name; void (*decode)(Build *b, Inst *in);
     {"call", decode_call},
     {"trap", decode_trap},
     {"griddepcontrol", decode_pdl},
-    {"prefetch", decode_skip},
+    {"prefetch", decode_prefetch},
     {"prefetchu", decode_skip},
     {"nanosleep", decode_skip},
     {"pmevent", decode_skip},

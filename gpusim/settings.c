@@ -13,6 +13,7 @@ typedef struct { const char *name, *initial; enum { BOOL, INT, BIG, TEXT, ORDER,
 static const Row rows[] = {
     ROW("device", "A100", TEXT, device),      ROW("devices", "1", INT, devices),
     ROW("checks", "1", BOOL, checks),         ROW("counters", "1", BOOL, counters),
+    ROW("waits", "0", BOOL, waits),
     ROW("l2", "1", BOOL, l2),                 ROW("verbose", "1", BOOL, verbose),
     ROW("order", "forward", ORDER, order),    ROW("mma", "fma", MMA, mma),
     ROW("perturb", "0", BOOL, perturb),       ROW("seed", "1", BIG, seed),
@@ -20,7 +21,7 @@ static const Row rows[] = {
     ROW("ptx", "0", INT, ptx),                ROW("max_steps", "200000000", BIG, max_steps),
     ROW("big", "1048576", BIG, big_alloc),   ROW("allow", "", TEXT, allow),
     ROW("report", "", TEXT, report),          ROW("memory", "0", BIG, memory),
-    ROW("fail_graph", "0", INT, fail_graph),
+    ROW("fail_graph", "0", INT, fail_graph),  ROW("fail_kernel", "0", INT, fail_kernel),
 };
 
 static int one_of(const char *value, const char *const *names, int n) {

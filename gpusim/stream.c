@@ -86,6 +86,12 @@ static CUresult run_legacy(struct Stream *s, uint64_t seq) {
     return CU_OK;
 }
 
+/* GPUSIM_FAIL_KERNEL: a GPU other than the first dies in the middle of its work. */
+static bool dies(const Cmd *c) {
+    static int kernels;
+    return settings.fail_kernel && c->kind == CMD_KERNEL && c->device > 0 && ++kernels == settings.fail_kernel;
+}
+
 /* Runs the commands of s numbered below seq, or up to the recording of mark. */
 static CUresult run_until(struct Stream *s, uint64_t seq, const Mark *mark) {
     while (s->first && s->first->seq < seq && !(mark && mark->done)) {
@@ -98,7 +104,7 @@ static CUresult run_until(struct Stream *s, uint64_t seq, const Mark *mark) {
         if (c != s->first) continue;
         s->first = c->next;
         if (!s->first) s->last = NULL;
-        if (!r && !gpusim_sticky) r = command_run(c, s);
+        if (!r && !gpusim_sticky) r = dies(c) ? CU_ILLEGAL_ADDRESS : command_run(c, s);
         if (c->kind == CMD_RECORD) {
             c->mark->done = true;
             c->mark->time_us = s->time_us;

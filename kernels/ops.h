@@ -172,6 +172,7 @@ struct vl_backend {
     const char *note;      /* what its user should hear, or NULL                            */
     const char *device;    /* what its bits depend on besides this program and the CPU: device,
                               driver and library versions; NULL: nothing                    */
+    int forms;             /* that prepare() keeps of each matrix for linear but the head (0: 1) */
 };
 
 /* Of G key/value heads, how many each device keeps. */

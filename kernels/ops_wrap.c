@@ -272,6 +272,7 @@ void vl_wrap_init(vl_wrap *w, vl_backend *inner) {
         .add_rows = w_add_rows, .pos_embed = w_pos_embed, .argmax = w_argmax, .tap = w_tap,
         .close = w_close,
     };
-    w->base = (vl_backend){&w->ops, inner->threads, inner->dtype, inner->ranks, inner->note, inner->device};
+    w->base = (vl_backend){&w->ops, inner->threads, inner->dtype, inner->ranks, inner->note, inner->device,
+                           inner->forms};
     w->inner = inner;
 }

@@ -128,10 +128,19 @@ static int choose_all(vl_request *r, int i) {
     return n + 1; /* r may be gone */
 }
 
-void vl_choose(vl_session *s) {
+static bool any_greedy(const vl_session *s) {
     int n = vl_decoder_batch(s->decoder)->n_want;
     bool greedy = false;
     for (int i = 0; i < n; i++) greedy |= vl_sampler_is_greedy(s->asked[i]->sampler);
-    if (greedy) vl_decoder_argmax(s->decoder, s->best);
+    return greedy;
+}
+
+void vl_choose_begin(vl_session *s) {
+    if (any_greedy(s)) vl_decoder_argmax(s->decoder);
+}
+
+void vl_choose(vl_session *s) {
+    int n = vl_decoder_batch(s->decoder)->n_want;
+    if (any_greedy(s)) vl_decoder_best(s->decoder, s->best);
     for (int i = 0; i < n;) i += choose_all(s->asked[i], i);
 }

@@ -243,8 +243,9 @@ static void head(vl_decoder *d, bool all_logits) {
         }
     }
     if (!b->n_want) return;
-    o->copy_rows(d->b, d->last, NULL, d->x, d->want, b->n_want, c->D);
-    o->rmsnorm(d->b, d->final, d->last, w->norm, b->n_want, c->D, c->eps);
+    bool all = b->n_want == b->T; /* want ascends: every row, as in decode */
+    if (!all) o->copy_rows(d->b, d->last, NULL, d->x, d->want, b->n_want, c->D);
+    o->rmsnorm(d->b, d->final, all ? d->x : d->last, w->norm, b->n_want, c->D, c->eps);
     o->linear(d->b, d->logits, c->V, d->final, c->D, b->n_want, &w->head, NULL, VL_EPI_NONE);
 }
 
@@ -265,8 +266,10 @@ void vl_decoder_forward(vl_decoder *d, bool all_logits) {
     head(d, all_logits);
 }
 
-void vl_decoder_argmax(vl_decoder *d, int32_t *ids) {
-    const vl_ops *o = d->b->ops;
-    o->argmax(d->b, d->best, d->logits, d->batch.n_want, d->m->config.text.V);
-    o->get(d->b, ids, d->best, (size_t)d->batch.n_want * sizeof(int32_t));
+void vl_decoder_argmax(vl_decoder *d) {
+    if (d->batch.n_want) d->b->ops->argmax(d->b, d->best, d->logits, d->batch.n_want, d->m->config.text.V);
+}
+
+void vl_decoder_best(vl_decoder *d, int32_t *ids) {
+    d->b->ops->get(d->b, ids, d->best, (size_t)d->batch.n_want * sizeof(int32_t));
 }

@@ -39,7 +39,10 @@ int32_t *vl_decoder_table(vl_decoder *d, int seq);
 void vl_decoder_forward(vl_decoder *d, bool all_logits);
 size_t vl_decoder_block_bytes(const vl_decoder *d); /* of one KV block, over all layers    */
 float *vl_decoder_logits(vl_decoder *d);            /* device [max_wanted, V] */
-/* Greedy choice of each wanted row on the device; -1: NaN. ids is host memory [n_want]. */
-void vl_decoder_argmax(vl_decoder *d, int32_t *ids);
+/* Greedy choice of each wanted row, on the device: to be asked for right behind the pass, where a GPU makes it in the
+ * launch of the head. */
+void vl_decoder_argmax(vl_decoder *d);
+/* What it chose; -1: NaN. ids is host memory [n_want]. */
+void vl_decoder_best(vl_decoder *d, int32_t *ids);
 
 #endif

@@ -225,6 +225,7 @@ int vl_session_step(vl_session *s, vl_err *err) {
     if (vl_fill_batch(s)) {
         vl_err broken = {0};
         vl_decoder_forward(s->decoder, vl_trace_collecting(s));
+        vl_choose_begin(s);
         if (s->m->backend->ops->sync(s->m->backend, &broken) ||
             vl_model_check(s->m, &broken)) {
             while (s->first) vl_finish(s->first, "error", NULL, &broken);

@@ -102,6 +102,7 @@ void vl_draft_judged(vl_request *r, int right); /* how many of them the pass con
 
 /* answer.c */
 void vl_emit(vl_request *r, const vl_event *ev); /* calls the listener; cancels if it says so */
+void vl_choose_begin(vl_session *s);       /* what of it needs no result of the pass: before anyone waits for that */
 void vl_choose(vl_session *s);             /* one token for every asked request */
 void vl_finish(vl_request *r, const char *reason, const char *stop, const vl_err *error);
 

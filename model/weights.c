@@ -254,9 +254,10 @@ static int check_room(const vl_config *c, vl_backend *b, vl_err *err) {
     for (int r = 0; r < ROWS; r++) {
         const binding *x = &TABLE[r];
         uint64_t ranks = split_use(x) || x->kind == HEAD ? (uint64_t)b->ranks : 1;
+        uint64_t forms = x->kind == LINEAR && b->forms ? (uint64_t)b->forms : 1;
         uint64_t bytes = (uint64_t)sym_value(c, x->rows) * (uint64_t)sym_value(c, x->cols) *
                          (x->cols == ONE ? sizeof(float) : 2);
-        if (!left_out(c, x)) need += (uint64_t)group_count(c, x->group) * ((bytes + ranks - 1) / ranks);
+        if (!left_out(c, x)) need += (uint64_t)group_count(c, x->group) * forms * ((bytes + ranks - 1) / ranks);
     }
     if (need <= room) return 0;
     return vl_fail(err, VL_E_NOMEM, "the weights need %llu MiB, the GPU has %llu MiB free; end other programs "

@@ -510,7 +510,7 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
                    (b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx &&
                     !any_forced((const char *const[]){"gemm_q8", "gemm_q4", NULL}));
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), 1, *b->note ? b->note : NULL, NULL};
+    b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), 1, *b->note ? b->note : NULL, NULL, 1};
     *out = &b->base;
     return 0;
 }

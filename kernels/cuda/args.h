@@ -21,6 +21,8 @@ typedef struct attend_args {
     int32_t blocks;               /* KV blocks that `part` holds; 0: no row's keys are split   */
     float scale;
     void *packed;                 /* out once more, as a product's input; or NULL              */
+    const void *ahead;            /* what blocks after those of the T tokens bring into the L2 */
+    int64_t ahead_bytes;
 } attend_args;
 
 /* A weight matrix in fragment order. */
@@ -40,7 +42,22 @@ typedef struct norm_linear_args {
     weight_arg w[3];
     int32_t T, K;
     float eps;
+    int32_t *ids;                 /* vl_norm_linear: arg-max of the rows of out[0]; or NULL    */
+    uint64_t *best;               /* [T] zeros                                                 */
+    uint32_t *arrived;            /* [ceil(T / 8)] zeros                                       */
 } norm_linear_args;
+
+/* vl_put: words [at, at + words) of `from` -> to, for each part. No holes: programs compare its bytes. */
+enum { PUT_PARTS = 12 };
+typedef struct put_part {
+    void *to;
+    int32_t at, words;
+} put_part;
+typedef struct put_args {
+    const void *from;
+    int64_t n;
+    put_part part[PUT_PARTS];
+} put_args;
 
 /* vl_linear_many, vl_gate_up_many. */
 enum { MANY_STAGES = 6, MANY_STAGES_75 = 2, MANY_STAGE_BYTES = 16384 }; /* of shared memory, at the launch */

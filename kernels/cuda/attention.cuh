@@ -1,7 +1,7 @@
 /* attention.cuh: softmax(q k^T * scale) v over KV blocks of 64 keys, in bf16 with f32 sums.
  *
  *   vl_attend_64/80/128  flash attention on mma.sync for head widths up to that, E % 8 == 0
- *   vl_attend_plain      any head width, any GPU
+ *   vl_attend_plain      any head width
  *   vl_segment_blocks    turns a picture's keys and values into KV blocks, so that full attention
  *                        is the same kernel: each row sees all keys of its segment
  *
@@ -9,6 +9,10 @@
  * (m, l, o), and the blocks are joined in order. Whether one thread block walks them all (prefill) or
  * several share them and the last to finish joins what all of them left in `part` (decode), the
  * bits are the same.
+ *
+ * sm_75 has no bf16 units: q, k, v and p are fp16 there. Rows of q and of k are scaled by a power of two each,
+ * and the scores back, so any of them keeps its bits; a row of v with values beyond fp16 is scaled down,
+ * and its p up (up to 2^28; values below 2^-14 lose bits, as they do in any fp16).
  *
  * Mirrors HF Qwen3VLVisionAttention and Qwen3VLTextAttention (query head h reads key head
  * h / (H / G)). Easy to get wrong: one tile may hold rows of several sequences; a row may see none
@@ -49,50 +53,124 @@ DEVICE int longest_of(const int *row_len, int t0, int t1) {
     return longest;
 }
 
-#if __CUDA_ARCH__ >= 800
+/* What makes a row of 64 keys fit fp16, undone: [the block's parity] of k, of v. sm_75 only. */
+struct attend_scales {
+    float k[2][KEYS], v[KEYS];
+};
+
 /* One tile of up to 64 (token, head) rows of one sequence and one key head. EP: E rounded up to
  * what the mma tiles hold; the lanes' columns beyond E are zeros. */
 template <int EP> struct attend_tile {
     static constexpr int PITCH = EP + 8;      /* 16 bytes more: ldmatrix without bank conflicts */
     const attend_args &a;
     bf16_bits *sk, *sv;                       /* [KEYS][PITCH]                                 */
+    attend_scales *scales;
+    float q_back[2];                          /* of this lane's two rows                       */
     int kv, seq, longest;                     /* key head, sequence, keys of the longest row   */
     uint32_t q[EP / 16][4];
     int token[2], head[2], len[2];            /* of this lane's two rows; len: keys they see   */
     float M[2], L[2], O[EP / 8][4];           /* the blocks so far                             */
 
-    __device__ attend_tile(const attend_args &args, bf16_bits *k, bf16_bits *v, int g)
-        : a(args), sk(k), sv(v), kv(g) {}
+    __device__ attend_tile(const attend_args &args, bf16_bits *k, bf16_bits *v, attend_scales *s, int g)
+        : a(args), sk(k), sv(v), scales(s), kv(g) {}
+
+    /* 8 values of a key, whose largest is in one of its 16 lanes, as fp16. */
+    __device__ uint4 narrow(uint4 v, bool always, float *back) {
+        uint32_t w[4] = {v.x, v.y, v.z, v.w};
+        float top = 0, by = 1;
+        *back = 1;
+        for (int i = 0; i < 4; i++) top = fmaxf(top, fmaxf(fabsf(low(w[i])), fabsf(high(w[i]))));
+        for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+        if (always || top > 32768) by = input_scale(top, back);
+        for (int i = 0; i < 4; i++) w[i] = pair_input(low(w[i]) * by, high(w[i]) * by);
+        return make_uint4(w[0], w[1], w[2], w[3]);
+    }
+
+    /* load() on sm_75: by way of registers, a key for 16 lanes. */
+    __device__ void load_narrow(bf16_bits *to, const bf16_bits *from, int j) {
+        int c = threadIdx.x % 16, first = threadIdx.x / 16;
+        bool is_k = to == sk;
+        enum { EACH = 4 }; /* at once: there are no more registers */
+        uint4 v[EACH];
+#pragma unroll 1
+        for (int i0 = 0; i0 < KEYS / 8; i0 += EACH) {
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                int key = first + (i0 + i) * 8;
+                uint32_t keep = c < a.E / 8 && j * KEYS + key < longest ? ~0u : 0;
+                v[i] = *(const uint4 *)(from + (keep ? (size_t)key * a.E + c * 8 : 0));
+                v[i].x &= keep, v[i].y &= keep, v[i].z &= keep, v[i].w &= keep;
+            }
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                float back;
+                uint4 h = narrow(v[i], is_k, &back);
+                int key = first + (i0 + i) * 8;
+                if (c < EP / 8) *(uint4 *)(to + key * PITCH + c * 8) = h;
+                if (c == 0) (is_k ? scales->k[j % 2] : scales->v)[key] = back;
+            }
+        }
+    }
 
     /* KV block j, which lies in `block` -> shared memory; keys after the longest row are zeros. */
     __device__ void load(bf16_bits *to, const void *pool, int j, int block) {
-        int chunks = a.E / 8;
         const bf16_bits *from = (const bf16_bits *)pool + ((size_t)block * a.G + kv) * KEYS * a.E;
+#if __CUDA_ARCH__ < 800
+        load_narrow(to, from, j);
+#else
+        int chunks = a.E / 8;
 #pragma unroll 4
         for (int i = threadIdx.x; i < KEYS * (EP / 8); i += 128) {
             int key = i / (EP / 8), c = i % (EP / 8);
             bool ok = c < chunks && j * KEYS + key < longest;
             copy16(to + key * PITCH + c * 8, ok ? from + (size_t)key * a.E + c * 8 : pool, ok);
         }
+#endif
     }
 
-    /* Row r (0 or 1) of this lane is row i of the tile, which holds `rows` from token t0 on. */
-    __device__ void take_row(int r, int i, int rows, int t0) {
+    /* What this lane's row of q is multiplied by; *back undoes it. */
+    __device__ float scale_query(const float2 *v, float *back) {
+        *back = 1;
+#if __CUDA_ARCH__ < 800
+        float top = 0;
+#pragma unroll
+        for (int n = 0; n < EP / 8; n++) top = fmaxf(top, fmaxf(fabsf(v[n].x), fabsf(v[n].y)));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        return input_scale(top, back);
+#else
+        return 1;
+#endif
+    }
+
+    /* This lane's two rows of the tile, `rows` from token t0 on: first + lane / 4, and 8 later. All of both
+     * is asked for before any of it is used, and what else is on its way comes with it. */
+    __device__ void take_rows(int first, int rows, int t0) {
         int heads = a.H / a.G, pair = threadIdx.x % 4 * 2;
-        bool ok = i < rows;
-        token[r] = ok ? t0 + i / heads : -1;
-        head[r] = kv * heads + i % heads;
-        len[r] = ok ? a.row_len[token[r]] : 0;
-        M[r] = -CUDART_INF_F;
-        L[r] = 0;
-        const float *row = a.q + (size_t)(ok ? token[r] : 0) * a.ldq + (size_t)head[r] * a.E;
+        float2 v[2][EP / 8];
 #pragma unroll
-        for (int n = 0; n < EP / 8; n++) O[n][r * 2] = O[n][r * 2 + 1] = 0;
+        for (int r = 0; r < 2; r++) {
+            int i = first + threadIdx.x % 32 / 4 + r * 8;
+            bool ok = i < rows;
+            token[r] = ok ? t0 + i / heads : -1;
+            head[r] = kv * heads + i % heads;
+            M[r] = -CUDART_INF_F;
+            L[r] = 0;
+            const float *row = a.q + (size_t)(ok ? token[r] : t0) * a.ldq + (size_t)head[r] * a.E;
+            len[r] = load_now((const int *)a.row_len + (ok ? token[r] : t0));
 #pragma unroll
-        for (int n = 0; n < EP / 8; n++) {
-            int e = n * 8 + pair;
-            float2 v = *(const float2 *)(row + min(e, a.E - 2)); /* no branch: loads go together */
-            q[n / 2][n % 2 * 2 + r] = ok && e < a.E ? pair_bf16(v.x, v.y) : 0;
+            for (int n = 0; n < EP / 8; n++) v[r][n] = load_now((const float2 *)(row + min(n * 8 + pair, a.E - 2)));
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            if (token[r] < 0) len[r] = 0;
+            float by = scale_query(v[r], &q_back[r]);
+#pragma unroll
+            for (int n = 0; n < EP / 8; n++) {
+                uint32_t keep = token[r] >= 0 && n * 8 + pair < a.E ? ~0u : 0; /* no branch around the wait */
+                O[n][r * 2] = O[n][r * 2 + 1] = 0;
+                q[n / 2][n % 2 * 2 + r] = pair_input(v[r][n].x * by, v[r][n].y * by) & keep;
+            }
         }
     }
 
@@ -104,12 +182,12 @@ template <int EP> struct attend_tile {
             for (int n = 0; n < KEYS / 16; n++) {
                 uint32_t b[4];
                 ldmatrix(b, sk + (n * 16 + lane % 8 + lane / 16 * 8) * PITCH + i * 16 + lane / 8 % 2 * 8);
-                mma(s[n * 2], q[i], b);
-                mma(s[n * 2 + 1], q[i], b + 2);
+                mma_inputs(s[n * 2], q[i], b);
+                mma_inputs(s[n * 2 + 1], q[i], b + 2);
             }
     }
 
-    /* Scores of block j become probabilities p, in bf16; m and l of the block. */
+    /* Scores of block j become probabilities p, as inputs; m and l of the block. */
     __device__ void softmax(uint32_t (*p)[4], float (*s)[4], int j, float *m, float *l) {
         const float by = a.scale * 1.4426950408889634f;
         int first = j * KEYS + threadIdx.x % 4 * 2;
@@ -121,6 +199,7 @@ template <int EP> struct attend_tile {
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     float *x = &s[n][r * 2 + e];
+                    if (!BF16_UNITS) *x *= q_back[r] * scales->k[j % 2][first + n * 8 + e - j * KEYS];
                     *x = first + n * 8 + e < len[r] ? *x * by : -CUDART_INF_F;
                     top = fmaxf(top, *x);
                 }
@@ -134,7 +213,8 @@ template <int EP> struct attend_tile {
                 x[1] = exp2_fast(x[1] - base);
                 sum += x[0];
                 sum += x[1];
-                p[n / 2][n % 2 * 2 + r] = pair_bf16(x[0], x[1]);
+                const float *v = scales->v + (first + n * 8 - j * KEYS);
+                p[n / 2][n % 2 * 2 + r] = BF16_UNITS ? pair_input(x[0], x[1]) : pair_input(x[0] * v[0], x[1] * v[1]);
             }
             sum += __shfl_xor_sync(~0u, sum, 1);
             sum += __shfl_xor_sync(~0u, sum, 2);
@@ -162,8 +242,8 @@ template <int EP> struct attend_tile {
             for (int i = 0; i < KEYS / 16; i++) {
                 uint32_t b[4];
                 ldmatrix_trans(b, sv + (i * 16 + lane % 16) * PITCH + n * 16 + lane / 16 * 8);
-                mma(o[0], p[i], b);
-                mma(o[1], p[i], b + 2);
+                mma_inputs(o[0], p[i], b);
+                mma_inputs(o[1], p[i], b + 2);
             }
 #pragma unroll
             for (int half = 0; half < 2; half++)
@@ -185,8 +265,9 @@ template <int EP> struct attend_tile {
     /* KV blocks [begin, end). K of the next block is on its way while the values are multiplied, V
      * while the scores are. `busy`: this warp has rows. */
     __device__ void walk(int begin, int end, bool whole, bool busy) {
+        if (begin >= end) return;
         const int *table = a.table + (size_t)seq * a.max_blocks;
-        int lane = threadIdx.x % 32, mine = begin + lane < end ? table[begin + lane] : 0; /* 32 at once */
+        int lane = threadIdx.x % 32, mine = table[min(begin + lane, end - 1)]; /* 32 at once */
         int block = __shfl_sync(~0u, mine, 0);
         load(sk, a.k_pool, begin, block);
         copies_commit();
@@ -196,8 +277,10 @@ template <int EP> struct attend_tile {
             float s[KEYS / 8][4] = {}, m[2], l[2];
             uint32_t p[KEYS / 16][4];
             int next = j + 1 - begin;
-            if (next % 32 == 0) mine = j + 1 + lane < end ? table[j + 1 + lane] : 0;
-            block = __shfl_sync(~0u, mine, next % 32);
+            if (j + 1 < end) {
+                if (next % 32 == 0) mine = table[min(j + 1 + lane, end - 1)];
+                block = __shfl_sync(~0u, mine, next % 32);
+            }
             copies_wait<1>();
             __syncthreads();
             if (busy) scores(s);
@@ -260,14 +343,13 @@ template <int EP> struct attend_tile {
     /* The tokens [t0, t1) of one sequence. */
     __device__ void run(int t0, int t1) {
         int rows = (t1 - t0) * (a.H / a.G), first = threadIdx.x / 32 * 16;
-        seq = a.row_seq[t0];
-        longest = a.tokens == 1 ? a.row_len[t0] : longest_of(a.row_len, t0, t1);
+        seq = load_now(a.row_seq + t0);
+        if (a.tokens == 1) longest = load_now(a.row_len + t0);
+        take_rows(first, rows, t0);
+        if (a.tokens != 1) longest = longest_of(a.row_len, t0, t1);
         int n = (longest + KEYS - 1) / KEYS, begin = blockIdx.z * SPLIT_BLOCKS;
         bool whole = !a.blocks || n <= SPLIT_BLOCKS;
         if (a.blocks && begin >= n) return;
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            take_row(r, first + threadIdx.x % 32 / 4 + r * 8, rows, t0);
         walk(a.blocks ? begin : 0, a.blocks ? min(begin + SPLIT_BLOCKS, n) : n, whole, first < rows);
         if (whole) {
             store();
@@ -279,8 +361,15 @@ template <int EP> struct attend_tile {
 
 template <int EP> DEVICE void attend(const attend_args &a) {
     __shared__ __align__(16) bf16_bits sk[KEYS * (EP + 8)], sv[KEYS * (EP + 8)];
+    __shared__ attend_scales scales; /* unused, and so not there, from sm_80 on */
+    int tiles = (a.T + a.tokens - 1) / a.tokens;
+    if (blockIdx.x >= tiles) { /* touches nothing that an earlier kernel writes */
+        fetch_ahead(a.ahead, a.ahead_bytes, ((blockIdx.x - tiles) * gridDim.y + blockIdx.y) * gridDim.z + blockIdx.z,
+                    (gridDim.x - tiles) * gridDim.y * gridDim.z);
+        return;
+    }
     after_the_kernel_before();
-    attend_tile<EP> tile(a, sk, sv, blockIdx.y);
+    attend_tile<EP> tile(a, sk, sv, &scales, blockIdx.y);
     int end = min((int)(blockIdx.x + 1) * a.tokens, a.T);
     for (int t0 = blockIdx.x * a.tokens; t0 < end;) {
         int t1 = a.tokens == 1 ? end : end_of_sequence(a.row_seq, t0, end);
@@ -289,11 +378,8 @@ template <int EP> DEVICE void attend(const attend_args &a) {
         t0 = t1;
     }
 }
-#else
-template <int EP> DEVICE void attend(const attend_args &) {} /* vl_attend_plain serves sm_75 */
-#endif
 
-/* Grid (tiles of tokens, G, shares of the keys). */
+/* Grid (tiles of tokens, and blocks that fetch ahead; G; shares of the keys). */
 KERNEL(128) vl_attend_64(attend_args a) { attend<64>(a); }
 KERNEL(128) vl_attend_80(attend_args a) { attend<80>(a); }
 KERNEL(128) vl_attend_128(attend_args a) { attend<128>(a); }
@@ -336,25 +422,35 @@ KERNEL(128) vl_attend_plain(attend_args a) {
 }
 
 /* Row p of qkv [P, 3, H, E] lies in segment s of cu [n + 1]; its k and v go to KV block
- * cu[s] / 64 + s + (p - cu[s]) / 64, and row_seq, row_len, table [n, max_blocks] say so. Grid P. */
+ * cu[s] / 64 + s + (p - cu[s]) / 64, and row_seq, row_len, table [n, max_blocks] say so. cos, sin: q and
+ * k are turned first, as by vl_rope_vision; or NULL. Grid P. */
 KERNEL(256) vl_segment_blocks(bf16_bits *k_pool, bf16_bits *v_pool, int *table, int *row_seq,
-                              int *row_len, const float *qkv, const int *cu, int n, int max_blocks,
-                              int H, int E) {
+                              int *row_len, float *qkv, const int *cu, int n, int max_blocks,
+                              int H, int E, const float *cos, const float *sin) {
     after_the_kernel_before();
-    int p = blockIdx.x, s = 0;
+    int p = blockIdx.x, s = 0, half = E / 2;
     while (s < n && p >= cu[s + 1]) s++;
-    if (s == n) return;
-    int at = p - cu[s], block = cu[s] / KEYS + s + at / KEYS;
-    if (threadIdx.x == 0) {
+    int at = s < n ? p - cu[s] : 0, block = s < n ? cu[s] / KEYS + s + at / KEYS : 0;
+    if (threadIdx.x == 0 && s < n) {
         row_seq[p] = s;
         row_len[p] = cu[s + 1] - cu[s];
         if (at % KEYS == 0) table[(size_t)s * max_blocks + at / KEYS] = block;
     }
-    const float *k = qkv + (size_t)p * 3 * H * E + (size_t)H * E;
-    for (int i = threadIdx.x * 2; i < H * E; i += 512) { /* E is even */
-        size_t to = (((size_t)block * H + i / E) * KEYS + at % KEYS) * E + i % E;
-        float2 x = *(const float2 *)(k + i), y = *(const float2 *)(k + (size_t)H * E + i);
-        *(uint32_t *)(k_pool + to) = pair_bf16(x.x, x.y);
-        *(uint32_t *)(v_pool + to) = pair_bf16(y.x, y.y);
+#pragma unroll 2
+    for (int i = threadIdx.x; i < H * half; i += 256) {
+        int h = i / half, e = i % half;
+        float *q = qkv + (size_t)p * 3 * H * E + (size_t)h * E + e, *k = q + (size_t)H * E, *v = k + (size_t)H * E;
+        float2 x = make_float2(k[0], k[half]), y = make_float2(v[0], v[half]);
+        if (cos) {
+            float c = cos[(size_t)p * half + e], w = sin[(size_t)p * half + e];
+            float2 u = turned(q[0], q[half], c, w);
+            x = turned(x.x, x.y, c, w);
+            q[0] = u.x, q[half] = u.y;
+            k[0] = x.x, k[half] = x.y;
+        }
+        if (s == n) continue;
+        size_t to = (((size_t)block * H + h) * KEYS + at % KEYS) * E + e;
+        k_pool[to] = to_bf16(x.x), k_pool[to + half] = to_bf16(x.y);
+        v_pool[to] = to_bf16(y.x), v_pool[to + half] = to_bf16(y.y);
     }
 }

@@ -3,6 +3,7 @@
  *   driver.c     the driver API, found at run time       image.c    the embedded kernels
  *   device.c     device, module, memory                  upload.c   weights -> fragment order
  *   ops_cuda.c   the op table                            fuse.c     ops of a decode step -> one launch
+ *   puts.c       small copies to the device, gathered
  *   program.c    launches, kept until something waits, so that a repeated row of them is one graph
  *   group.c, group_run.c, nccl.c   several GPUs behind one op table (group.h)
  *   blas.c       cuBLAS in the place of vl_linear_many, when VL_KERNEL=gemm=cublas asks for it
@@ -23,7 +24,7 @@
     X(arch) X(embed) X(pos_embed) X(layernorm) X(rmsnorm) X(qk_norm_rope) X(rope_vision) X(swiglu) \
     X(move_rows) X(argmax) X(pack_weight) X(pack_rows) X(linear_few) X(linear_few_odd)             \
     X(linear_many) X(gate_up_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128) \
-    X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows) X(take_columns) X(place_columns)
+    X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows) X(take_columns) X(place_columns) X(put)
 
 typedef enum cuda_kernel {
 #define X(name) K_##name,
@@ -42,6 +43,13 @@ typedef struct cuda_weight {
     void *tiles;               /* fragment order, [ceil(N / 16)][k_tiles(K)][512 bytes]  */
     void *plain;               /* for cuBLAS: [N][k_tiles(K) * 16] bf16, or NULL          */
 } cuda_weight;
+
+/* Small puts that wait (puts.c). */
+typedef struct cuda_puts {
+    uint8_t *host, *device;    /* the same bytes, once the program is handed over         */
+    size_t used;               /* of them, by this program                                */
+    put_args waiting;          /* for the next launch                                     */
+} cuda_puts;
 
 /* Host memory on its way to the device. */
 typedef struct cuda_stage {
@@ -79,7 +87,7 @@ typedef struct cuda_graph {
 
 /* An op that may become part of a fused launch. */
 typedef struct cuda_op {
-    enum { CUDA_RMSNORM, CUDA_LINEAR, CUDA_ROPE, CUDA_SWIGLU } kind;
+    enum { CUDA_RMSNORM, CUDA_LINEAR, CUDA_ROPE, CUDA_SWIGLU, CUDA_TURN } kind;
     union {
         struct { float *out; const float *x, *w; int T, D; float eps; } norm;
         struct {
@@ -91,6 +99,7 @@ typedef struct cuda_op {
         } linear;
         vl_rope_kv_args rope;
         struct { float *out; const float *gate, *up; int T, F; } swiglu;
+        struct { float *qkv; const float *cos, *sin; int P, H, E; } turn; /* rope_vision */
     };
 } cuda_op;
 /* out [T, N] = x W^T + beta out; x and W bf16 with K columns each (padded with zeros), out f32. */
@@ -132,6 +141,7 @@ typedef struct cuda_backend {
     CUmodule module;
     CUstream stream;
     CUfunction kernel[CUDA_KERNEL_COUNT];
+    double bytes_per_us;       /* of the device's memory, by its data sheet              */
     int arch;                  /* __CUDA_ARCH__ of the code that runs: 750, 800, ...     */
     cuda_stage stage[CUDA_STAGES];
     int next_stage;
@@ -142,10 +152,13 @@ typedef struct cuda_backend {
     const float *packed_x;     /* NULL: nobody's                                         */
     int packed_ld, packed_T, packed_K;
     bool packed_plain;         /* rows for cuBLAS; else fragment order                   */
+    size_t part_bytes;         /* most that products and attention take for partial sums */
+    uint64_t *best;            /* device [CUDA_FEW_ROWS] zeros, between launches: vl_norm_linear's */
     uint32_t *arrived;         /* device [CUDA_COUNTERS] zeros, between launches; and the
                                 * largest weight of a matrix that is being uploaded (sm_75) */
     cuda_op pending[CUDA_PENDING];
     int n_pending;
+    cuda_puts puts;
     cuda_program program;      /* launches that wait to be run                           */
     cuda_graph graph[CUDA_GRAPHS];
     uint64_t runs;             /* of programs, for last_use                              */
@@ -153,7 +166,7 @@ typedef struct cuda_backend {
     bool use_graphs, use_pdl, use_fused;
 } cuda_backend;
 
-enum { CUDA_COUNTERS = 1 << 16, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800, CUDA_FP16_LIMIT = 65505 };
+enum { CUDA_COUNTERS = 1 << 16, CUDA_PART_BYTES = 64 << 20, CUDA_FEW_ROWS = 16, CUDA_BF16_UNITS = 800, CUDA_FP16_LIMIT = 65505 };
 
 static inline cuda_backend *cuda_of(vl_backend *b) { return (cuda_backend *)(void *)b; }
 static inline int cuda_k_tiles(int K) { return (K + 31) / 32 * 2; }
@@ -179,6 +192,8 @@ void cuda_program_close(cuda_backend *b);
 void cuda_drop_graphs(cuda_backend *b);
 void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,
                  const cuda_arg *args);
+/* May the next launch flush? It then comes first, alone. */
+static inline bool cuda_full(const cuda_backend *b) { return b->program.calls + 3 > CUDA_CALLS_MAX; }
 /* Dynamic shared memory that a launch of k needs. */
 unsigned cuda_shared(const cuda_backend *b, cuda_kernel k);
 /* Hands everything to the driver, in order; of a group's rank: what all ranks have. */
@@ -186,8 +201,18 @@ void cuda_flush(cuda_backend *b);
 /* The same for n backends in step. Whose context is current afterwards is not said. */
 void cuda_flush_all(cuda_backend *const *b, int n);
 
+/* puts.c */
+int cuda_puts_open(cuda_backend *b, vl_err *err);
+void cuda_puts_close(cuda_backend *b);
+/* A copy behind all that was launched so far; false: not a small one, nothing was done. */
+bool cuda_put_small(cuda_backend *b, void *dst, const void *src, size_t bytes);
+void cuda_puts_launch(cuda_backend *b);  /* what waits, as a launch of its own        */
+bool cuda_puts_copy(cuda_backend *b);    /* ahead of the program that has the launches */
+
 /* group_run.c: that of all ranks of a group. */
 void cuda_group_flush(struct cuda_group *g);
+/* cuda_wait() for rank b of a group. */
+bool cuda_group_wait(struct cuda_group *g, cuda_backend *b);
 /* The collective that is call at[r] of rank r's program. */
 bool cuda_group_collective(struct cuda_group *g, const size_t *at);
 
@@ -200,6 +225,10 @@ bool cuda_blas_run(cuda_backend *b, const cuda_gemm *g);
 
 /* fuse.c */
 void cuda_submit(cuda_backend *b, const cuda_op *op); /* now, or with those that follow */
+/* Arg-max of what the pending head will leave, in its launch; false: that is not what is pending. */
+bool cuda_argmax_joins(cuda_backend *b, int32_t *ids, const float *logits, int T, int V);
+/* The pending rope_vision of these rows, which attend_full then does; NULL: there is none. */
+const cuda_op *cuda_take_turn(cuda_backend *b, const float *qkv, int P, int H, int E);
 void cuda_drain(cuda_backend *b);                     /* launches what waits to be fused */
 
 /* ops_cuda.c: a backend on GPU `ordinal`; close() as any other. */

@@ -12,6 +12,7 @@ bool cuda_ok(cuda_backend *b, CUresult e, const char *what) {
 }
 
 bool cuda_wait(cuda_backend *b) {
+    if (b->group) return cuda_group_wait(b->group, b);
     return !b->fault.code && cuda_ok(b, b->d.StreamSynchronize(b->stream), "waiting for the GPU");
 }
 
@@ -57,7 +58,7 @@ bool cuda_reserve(cuda_backend *b, cuda_buffer *buffer, size_t bytes) {
 
 static int open_context(cuda_backend *b, vl_err *err) {
     const cuda_driver *d = &b->d;
-    int n = 0, major = 0, minor = 0;
+    int n = 0, major = 0, minor = 0, khz = 0, bits = 0;
     char what[32];
     CUresult e = d->Init(0);
     if (e == CU_OK) e = d->DeviceGetCount(&n);
@@ -76,6 +77,9 @@ static int open_context(cuda_backend *b, vl_err *err) {
         cuda_check(d, d->DeviceGetAttribute(&major, CU_CC_MAJOR, b->device), what, err) ||
         cuda_check(d, d->DeviceGetAttribute(&minor, CU_CC_MINOR, b->device), what, err))
         return -1;
+    if (d->DeviceGetAttribute(&khz, CU_MEMORY_KHZ, b->device) || d->DeviceGetAttribute(&bits, CU_BUS_BITS, b->device))
+        bits = 0; /* only a hint: fetch_weights() */
+    b->bytes_per_us = 2e-3 * khz * bits / 8; /* two transfers a clock */
     if (major * 10 + minor < OLDEST)
         return vl_fail(err, VL_E_BACKEND, "%s has compute capability %d.%d; 7.5 (T4) or later is needed",
                        b->name, major, minor);
@@ -118,8 +122,9 @@ static int ask_arch(cuda_backend *b, vl_err *err) {
 }
 
 static int open_counters(cuda_backend *b, vl_err *err) {
-    size_t bytes = (CUDA_COUNTERS + 1) * sizeof *b->arrived;
+    size_t bytes = (CUDA_COUNTERS + 2) * sizeof *b->arrived + CUDA_FEW_ROWS * sizeof *b->best;
     if (!(b->arrived = cuda_memory(b, bytes, err))) return -1;
+    b->best = (uint64_t *)(void *)(b->arrived + CUDA_COUNTERS + 2);
     return cuda_check(&b->d, b->d.Fill((uintptr_t)b->arrived, 0, bytes, b->stream), "clearing", err);
 }
 
@@ -140,7 +145,7 @@ int cuda_device_open(cuda_backend *b, vl_err *err) {
         return vl_fail(err, VL_E_BACKEND, "this build has no GPU kernels: nvcc was not there; install "
                        "the CUDA toolkit (12.8 or later), put nvcc on the PATH and run make again");
     if (cuda_driver_open(&b->d, err) || open_context(b, err) || cuda_program_open(b, err) ||
-        open_stages(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err) ||
+        open_stages(b, err) || cuda_puts_open(b, err) || open_counters(b, err) || ask_arch(b, err) || cuda_blas_open(b, err) ||
         describe(b, err))
         return -1;
     return 0;
@@ -156,6 +161,7 @@ void cuda_device_close(cuda_backend *b) {
             if (b->stage[i].device) d->MemFree((uintptr_t)b->stage[i].device);
             if (b->stage[i].done) d->EventDestroy(b->stage[i].done);
         }
+        cuda_puts_close(b);
         if (b->scratch.p) d->MemFree((uintptr_t)b->scratch.p);
         for (int i = 0; i < 2; i++)
             if (b->packed[i].p) d->MemFree((uintptr_t)b->packed[i].p);

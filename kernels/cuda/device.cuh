@@ -52,6 +52,14 @@ DEVICE float exp2_fast(float x) {
     return y;
 }
 
+/* 2^13 / max, rounded down to a power of two: what the inputs of a row's chunk are multiplied by before
+ * they become fp16 (sm_75). *back: its inverse. */
+DEVICE float input_scale(float max, float *back) {
+    int e = min(267 - (int)(__float_as_uint(max) >> 23), 240);
+    *back = __uint_as_float((uint32_t)(254 - e) << 23);
+    return __uint_as_float((uint32_t)e << 23);
+}
+
 /* ---- fragment order --------------------------------------------------------------------------- */
 
 __host__ __device__ constexpr int k_tiles(int K) { return (K + 31) / 32 * 2; }
@@ -83,6 +91,23 @@ DEVICE void store4(float *p, int k, int K, bool vec, float4 v) {
 }
 DEVICE bool at_16_bytes(const void *p, int K) { return ((uintptr_t)p | (size_t)K * 4) % 16 == 0; }
 
+/* (a, b) turned by the angle of (cos, sin). */
+DEVICE float2 turned(float a, float b, float c, float s) {
+    return make_float2(__fmaf_rn(a, c, -__fmul_rn(b, s)), __fmaf_rn(b, c, __fmul_rn(a, s)));
+}
+
+/* Loads in the order of the program: the compiler does not move them to where they are used, into a branch. */
+DEVICE int load_now(const int *p) {
+    int v;
+    asm volatile("ld.global.b32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+DEVICE float2 load_now(const float2 *p) {
+    float2 v;
+    asm volatile("ld.global.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(p) : "memory");
+    return v;
+}
+
 /* ---- reductions in a fixed order ---------------------------------------------------------------- */
 
 DEVICE float warp_sum(float v) {
@@ -112,6 +137,12 @@ DEVICE void after_the_kernel_before() {
 #endif
 }
 
+/* A share of bytes at p, block `i` of n, on its way to the L2, for the kernel behind. */
+DEVICE void fetch_ahead(const void *p, int64_t bytes, int i, int n) {
+    for (int64_t at = ((int64_t)i * blockDim.x + threadIdx.x) * 32; at < bytes; at += (int64_t)n * blockDim.x * 32)
+        asm volatile("prefetch.global.L2 [%0];" :: "l"(__cvta_generic_to_global((const char *)p + at)));
+}
+
 /* True in the last of n blocks to come here, which then sees what all of them wrote. The counter
  * goes back to zero. All threads of a block call it. */
 DEVICE bool last_block(uint32_t *counter, uint32_t n) {
@@ -127,7 +158,17 @@ DEVICE bool last_block(uint32_t *counter, uint32_t n) {
     return last;
 }
 
-/* ---- tensor cores and asynchronous copies (sm_80 on) -------------------------------------------- */
+/* ---- tensor cores and asynchronous copies -------------------------------------------------------- */
+
+DEVICE uint32_t shared_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+DEVICE void ldmatrix(uint32_t *r, const void *p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_at(p)) : "memory");
+}
+DEVICE void ldmatrix_trans(uint32_t *r, const void *p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_at(p)) : "memory");
+}
 
 #if __CUDA_ARCH__ >= 800
 enum { BF16_UNITS = 1 };
@@ -139,15 +180,8 @@ DEVICE void mma(float *c, const uint32_t *a, const uint32_t *b) {
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-DEVICE uint32_t shared_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-DEVICE void ldmatrix(uint32_t *r, const void *p) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_at(p)) : "memory");
-}
-DEVICE void ldmatrix_trans(uint32_t *r, const void *p) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_at(p)) : "memory");
-}
+/* Both sides are inputs. */
+DEVICE void mma_inputs(float *c, const uint32_t *a, const uint32_t *b) { mma(c, a, b); }
 /* 16 bytes global -> shared; ok false: zeros, and nothing is read. */
 DEVICE void copy16(void *dst, const void *src, bool ok) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -164,17 +198,21 @@ DEVICE uint32_t pair_input(float a, float b) {
     __half2 v = __floats2half2_rn(a, b);
     return *reinterpret_cast<uint32_t *>(&v);
 }
-/* a holds bf16 pairs, b fp16 pairs (input_scale keeps both in range). */
-DEVICE void mma(float *c, const uint32_t *a, const uint32_t *b) {
-    uint32_t h[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) h[i] = pair_input(low(a[i]), high(a[i]));
+/* a and b hold fp16 pairs. */
+DEVICE void mma_inputs(float *c, const uint32_t *a, const uint32_t *b) {
 #pragma unroll
     for (int i = 0; i < 2; i++)
         asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
                      "{%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(h[2 * i]), "r"(h[2 * i + 1]), "r"(b[i]));
+                     : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
+}
+/* a holds bf16 pairs, b fp16 pairs (input_scale keeps both in range). */
+DEVICE void mma(float *c, const uint32_t *a, const uint32_t *b) {
+    uint32_t h[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) h[i] = pair_input(low(a[i]), high(a[i]));
+    mma_inputs(c, h, b);
 }
 DEVICE void copy16(void *dst, const void *src, bool ok) {
     *(uint4 *)dst = ok ? *(const uint4 *)src : make_uint4(0, 0, 0, 0);

@@ -35,9 +35,9 @@ typedef struct cuda_node_params { /* CUDA_KERNEL_NODE_PARAMS_v2 */
     CUcontext context;
 } cuda_node_params;
 
-enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_NON_BLOCKING = 1,
+enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_MEMORY_KHZ = 36, CU_BUS_BITS = 37, CU_NON_BLOCKING = 1,
        CU_THREAD_LOCAL = 1, CU_PROGRAMMATIC_SERIALIZATION = 6,
-       CU_FUNC_DYNAMIC_SHARED = 8 };
+       CU_FUNC_DYNAMIC_SHARED = 8, CU_NOT_READY = 600 };
 
 /* name, the exact symbol, an older symbol that does as well, parameters. The symbols are the ones of
  * the oldest driver that has them; what cuda.h of a newer toolkit would rename is not used. */
@@ -71,6 +71,7 @@ enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_N
     X(StreamCreate, "cuStreamCreate", NULL, (CUstream *s, unsigned flags))                         \
     X(StreamDestroy, "cuStreamDestroy_v2", NULL, (CUstream s))                                     \
     X(StreamSynchronize, "cuStreamSynchronize", NULL, (CUstream s))                                \
+    X(StreamQuery, "cuStreamQuery", NULL, (CUstream s))                                            \
     X(EventCreate, "cuEventCreate", NULL, (CUevent *e, unsigned flags))                            \
     X(EventDestroy, "cuEventDestroy_v2", NULL, (CUevent e))                                        \
     X(EventRecord, "cuEventRecord", NULL, (CUevent e, CUstream s))                                 \

@@ -4,7 +4,10 @@
  *                                             few rows (a decode step)   many rows
  *   rmsnorm, linear q, k, v, qk_norm_rope     vl_qkv                     norm, one vl_linear_many, rope
  *   rmsnorm, linear gate, up, swiglu          vl_gate_up                 norm, vl_gate_up_many
+ *   rmsnorm, linear, argmax                   vl_norm_linear             norm, vl_linear_many, argmax
  *   rmsnorm, linear                           vl_norm_linear             norm, vl_linear_many
+ *
+ * And rope_vision waits for attend_full, whose first launch then does both.
  *
  * A fused launch leaves the same bits as its ops in every buffer they write, so it can stand for them
  * whatever the caller does next; the lists above end at the first op that does not belong. */
@@ -18,6 +21,7 @@ static bool apart(const float *a, int rows, int cols, const float *b, int cols_b
 }
 
 static bool can_start(const cuda_backend *b, const cuda_op *op) {
+    if (op->kind == CUDA_TURN) return b->use_fused;
     return b->use_fused && op->kind == CUDA_RMSNORM && op->norm.T > 0 && op->norm.D % 32 == 0 &&
            (uintptr_t)op->norm.x % 16 == 0 && (uintptr_t)op->norm.w % 16 == 0 &&
            (uintptr_t)op->norm.out % 16 == 0 &&
@@ -27,7 +31,7 @@ static bool can_start(const cuda_backend *b, const cuda_op *op) {
 /* A product of what the pending norm leaves, that writes where nobody reads. */
 static bool can_follow(const cuda_backend *b, const cuda_op *op) {
     const cuda_op *n = &b->pending[0];
-    if (op->kind != CUDA_LINEAR || b->n_pending == 0 || b->n_pending == CUDA_PENDING) return false;
+    if (op->kind != CUDA_LINEAR || b->n_pending == 0 || n->kind != CUDA_RMSNORM || b->n_pending == CUDA_PENDING) return false;
     int T = n->norm.T, D = n->norm.D, ldo = op->linear.ldo;
     bool ok = op->linear.x == n->norm.out && op->linear.T == T && op->linear.w->cols == D &&
               op->linear.ldx == D && op->linear.epi == VL_EPI_NONE &&
@@ -80,8 +84,9 @@ static bool is_gate_up(const cuda_backend *b, const cuda_op *op) {
            p[2].linear.w->rows == op->swiglu.F;
 }
 
-static void launch_norm_linear(cuda_backend *b, cuda_kernel k, int n) {
+static void launch_norm_linear(cuda_backend *b, cuda_kernel k, int n, int32_t *ids) {
     norm_linear_args a = norm_linear(b, n);
+    a.ids = ids, a.best = b->best, a.arrived = b->arrived;
     cuda_launch(b, k, (size_t)cuda_up(a.w[0].rows, 16), cuda_up(a.T, ROWS), 1, THREADS,
                 CUDA_ARGS(CUDA_ARG(a)));
 }
@@ -103,7 +108,7 @@ void cuda_drain(cuda_backend *b) {
     } else if (b->pending[0].norm.T > CUDA_FEW_ROWS) {
         launch_many(b, b->pending, n, false);
     } else {
-        launch_norm_linear(b, K_norm_linear, 1);
+        launch_norm_linear(b, K_norm_linear, 1, NULL);
         for (int i = 2; i < n; i++) cuda_emit(b, &b->pending[i]);
     }
 }
@@ -116,9 +121,28 @@ static void launch_joined(cuda_backend *b, const cuda_op *op) {
     b->packed_x = NULL;
     if (many) launch_many(b, b->pending, n, !rope);
     else if (rope) launch_qkv(b, &op->rope);
-    else launch_norm_linear(b, K_gate_up, 2);
+    else launch_norm_linear(b, K_gate_up, 2, NULL);
     if (many && (rope || b->blas.library)) cuda_emit(b, op);
     if (!many) b->packed_x = NULL;
+}
+
+const cuda_op *cuda_take_turn(cuda_backend *b, const float *qkv, int P, int H, int E) {
+    const cuda_op *t = &b->pending[0];
+    bool is = b->n_pending == 1 && t->kind == CUDA_TURN && t->turn.qkv == qkv && t->turn.P == P &&
+              t->turn.H == H && t->turn.E == E;
+    if (is) b->n_pending = 0;
+    return is ? t : NULL;
+}
+
+bool cuda_argmax_joins(cuda_backend *b, int32_t *ids, const float *logits, int T, int V) {
+    const cuda_op *p = b->pending;
+    if (b->n_pending != 2 || T > CUDA_FEW_ROWS || p[1].linear.out != logits || p[1].linear.T != T ||
+        p[1].linear.ldo != V || p[1].linear.w->rows != V)
+        return false;
+    b->n_pending = 0;
+    b->packed_x = NULL;
+    launch_norm_linear(b, K_norm_linear, 1, ids);
+    return true;
 }
 
 void cuda_submit(cuda_backend *b, const cuda_op *op) {

@@ -4,6 +4,7 @@
  * fuse.c may put these in the place of the ops at any time.
  *
  *   vl_norm_linear   h = rmsnorm(x), out = h W^T + bias                      (the head)
+ *                    and ids = arg-max of each row of out, where asked for
  *   vl_gate_up       ..., gate and up, out = silu(gate) * up
  *   vl_qkv           ..., q, k, v; then norm and rotation of each head of q and k by the block that
  *                    finished it last; k and v into the KV pools
@@ -52,13 +53,35 @@ DEVICE void norm_totals(float *total, const norm_linear_args &a, int first, int 
     }
 }
 
+/* A number that is greater for what vl_argmax prefers (rows.cuh, beats): a NaN, then the larger value,
+ * then the lower index. Never 0. */
+DEVICE unsigned long long rank_of(float v, int i) {
+    uint32_t bits = __float_as_uint(v + 0.0f); /* -0 is 0 */
+    uint32_t key = isnan(v) ? ~0u : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (unsigned long long)key << 32 | (uint32_t)~i;
+}
+
+/* The 16 outputs of each row, by atomics whose order does not matter; the last block has the best. */
+DEVICE void choose(const norm_linear_args &a, unsigned long long key, int row, int rows) {
+    unsigned long long *best = (unsigned long long *)a.best + blockIdx.y * 8;
+    for (int o = 8; o; o >>= 1) {
+        unsigned long long other = __shfl_xor_sync(~0u, key, o);
+        if (other > key) key = other;
+    }
+    if (row < rows && threadIdx.x % 16 == 0) atomicMax(best + row, key);
+    if (!last_block(a.arrived + blockIdx.y, gridDim.x) || threadIdx.x >= rows) return;
+    key = atomicExch(best + threadIdx.x, 0ull);
+    a.ids[blockIdx.y * 8 + threadIdx.x] = (uint32_t)(key >> 32) == ~0u ? -1 : (int)~(uint32_t)key;
+}
+
 KERNEL_FEW vl_norm_linear(norm_linear_args a) {
     int row = threadIdx.x / 16, n = blockIdx.x * 16 + threadIdx.x % 16;
     int rows = min(a.T - (int)blockIdx.y * 8, 8);
     float total[1];
     norm_totals<1>(total, a, 0, blockIdx.x, rows);
-    if (row < rows && n < a.w[0].rows)
-        a.out[0][(size_t)(blockIdx.y * 8 + row) * a.ldo[0] + n] = total[0];
+    bool mine = row < rows && n < a.w[0].rows;
+    if (mine) a.out[0][(size_t)(blockIdx.y * 8 + row) * a.ldo[0] + n] = total[0];
+    if (a.ids) choose(a, mine ? rank_of(total[0], n) : 0, row, rows);
 }
 
 KERNEL_FEW vl_gate_up(norm_linear_args a) {

@@ -89,12 +89,16 @@ static void group_release(vl_backend *base, void *p) {
     leave(g);
 }
 
-/* Each rank needs a buffer of its own: what the fullest still has. */
+/* Each rank needs a buffer of its own: what the fullest still has, less what the joined rows of products may
+ * want (`part` and `full`, which grow with the rows of a pass). */
 static size_t group_room(vl_backend *base) {
     cuda_group *g = enter(base);
     size_t least = SIZE_MAX;
     EACH_RANK(g, r) {
-        size_t room = g->rank[r]->base.ops->room(&g->rank[r]->base);
+        enum { OWN = 64 << 20 };
+        size_t room = g->rank[r]->base.ops->room(&g->rank[r]->base), own = g->part[r].bytes + g->full[r].bytes;
+        size_t keep = own < OWN ? OWN - own : 0;
+        if (room != SIZE_MAX) room = room > keep ? room - keep : 0;
         if (room < least) least = room;
     }
     leave(g);
@@ -440,6 +444,7 @@ int cuda_group_open(vl_backend **out, int n, vl_err *err) {
         group_close(&g->base);
         return -1;
     }
+    g->base.forms = g->rank[0]->base.forms;
     EACH_RANK(g, r) g->rank[r]->group = g;
     g->base.device = g->rank[0]->described; /* check_alike: the others are the same */
     *out = &g->base;

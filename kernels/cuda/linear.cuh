@@ -70,13 +70,6 @@ KERNEL(256) vl_pack_weight(uint4 *dst, const void *src, int dtype, int rows, int
     }
 }
 
-/* 2^13 / max, rounded down to a power of two: what the inputs of a row's chunk are multiplied by before
- * they become fp16. *back: its inverse. */
-DEVICE float input_scale(float max, float *back) {
-    int e = min(267 - (int)(__float_as_uint(max) >> 23), 240);
-    *back = __uint_as_float((uint32_t)(254 - e) << 23);
-    return __uint_as_float((uint32_t)e << 23);
-}
 /* One row's chunk, 4 inputs at 4 lane and 4 at 128 + 4 lane, as operands; `back` as above (1 on sm_80 on). */
 DEVICE void to_inputs(uint2 *to, float4 *v, float *back) {
     *back = 1;

@@ -21,7 +21,7 @@ static int open_library(cuda_nccl *l, vl_err *err) {
                        dlerror());
     struct { const char *symbol; void *to; } symbols[] = {
         {"ncclCommInitAll", &l->CommInitAll}, {"ncclCommDestroy", &l->CommDestroy},
-        {"ncclCommAbort", &l->CommAbort},
+        {"ncclCommAbort", &l->CommAbort},     {"ncclCommGetAsyncError", &l->GetAsyncError},
         {"ncclGroupStart", &l->GroupStart},   {"ncclGroupEnd", &l->GroupEnd},
         {"ncclAllGather", &l->AllGather},     {"ncclGetErrorString", &l->GetErrorString}};
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
@@ -49,8 +49,22 @@ int cuda_nccl_open(cuda_nccl *l, int n, const int *devices, vl_err *err) {
     return rc;
 }
 
+int cuda_nccl_check(const cuda_nccl *l, vl_err *err) {
+    enum { OK = 0, IN_PROGRESS = 7 };
+    int e = OK;
+    for (int r = 0; r < l->n && e == OK; r++)
+        if (l->GetAsyncError(l->comm[r], &e) || e == IN_PROGRESS) e = OK;
+    return check(l, e, "joining columns", err);
+}
+
+void cuda_nccl_abort(cuda_nccl *l) {
+    for (int r = 0; r < l->n; r++) l->CommAbort(l->comm[r]);
+    l->n = 0;
+}
+
 void cuda_nccl_close(cuda_nccl *l, bool abort) {
-    for (int r = 0; r < l->n; r++) (abort ? l->CommAbort : l->CommDestroy)(l->comm[r]);
+    if (abort) cuda_nccl_abort(l);
+    for (int r = 0; r < l->n; r++) l->CommDestroy(l->comm[r]);
     if (l->library) dlclose(l->library);
     *l = (cuda_nccl){0};
 }

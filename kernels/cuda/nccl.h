@@ -16,6 +16,7 @@ typedef struct cuda_nccl {
     int (*GroupStart)(void);
     int (*GroupEnd)(void);
     int (*AllGather)(const void *send, void *recv, size_t count, int type, void *comm, CUstream s);
+    int (*GetAsyncError)(void *comm, int *e);
     const char *(*GetErrorString)(int e);
 } cuda_nccl;
 
@@ -29,6 +30,10 @@ typedef struct cuda_gather {
 
 /* Communicators for these n devices. VL_E_BACKEND says what is missing and how to get it. */
 int cuda_nccl_open(cuda_nccl *l, int n, const int *devices, vl_err *err);
+/* Has a communicator failed behind our back (the network, another rank)? */
+int cuda_nccl_check(const cuda_nccl *l, vl_err *err);
+/* Ends every collective that is under way; there will be no more. */
+void cuda_nccl_abort(cuda_nccl *l);
 /* abort: ends what is under way; after a fault that may be a collective which some ranks never start. */
 void cuda_nccl_close(cuda_nccl *l, bool abort);
 /* One collective: part[r] on stream[r] of rank r, all of them in one group. */

@@ -72,7 +72,10 @@ static void cuda_release(vl_backend *base, void *p) {
 /* From pageable memory, which the driver has read when the call returns. */
 static void cuda_put(vl_backend *base, void *dst, const void *src, size_t bytes) {
     cuda_backend *b = cuda_of(base);
-    if (!bytes || !enter_host(b)) return;
+    if (!bytes || !enter(b)) return;
+    bool small = cuda_put_small(b, dst, src, bytes);
+    cuda_leave(b);
+    if (small || !enter_host(b)) return;
     cuda_ok(b, b->d.CopyToDevice((uintptr_t)dst, src, bytes, b->stream), "copying to the GPU");
     cuda_leave(b);
 }
@@ -181,7 +184,7 @@ static void cuda_swiglu(vl_backend *b, float *out, const float *gate, const floa
 static void cuda_rope_vision(vl_backend *b, float *qkv, const float *cos, const float *sin, int P,
                              int H, int E) {
     vl_assert(E > 0 && E % 2 == 0, "head width %d is odd", E);
-    op(b, K_rope_vision, (size_t)P, 1, THREADS, CUDA_ARGS(CUDA_ARG(qkv), CUDA_ARG(cos), CUDA_ARG(sin), CUDA_ARG(H), CUDA_ARG(E)));
+    if (P > 0) submit(b, &(cuda_op){.kind = CUDA_TURN, .turn = {qkv, cos, sin, P, H, E}});
 }
 
 static void move_rows(vl_backend *b, float *dst, const int32_t *dst_idx, const float *src,
@@ -202,8 +205,11 @@ static void cuda_argmax(vl_backend *base, int32_t *ids, const float *logits, int
     int blocks = cuda_up(V, ARGMAX_SHARE);
     if (blocks > ARGMAX_BLOCKS) blocks = ARGMAX_BLOCKS;
     vl_assert(T <= CUDA_COUNTERS, "argmax of %d rows", T);
-    if (T <= 0 || !enter(b)) return;
-    if (cuda_reserve(b, &b->scratch, (size_t)T * (size_t)blocks * 8))
+    if (T <= 0 || !cuda_enter(b)) return;
+    bool joined = cuda_argmax_joins(b, ids, logits, T, V);
+    cuda_drain(b);
+    b->packed_x = NULL;
+    if (!joined && cuda_reserve(b, &b->scratch, (size_t)T * (size_t)blocks * 8))
         cuda_launch(b, K_argmax, (size_t)blocks, T, 1, THREADS,
                     CUDA_ARGS(CUDA_ARG(ids), CUDA_ARG(logits), CUDA_ARG(V), CUDA_ARG(b->scratch.p),
                               CUDA_ARG(b->arrived)));
@@ -266,12 +272,45 @@ static void forget_outputs(cuda_backend *b, const cuda_op *op, int n) {
             b->packed_x = NULL;
 }
 
-enum { MANY_TILE = 128, GROUP = GROUP_TILES * 16, PART_BYTES = 64 << 20 };
+enum { MANY_TILE = 128, GROUP = GROUP_TILES * 16 };
+
+/* Outputs [at, at + n) of a product, as one by itself. */
+typedef struct piece { cuda_weight view; vl_matrix w; cuda_op op; } piece;
+static void take_piece(piece *p, const cuda_op *op, int at, int n) {
+    size_t tile_row = (size_t)cuda_k_tiles(op->linear.w->cols) * 512;
+    *p = (piece){.view.tiles = (uint8_t *)cuda_tiles(op->linear.w) + (size_t)(at / 16) * tile_row,
+                 .w = *op->linear.w, .op = *op};
+    p->w.impl = &p->view;
+    p->w.rows = n;
+    p->op.linear.w = &p->w;
+    p->op.linear.out += at;
+    if (op->linear.bias) p->op.linear.bias += at;
+}
+
+/* Where even one row of blocks has more sums of groups than there is room for: fewer outputs at once. */
+static void products_in_pieces(cuda_backend *b, const cuda_op *op, int n, bool gated, int blocks) {
+    int each = blocks * (gated ? MANY_TILE / 2 : MANY_TILE);
+    for (int i = 0; i < (gated ? 1 : n); i++) {
+        int N = op[i].linear.w->rows;
+        for (int at = 0; at < N; at += each) {
+            piece p[2];
+            for (int k = 0; k < 2; k++) take_piece(&p[k], &op[gated ? k : i], at, N - at < each ? N - at : each);
+            cuda_products(b, (const cuda_op[]){p[0].op, p[1].op}, gated ? 2 : 1, gated);
+        }
+    }
+}
 
 void cuda_products(cuda_backend *b, const cuda_op *op, int n, bool gated) {
     int T = op->linear.T, K = op->linear.w->cols, N = op->linear.w->rows, epi = (int)op->linear.epi;
     int columns = gated ? cuda_up(N, MANY_TILE / 2) : 0, tiles = cuda_up(T, MANY_TILE);
     int groups = cuda_up(K, GROUP), each = tiles;
+    for (int i = 0; i < n && !gated; i++) columns += cuda_up(op[i].linear.w->rows, MANY_TILE);
+    size_t row = groups > 1 ? (size_t)columns * (size_t)groups * MANY_TILE * MANY_TILE * sizeof(float) : 0;
+    if (row > b->part_bytes && columns > 1) {
+        int blocks = (int)(b->part_bytes / (row / (size_t)columns));
+        products_in_pieces(b, op, n, gated, blocks > 0 ? blocks : 1);
+        return;
+    }
     if (!pack_rows(b, op->linear.x, op->linear.ldx, T, K, false)) return;
     many_args a = {.x = b->packed[b->packed_in].p, .arrived = b->arrived, .mats = n, .T = T, .K = K, .epi = epi};
     a.back = (const float *)a.x + (size_t)cuda_up(T, 8) * (size_t)cuda_k_tiles(K) * 64;
@@ -279,11 +318,9 @@ void cuda_products(cuda_backend *b, const cuda_op *op, int n, bool gated) {
         a.w[i] = (weight_arg){cuda_tiles(op[i].linear.w), op[i].linear.bias, op[i].linear.w->rows};
         a.out[i] = op[i].linear.out;
         a.ldo[i] = op[i].linear.ldo;
-        columns += gated ? 0 : cuda_up(a.w[i].rows, MANY_TILE);
     }
     if (groups > 1) { /* as many rows at once as there is room for their sums */
-        size_t row = (size_t)columns * (size_t)groups * MANY_TILE * MANY_TILE * sizeof(float);
-        if (row * (size_t)each > PART_BYTES) each = row > PART_BYTES ? 1 : (int)(PART_BYTES / row);
+        if (row * (size_t)each > b->part_bytes) each = row > b->part_bytes ? 1 : (int)(b->part_bytes / row);
         if (!cuda_reserve(b, &b->scratch, row * (size_t)each)) return;
         a.part = b->scratch.p;
         vl_assert(columns * each <= CUDA_COUNTERS, "%s: %d x %d tiles", op->linear.w->name, columns, each);
@@ -298,6 +335,27 @@ void cuda_products(cuda_backend *b, const cuda_op *op, int n, bool gated) {
     if (a.packed) is_packed(b, a.out[0], a.ldo[0], T, N, other);
 }
 
+/* Attention of few rows waits for latency and leaves the memory idle: where one comes right before a product, more
+ * blocks of it bring the product's first weights into the L2, as many as come in the least time it takes. */
+static void fetch_weights(cuda_backend *b, const void *tiles, size_t bytes) {
+    enum { SECTOR = 32, EACH = 8 }; /* sectors for each thread */
+    static const double LEAST_US = 1.3;
+    size_t most = (size_t)(LEAST_US * b->bytes_per_us);
+    cuda_program *p = &b->program;
+    if (p->calls == 0) return;
+    cuda_call *c = &p->call[p->calls - 1];
+    if (c->kernel != K_attend_64 && c->kernel != K_attend_80 && c->kernel != K_attend_128) return;
+    attend_args a;
+    memcpy(&a, p->values + c->at + c->arg[0], sizeof a);
+    if (a.tokens != 1 || a.ahead) return;
+    if (bytes > most) bytes = most;
+    a.ahead = tiles;
+    a.ahead_bytes = (int64_t)bytes;
+    memcpy(p->values + c->at + c->arg[0], &a, sizeof a);
+    size_t column = (size_t)c->grid[1] * c->grid[2] * ATTEND_THREADS * EACH * SECTOR;
+    c->grid[0] += (unsigned)((bytes + column - 1) / column);
+}
+
 /* Products of few rows: the weights pass once for every 8. */
 static void few_product(cuda_backend *b, const cuda_op *op) {
     float *out = op->linear.out;
@@ -306,6 +364,7 @@ static void few_product(cuda_backend *b, const cuda_op *op) {
     int N = op->linear.w->rows, K = op->linear.w->cols, T = op->linear.T, ldo = op->linear.ldo;
     int ldx = op->linear.ldx, epi = (int)op->linear.epi;
     bool vec = K % 32 == 0 && ldx % 4 == 0 && (uintptr_t)x % 16 == 0;
+    fetch_weights(b, tiles, (size_t)cuda_up(N, 16) * (size_t)cuda_k_tiles(K) * 512);
     cuda_launch(b, vec ? K_linear_few : K_linear_few_odd, (size_t)cuda_up(N, 16), cuda_up(T, 8), 1, THREADS,
                 CUDA_ARGS(CUDA_ARG(out), CUDA_ARG(ldo), CUDA_ARG(x), CUDA_ARG(ldx), CUDA_ARG(T),
                           CUDA_ARG(tiles), CUDA_ARG(N), CUDA_ARG(K), CUDA_ARG(bias), CUDA_ARG(epi)));
@@ -337,7 +396,11 @@ void cuda_emit(cuda_backend *b, const cuda_op *op) {
         return;
     }
     b->packed_x = NULL;
-    if (op->kind == CUDA_RMSNORM) {
+    if (op->kind == CUDA_TURN) {
+        cuda_launch(b, K_rope_vision, (size_t)op->turn.P, 1, 1, THREADS,
+                    CUDA_ARGS(CUDA_ARG(op->turn.qkv), CUDA_ARG(op->turn.cos), CUDA_ARG(op->turn.sin),
+                              CUDA_ARG(op->turn.H), CUDA_ARG(op->turn.E)));
+    } else if (op->kind == CUDA_RMSNORM) {
         int T = op->norm.T, D = op->norm.D;
         void *packed = pack_target(b, T, D, 0);
         cuda_launch(b, K_rmsnorm, (size_t)T, 1, 1, THREADS,
@@ -368,20 +431,20 @@ enum { TILE_ROWS = 64, SPLIT_BLOCKS = 1, PLAIN_MAX = 256 };
 
 /* KV blocks that a decode launch of rows of up to max_len keys provides for: powers of two, so that
  * one graph serves a bucket of lengths. 0: keys are not split (few, or too many to keep the parts). */
-static int split_blocks(const attend_args *a, int max_len) {
+static int split_blocks(const cuda_backend *b, const attend_args *a, int max_len) {
     int most = a->max_blocks, blocks = SPLIT_BLOCKS;
     if (max_len > 0 && cuda_up(max_len, VL_KV_BLOCK) < most) most = cuda_up(max_len, VL_KV_BLOCK);
     while (blocks < most) blocks *= 2;
     if (blocks > a->max_blocks) blocks = a->max_blocks;
     size_t bytes = (size_t)a->T * (size_t)a->H * (size_t)blocks * (size_t)(a->E + 2) * sizeof(float);
-    return blocks <= SPLIT_BLOCKS || bytes > PART_BYTES || a->T * a->G > CUDA_COUNTERS ? 0 : blocks;
+    return blocks <= SPLIT_BLOCKS || bytes > b->part_bytes || a->T * a->G > CUDA_COUNTERS ? 0 : blocks;
 }
 
 /* Flash attention on tensor cores where it fits, else the plain kernel. Few rows share a tile with
  * nobody, and may have their keys split. pack: the next product takes the result as it is. */
 static void attend(cuda_backend *b, attend_args a, bool few, int max_len, bool pack) {
     int heads = a.H / a.G;
-    bool flash = b->arch >= CUDA_BF16_UNITS && a.E % 8 == 0 && a.E <= 128 && heads <= TILE_ROWS;
+    bool flash = a.E % 8 == 0 && a.E <= 128 && heads <= TILE_ROWS;
     cuda_kernel k = a.E <= 64 ? K_attend_64 : a.E <= 80 ? K_attend_80 : K_attend_128;
     vl_assert(a.E <= PLAIN_MAX, "head width %d: at most %d", a.E, PLAIN_MAX);
     if (!flash) {
@@ -389,7 +452,7 @@ static void attend(cuda_backend *b, attend_args a, bool few, int max_len, bool p
         return;
     }
     a.tokens = few ? 1 : TILE_ROWS / heads;
-    a.blocks = few ? split_blocks(&a, max_len) : 0;
+    a.blocks = few ? split_blocks(b, &a, max_len) : 0;
     if (a.blocks) {
         size_t rows = (size_t)a.T * (size_t)a.H * (size_t)a.blocks;
         if (!cuda_reserve(b, &b->scratch, rows * (size_t)(a.E + 2) * sizeof(float))) return;
@@ -420,7 +483,12 @@ static void cuda_attend_full(vl_backend *base, float *out, const float *qkv, con
                              int P, int H, int E, float scale) {
     cuda_backend *b = cuda_of(base);
     vl_assert(n >= 0 && E > 0 && E % 2 == 0, "n %d, E %d", n, E);
-    if (n == 0 || P <= 0 || !enter(b)) return;
+    const float *cos = NULL, *sin = NULL;
+    if (n == 0 || P <= 0 || !cuda_enter(b)) return;
+    const cuda_op *turn = cuda_take_turn(b, qkv, P, H, E);
+    if (turn) cos = turn->turn.cos, sin = turn->turn.sin;
+    cuda_drain(b);
+    b->packed_x = NULL;
     int max_blocks = cuda_up(P, VL_KV_BLOCK), heads = H;
     size_t pool = (size_t)(P / VL_KV_BLOCK + n) * (size_t)H * VL_KV_BLOCK * (size_t)E;
     vl_arena arena = {0};
@@ -436,7 +504,8 @@ static void cuda_attend_full(vl_backend *base, float *out, const float *qkv, con
         arena = (vl_arena){b->scratch.p, 0};
     }
     cuda_launch(b, K_segment_blocks, (size_t)P, 1, 1, THREADS,
-                CUDA_ARGS(CUDA_ARG(k), CUDA_ARG(v), CUDA_ARG(table), CUDA_ARG(row_seq), CUDA_ARG(row_len), CUDA_ARG(qkv), CUDA_ARG(cu), CUDA_ARG(n), CUDA_ARG(max_blocks), CUDA_ARG(heads), CUDA_ARG(E)));
+                CUDA_ARGS(CUDA_ARG(k), CUDA_ARG(v), CUDA_ARG(table), CUDA_ARG(row_seq), CUDA_ARG(row_len), CUDA_ARG(qkv), CUDA_ARG(cu), CUDA_ARG(n), CUDA_ARG(max_blocks), CUDA_ARG(heads),
+                          CUDA_ARG(E), CUDA_ARG(cos), CUDA_ARG(sin)));
     attend_args a = {.out = out, .q = qkv, .k_pool = k, .v_pool = v, .table = table, .row_seq = row_seq,
                      .row_len = row_len, .ldq = 3 * H * E, .max_blocks = max_blocks, .T = P, .H = H,
                      .G = H, .E = E, .scale = scale};
@@ -472,10 +541,12 @@ int cuda_open(cuda_backend **out, int ordinal, vl_err *err) {
     b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16", .ranks = 1, .device = b->described};
     b->ordinal = ordinal;
     b->use_fused = true;
+    b->part_bytes = CUDA_PART_BYTES;
     if (cuda_device_open(b, err)) {
         cuda_close(&b->base);
         return -1;
     }
+    b->base.forms = b->blas.library ? 2 : 1; /* upload.c */
     *out = b;
     return 0;
 }

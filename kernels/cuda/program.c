@@ -77,7 +77,10 @@ void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int 
     vl_assert(gx <= INT32_MAX && gy <= 65535 && gz <= 65535, "%s: grid %zu x %d x %d", KERNEL_NAME[k],
               gx, gy, gz);
     if (!gx || !gy || !gz || b->fault.code) return;
-    if (p->calls == CUDA_CALLS_MAX) cuda_flush(b);
+    if (k != K_put) { /* which has a place left: cuda_full */
+        if (cuda_full(b)) cuda_flush(b);
+        cuda_puts_launch(b);
+    }
     cuda_call *c = &p->call[p->calls++];
     *c = (cuda_call){.kernel = k, .grid = {(unsigned)gx, (unsigned)gy, (unsigned)gz},
                      .threads = (unsigned)threads, .shared = cuda_shared(b, k),
@@ -261,8 +264,12 @@ void cuda_flush_all(cuda_backend *const *b, int n) {
     const ranks k = {b, n};
     cuda_graph *graph[CUDA_RANKS] = {NULL};
     bool known = true, any = false, ok = true;
-    for (int r = 0; r < n; r++) cuda_drain(b[r]);
+    for (int r = 0; r < n; r++) {
+        cuda_drain(b[r]);
+        cuda_puts_launch(b[r]);
+    }
     for (int r = 0; r < n; r++) any |= b[r]->program.calls > 0, ok = ok && !b[r]->fault.code;
+    for (int r = 0; r < n; r++) ok = ok && (!b[r]->puts.used || (make_current(b[r]) && cuda_puts_copy(b[r])));
     for (int r = 0; r < n && any && ok; r++) {
         const cuda_program *p = &b[r]->program;
         graph[r] = b[r]->use_graphs && p->calls >= GRAPH_MIN ? find_graph(b[r], p) : NULL;
@@ -276,7 +283,7 @@ void cuda_flush_all(cuda_backend *const *b, int n) {
         for (int r = 0; r < n; r++)
             if (graph[r] && !graph[r]->program.calls) remember(graph[r], &b[r]->program);
     }
-    for (int r = 0; r < n; r++) b[r]->program.calls = b[r]->program.bytes = 0;
+    for (int r = 0; r < n; r++) b[r]->program.calls = b[r]->program.bytes = b[r]->puts.used = 0;
 }
 
 void cuda_flush(cuda_backend *b) {

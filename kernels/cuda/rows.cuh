@@ -22,8 +22,11 @@ KERNEL(256) vl_embed(float *out, const bf16_bits *table, const int *ids, int D) 
     out += (size_t)blockIdx.x * D;
     bool vec = at_16_bytes(out, D);
     if (id < 0) return;
-#pragma unroll 2
-    for (int k = threadIdx.x * 4; k < D; k += 1024) store4(out, k, D, vec, gather4(table, id, k, kt));
+    for (int k = threadIdx.x * 4; k < D; k += 2048) { /* both halves are read before either is written */
+        float4 a = gather4(table, id, k, kt), b = gather4(table, id, min(k + 1024, kt * 16 - 4), kt);
+        store4(out, k, D, vec, a);
+        store4(out, k + 1024, D, vec, b);
+    }
 }
 
 /* out[p] = sum of four weighted rows, in the order of the corners. Grid P. */
@@ -192,9 +195,9 @@ KERNEL(256) vl_rope_vision(float *qkv, const float *cos, const float *sin, int H
 #pragma unroll 4
     for (int i = threadIdx.x; i < 2 * H * half; i += 256) {
         float *x = qkv + row * 3 * H * E + i / half * E + i % half;
-        float c = cos[row * half + i % half], s = sin[row * half + i % half], a = x[0], b = x[half];
-        x[0] = a * c - b * s;
-        x[half] = b * c + a * s;
+        float c = cos[row * half + i % half], s = sin[row * half + i % half];
+        float2 v = turned(x[0], x[half], c, s);
+        x[0] = v.x, x[half] = v.y;
     }
 }
 
@@ -230,6 +233,14 @@ KERNEL(256) vl_move_rows(float *dst, const int *dst_idx, const float *src, const
         }
         store4(dst, k, D, vec, v);
     }
+}
+
+/* Grid (blocks of 1024 words, parts). */
+KERNEL(256) vl_put(put_args a) {
+    after_the_kernel_before();
+    const put_part p = a.part[blockIdx.y];
+    const uint32_t *from = (const uint32_t *)a.from + p.at;
+    for (int i = blockIdx.x * 256 + threadIdx.x; i < p.words; i += gridDim.x * 256) ((uint32_t *)p.to)[i] = from[i];
 }
 
 /* Greater wins, then the lower index; a NaN beats everything. */

@@ -58,6 +58,12 @@ run env GPUSIM_MEMORY=260 GPUSIM_EXIT=0 "$VITREOUS" "${big[@]}"
 rc 3 "no room for the picture"
 errs "needs, has, what fits" "a picture of 38[0-9]+ pixels needs [0-9]+ MiB to encode, the GPU has [0-9]+ MiB free: at most [0-9]+ pixels fit"
 
+run env GPUSIM_MEMORY=272 GPUSIM_EXIT=0 VL_KERNEL=gemm=cublas "$VITREOUS" run -m models/demo -p Hi -n 1 --backend cuda
+rc 3 "no room for the weights twice"
+errs "with cuBLAS each matrix but the head lies there twice: 21 MiB, not 10" "the weights need 21 MiB, the GPU has 15 MiB free"
+run env GPUSIM_MEMORY=272 GPUSIM_EXIT=0 "$VITREOUS" run -m models/demo -p Hi -n 1 --backend cuda
+rc 0 "once there is room"
+
 # ---- a checkpoint in FP8 -------------------------------------------------------------------------
 cp -r tests/golden/models/std "$tmp/fp8"
 chmod -R u+w "$tmp/fp8"
@@ -141,8 +147,8 @@ launches() { # answer tokens, environment: kernels run in all -> $n, hash of the
 launches 6 GPUSIM_PTX=80
 first=$n graphs=$hash
 launches 7 GPUSIM_PTX=80
-check "a token takes $((n - first)) launches: 5 for each of 4 layers, and embedding, row, head, choice" \
-    [ $((n - first)) -eq 24 ]
+check "a token takes $((n - first)) launches: 5 for each of 4 layers, and inputs, embedding, head with choice" \
+    [ $((n - first)) -eq 23 ]
 launches 6 GPUSIM_PTX=80 VL_CUDA_GRAPH=0
 check "the same answer without graphs" [ -n "$hash" -a "$hash" = "$graphs" ]
 launches 6 GPUSIM_PTX=90

@@ -1,6 +1,7 @@
 /* test_cuda_fuse.c: ops that the CUDA backend joins into one launch leave the same bits in every buffer
  * as the ops one by one (a sync() after each keeps them apart), at shapes that fuse and at shapes that
  * do not; and repeated steps, which become CUDA graphs, compute what the stream would. */
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/device.h"
 
 typedef struct step {          /* one decoder layer's two halves, and the buffers they write */
@@ -168,6 +169,92 @@ static void test_decoys(void) {
     step_free(&s);
 }
 
+/* Norm, head and arg-max: one launch, with the bits and the choices of three. */
+static void test_choice(void) {
+    enum { T = 11, D = 64, V = 300 };
+    float *wide, *x = random_floats(T * D), *norm = random_on_gpu(D), logits[2][T * V] = {{0}};
+    int32_t ids[2][T] = {{0}};
+    for (int i = 0; i < D; i++) x[3 * D + i] = 0; /* all logits are 0, or -0: the first wins */
+    x[9 * D + 5] = NAN;
+    vl_matrix w = random_matrix(V, D, VL_BF16, &wide);
+    float *dx = to_gpu(x, T * D * 4), *h = to_gpu(x, T * D * 4), *out = to_gpu(logits[0], sizeof logits[0]);
+    int32_t *best = to_gpu(ids[0], sizeof ids[0]);
+    for (int joined = 0; joined < 2; joined++) {
+        vl_err err = {0};
+        CHECK(gpu->ops->sync(gpu, &err) == 0, "%s", err.msg);
+        long before = launches("vl_argmax");
+        gpu->ops->rmsnorm(gpu, h, dx, norm, T, D, 1e-6f);
+        gpu->ops->linear(gpu, out, V, h, D, T, &w, NULL, VL_EPI_NONE);
+        between(!joined);
+        gpu->ops->argmax(gpu, best, out, T, V);
+        from_gpu(ids[joined], best, sizeof ids[0]);
+        from_gpu(logits[joined], out, sizeof logits[0]);
+        CHECK(before < 0 || launches("vl_argmax") == before + !joined, "%ld launches of vl_argmax",
+              launches("vl_argmax") - before);
+    }
+    CHECK(!memcmp(ids[0], ids[1], sizeof ids[0]) && ids[1][3] == 0 && ids[1][9] == -1, "choices: %d %d, row 3 %d, row 9 %d",
+          ids[0][0], ids[1][0], ids[1][3], ids[1][9]);
+    CHECK(!memcmp(logits[0], logits[1], sizeof logits[0]), "logits of the joined head");
+    drop(dx), drop(h), drop(out), drop(best), drop(norm);
+    free((void *)(uintptr_t)w.data);
+    free(wide), free(x);
+}
+
+/* rope_vision and attend_full: one launch less, and the same bits of both; so too where they do not belong
+ * together. */
+static void test_turn(void) {
+    enum { P = 70, H = 2, E = 24, N = P * 3 * H * E };
+    float *x = random_floats(N), *dx = to_gpu(x, N * 4), *cos = random_on_gpu(P * E / 2), *sin = random_on_gpu(P * E / 2);
+    float *out = random_on_gpu(P * H * E), *qkv[3], *made[3];
+    int32_t cu[] = {0, 20, P}, *dcu = to_gpu(cu, sizeof cu);
+    for (int i = 0; i < 3; i++) { /* apart, joined, something else in between */
+        qkv[i] = vl_calloc(N, 4), made[i] = vl_calloc(P * H * E, 4);
+        gpu->ops->put(gpu, dx, x, N * 4);
+        vl_err err = {0};
+        CHECK(gpu->ops->sync(gpu, &err) == 0, "%s", err.msg);
+        long before = launches("vl_rope_vision");
+        gpu->ops->rope_vision(gpu, dx, cos, sin, P, H, E);
+        between(i == 0);
+        if (i == 2) gpu->ops->add_rows(gpu, out, NULL, out, NULL, 1, 4);
+        gpu->ops->attend_full(gpu, out, dx, dcu, 2, P, H, E, 0.2f);
+        from_gpu(qkv[i], dx, N * 4);
+        from_gpu(made[i], out, P * H * E * 4);
+        CHECK(before < 0 || launches("vl_rope_vision") == before + (i != 1), "launches of vl_rope_vision, run %d", i);
+        same_bits(qkv[0], qkv[i], N, "q and k turned");
+        same_bits(made[0], made[i], P * H * E, "attention behind the turn");
+    }
+    for (int i = 0; i < 3; i++) free(qkv[i]), free(made[i]);
+    drop(dx), drop(cos), drop(sin), drop(out), drop(dcu);
+    free(x);
+}
+
+/* Small puts between launches come in their order, however many there are; so do large ones among them. */
+static void test_puts(void) {
+    enum { N = 40, W = 96, LARGE = 6000 };
+    float *one = random_on_gpu(W), *sum = random_on_gpu(W), *big = random_on_gpu(LARGE), host[LARGE] = {0}, got[W];
+    gpu->ops->put(gpu, sum, host, sizeof got);
+    for (int i = 1; i <= N; i++) {
+        for (int k = 0; k < W; k++) host[k] = (float)(i * k);
+        gpu->ops->put(gpu, one, host, sizeof got);
+        gpu->ops->put(gpu, one + 1, host + 2, 4); /* over a part of it: the later one counts */
+        if (i % 7 == 0) gpu->ops->put(gpu, big, host, sizeof host);
+        host[0] = host[2] = -1; /* the source may change at once */
+        if (i % 3) gpu->ops->add_rows(gpu, sum, NULL, one, NULL, 1, W);
+    }
+    from_gpu(got, sum, sizeof got);
+    float of = 0;
+    for (int i = 1; i <= N; i++) of += i % 3 ? (float)i : 0;
+    bool right = got[0] == 0 && got[1] == 2 * of;
+    for (int k = 2; k < W; k++) right = right && got[k] == of * (float)k;
+    CHECK(right, "small puts: %g %g %g, expected 0 %g %g", (double)got[0], (double)got[1], (double)got[W - 1],
+          (double)(2 * of), (double)(of * (W - 1)));
+    gpu->ops->put(gpu, one, host, sizeof got); /* with no launch behind it */
+    from_gpu(got, one, sizeof got);
+    CHECK(got[0] == -1 && got[1] == N && got[3] == 3 * N, "a put alone: %g %g %g", (double)got[0], (double)got[1],
+          (double)got[3]);
+    drop(one), drop(sum), drop(big);
+}
+
 int main(void) {
     static const char *const PTX[] = {"75", "80", "90", "100"};
     static const char *const ORDER[] = {"forward", "reverse", "random", "random"};
@@ -190,8 +277,16 @@ int main(void) {
         step_case(17, 64, 2, 1, 16, 32, false);              /* many rows */
         if (i < 2) step_case(140, 96, 3, 1, 16, 80, false);
         if (i == 2) step_case(18, 2080, 2, 1, 16, 48, false); /* two groups of inputs */
+        if (i == 1) {                                         /* ... block by block */
+            cuda_of(gpu)->part_bytes = 130 << 10;
+            step_case(18, 2080, 2, 1, 16, 80, false);
+            cuda_of(gpu)->part_bytes = CUDA_PART_BYTES;
+        }
         test_updates();
         test_decoys();
+        test_choice();
+        test_turn();
+        test_puts();
         close_gpu(PTX[i]);
     }
     return test_end();

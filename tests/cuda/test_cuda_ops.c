@@ -5,6 +5,7 @@
  * Where inputs meet a tensor core the reference rounds them to bf16 (PTX 75: to fp16) too, so that
  * tolerances are those of f32 sums: 2 sqrt(n) + 2 half-ulps of the sum of |a b|, twice that for sums that truncate.
  * --here: only the device that is there (make gpu-check), which is taken to be sm_80 or later. */
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/device.h"
 
 static const double EPS = 0x1p-24, BF16 = 0x1p-8;
@@ -84,6 +85,20 @@ static void test_linear(void) {
     linear_case(18, 20, 64, VL_F16, VL_EPI_NONE, false, all);
     linear_case(33, 48, 1024, VL_BF16, VL_EPI_NONE, true, NULL);   /* 2B: vision qkv               */
     linear_case(20, 16, 1536, VL_BF16, VL_EPI_NONE, true, NULL);   /* 2B: patch embedding          */
+}
+
+/* The sums of the groups of a product take no more memory than they may, however many outputs and rows
+ * there are: it comes in pieces then, and no bit changes. */
+static void test_parts(void) {
+    cuda_backend *b = cuda_of(gpu);
+    static const size_t MOST[] = {200 << 10, 600 << 10}; /* of 2 x 3 blocks, 128 KB each: one; a row */
+    for (int i = 0; i < 2; i++) {
+        b->part_bytes = MOST[i];
+        linear_case(230, 270, 2080, VL_BF16, VL_EPI_NONE, true, (const int[]){16, 0});
+        CHECK(b->scratch.bytes && b->scratch.bytes <= MOST[i], "%zu bytes of sums, at most %zu", b->scratch.bytes,
+              MOST[i]);
+    }
+    b->part_bytes = CUDA_PART_BYTES;
 }
 
 /* VL_KERNEL=gemm=cublas: passes of 17 rows and more are products of cuBLAS, in every form of linear;
@@ -226,10 +241,10 @@ static void test_packed(void) {
 static void softmax_row(double *out, double *mag, const float *q, const float *k, const float *v,
                         size_t ld, int keys, int E, double scale) {
     double *p = vl_calloc((size_t)keys, sizeof *p), top = -INFINITY, sum = 0;
-    bool plain = arch == 75 || E % 8 || E > 128; /* that kernel keeps q in f32 */
+    bool plain = E % 8 || E > 128; /* that kernel keeps q in f32 */
     for (int j = 0; j < keys; j++) {
         for (int e = 0; e < E; e++)
-            p[j] += (plain ? (double)q[e] : round_bf16(q[e])) * round_bf16(k[(size_t)j * ld + (size_t)e]);
+            p[j] += (plain ? (double)q[e] : round_input(q[e])) * round_bf16(k[(size_t)j * ld + (size_t)e]);
         p[j] *= scale;
         if (p[j] > top) top = p[j];
     }
@@ -245,10 +260,12 @@ static void softmax_row(double *out, double *mag, const float *q, const float *k
     free(p);
 }
 
-static void full_case(const int32_t *cu, int n, int H, int E) {
+/* by: what k and v are multiplied by, and q divided. */
+static void full_case(const int32_t *cu, int n, int H, int E, float by) {
     size_t P = (size_t)cu[n], D = (size_t)H * (size_t)E;
     float *qkv = random_floats(P * 3 * D), *a = random_floats(P * D), *b = random_floats(P * D);
     double *want = vl_calloc(P * D, sizeof *want), *tol = vl_calloc(P * D, sizeof *tol);
+    for (size_t i = 0; i < P * 3 * D; i++) qkv[i] *= i / D % 3 ? by : 1 / by;
     for (size_t i = 0; i < P * (size_t)H; i++) {
         size_t p = i / (size_t)H, h = i % (size_t)H;
         int s = 0;
@@ -385,7 +402,9 @@ static void causal_case(int len0, int len1, int H, int G, int E, const int *chun
 
 static void test_attention(void) {
     static const int HEADS[] = {20, 24, 40, 64, 72, 80, 128, 136}, CHUNKS[] = {7, 16, 40, 0}, ONE[] = {1, 0};
-    for (int i = 0; i < 8; i++) full_case((const int32_t[]){0, 70, 71, 150}, 3, 2, HEADS[i]);
+    for (int i = 0; i < 8; i++) full_case((const int32_t[]){0, 70, 71, 150}, 3, 2, HEADS[i], 1);
+    full_case((const int32_t[]){0, 70}, 1, 2, 64, 0x1p20f);  /* beyond fp16 */
+    full_case((const int32_t[]){0, 70}, 1, 1, 80, 0x1p-9f);
     for (int i = 0; i < 8; i += 2) causal_case(70, 9, 6, 2, HEADS[i], CHUNKS);
     causal_case(300, 20, 4, 2, 128, CHUNKS); /* two splits */
     causal_case(66, 1, 16, 8, 128, ONE);     /* the heads of 2B */
@@ -523,6 +542,7 @@ static void test_rows(void) {
 static void run_all(const char *what) {
     vl_rng_seed(&rng, 7);
     open_gpu();
+    if (arch == 80) test_parts(); /* first: scratch memory is new */
     test_rows();
     test_linear();
     test_range();

@@ -4,8 +4,10 @@
 Registers, stack and shared memory are read from the cubins inside build/cuda/kernels.fatbin. What the
 instructions are is read from nvdisasm's listing: the tool is looked for on the PATH, then in
 build/sass-tools (`make sass-tools` installs it there from PyPI); without it that half is skipped.
---table prints every kernel on every architecture as Markdown.
+--table prints every kernel on every architecture as Markdown; --docs writes the table of docs/gpu.md, and
+the test fails where that is not what --docs would write.
 """
+import fnmatch
 import os
 import pathlib
 import re
@@ -82,6 +84,7 @@ def instructions(tool, elf):
     for kernel, body in re.findall(r"^\.text\.(\w+):\n(.*?)(?=^\s*\.section|\Z)", text, re.M | re.S):
         code = [m.group(1) for m in re.finditer(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?\s*([^;]*);", body)]
         found[kernel] = {name: sum(bool(re.match(p, c)) for c in code) for name, p in COUNTED.items()}
+        found[kernel]["instructions"] = len(code)
         found[kernel]["inflight"] = in_flight(code)
     return found
 
@@ -98,7 +101,7 @@ def budget_for(kernel, arch):
         if not words or words[0].startswith("#"):
             continue
         low, _, high = words[1].partition("-")
-        if words[0] in (kernel, "*") and int(low) <= arch <= int(high or low):
+        if fnmatch.fnmatchcase(kernel, words[0]) and int(low) <= arch <= int(high or low):
             limits = dict(zip(("registers", "stack", "shared"), map(int, words[2:5])))
             return limits, {k: int(v) for k, v in (w.split("=") for w in words[5:])}
     raise SystemExit(f"FAIL {BUDGET.name} has no line for {kernel} on sm_{arch}\n0 passed, 1 failed")
@@ -119,6 +122,46 @@ def print_table(found):
     print("| kernel | sm | " + " | ".join(columns) + " |\n|---" + "|---:" * (len(columns) + 1) + "|")
     for (kernel, arch), r in sorted(found.items()):
         print(f"| {kernel} | {arch} | " + " | ".join(str(r.get(c, "-")) for c in columns) + " |")
+
+
+DOCS, FROM, TO = ROOT / "docs/gpu.md", "<!-- sass: written by tests/cuda/test_sass.py --docs -->\n", "<!-- /sass -->\n"
+LISTED = 90                 # the architecture whose instructions the documentation lists
+
+
+def compiler():
+    said = subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"V(\d+\.\d+\.\d+)", said)
+    return f"nvcc {release.group(1)}" if release else "an unknown nvcc"
+
+
+def docs_table(found):
+    """One line for each kernel: registers of every architecture, instructions of one."""
+    archs = sorted({arch for _, arch in found})
+    columns = ["instructions", "ldg128", "inflight", "hmma", "ldsm", "ldgsts", "local"]
+    lines = [f"By {compiler()}:", "", f"| kernel | registers on sm_{', '.join(map(str, archs))} | stack | " +
+             f"shared | sm_{LISTED}: " + " | ".join(columns) + " |", "|---|---" + "|---:" * (len(columns) + 2) + "|"]
+    for kernel in sorted({k for k, _ in found}):
+        each = [found[kernel, a] for a in archs if (kernel, a) in found]
+        one = found[kernel, LISTED]
+        lines.append(f"| `{kernel}` | {' '.join(str(r['registers']) for r in each)} | {max(r.get('stack', 0) for r in each)}"
+                     f" | {one['shared']} | " + " | ".join(str(one[c]) for c in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def whole(found):
+    """Is it the usual build (CUDA_GENCODE, CUDA_FLAGS), whose figures the documentation has?"""
+    return {arch for _, arch in found} == {75, 80, 86, 89, 90, 100, 120}
+
+
+def docs(found, write):
+    """Writes the table, or says whether it is the one that is there."""
+    text = DOCS.read_text()
+    before, rest = text.split(FROM)
+    old, after = rest.split(TO)
+    new = docs_table(found)
+    if write:
+        DOCS.write_text(before + FROM + new + TO + after)
+    return old == new
 
 
 def check(found, tool):
@@ -143,7 +186,14 @@ def main():
     if "--table" in sys.argv:
         print_table(found)
         return 0
+    if "--docs" in sys.argv:
+        docs(found, write=True)
+        return 0
     passed, failures = check(found, tool)
+    if tool and whole(found) and f"By {compiler()}:" in DOCS.read_text():
+        fresh = docs(found, write=False)
+        passed += fresh
+        failures += [] if fresh else ["FAIL docs/gpu.md has another table: tests/cuda/test_sass.py --docs"]
     print("\n".join(failures))
     if not tool:
         print("SKIP no nvdisasm (make sass-tools): instructions were not looked at")

@@ -63,6 +63,16 @@ KERNEL reread(float *out, const float *in, int n) {
         for (int i = T; i < n; i += 32) s += ((const volatile float *)in)[i];
     out[T] = s;
 }
+/* 32 bytes for each lane: the loads behind find them in the L2. */
+KERNEL ahead(float *out, const float *in) {
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(in + 8 * I) : "memory");
+    __syncthreads();
+    out[I] = in[8 * I];
+}
+/* One warp of four waits, twice; the others have nothing to read. */
+KERNEL uneven(float *out, const float *in) {
+    if (T < 32) out[T] = in[(int)in[T]];
+}
 /* One copy, four waits: all but the first have nothing to wait for. */
 KERNEL copy_wait(float4 *out, const float4 *in) {
 #if __CUDA_ARCH__ >= 800

@@ -110,6 +110,12 @@ static void test_prediction(void) {
           k->limiter);
     k = run("copy_wait", 1, 32, 8192, 0); /* four waits, but all came with the first */
     CHECK(k->trips == 1, "cp.async: %g waits", k->trips);
+    k = run("uneven", 1, 128, 8192, 0);
+    CHECK(k->trips == 2, "two waits of the warps that load, whatever the others do: %g", k->trips);
+    k = run("ahead", 1, 32, 8192, 0); /* 32 sectors ahead, and no wait for them; the 32 of the load are there */
+    CHECK(k->dram_bytes == 1024 && k->l2_hits == 32 && k->load_sectors == 64 && k->trips == 1 && k->weight_sectors == 0,
+          "prefetch: %llu bytes, %llu hits, %llu sectors, %g waits", (unsigned long long)k->dram_bytes,
+          (unsigned long long)k->l2_hits, (unsigned long long)k->load_sectors, k->trips);
     gpusim_set("device", "T4");
     double t4 = run("stride1", 8192, 256, 1 << 21, 0)->predicted_us;
     gpusim_set("device", "H100");
