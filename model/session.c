@@ -36,7 +36,8 @@ static int open_parts(vl_session *s, vl_err *err) {
     if (!s->slot || !s->asked || !s->best || !s->logits)
         return vl_fail(err, VL_E_NOMEM, "no memory for a session");
     s->stats.kv_blocks = n_blocks;
-    if (vl_rope_rows_open(&s->rope, s->m->inv_freq, c->text.E, err) || vl_kv_open(&s->kv, n_blocks, err) || vl_vision_open(&s->vision, s->m, err) ||
+    if (vl_rope_rows_open(&s->rope, s->m->inv_freq, c->text.E, err) || vl_kv_open(&s->kv, n_blocks, err) ||
+        vl_vision_open(&s->vision, s->m, err) ||
         vl_decoder_open(&s->decoder, s->m, &dp, err)) return -1;
     if (s->p.prefix_cache_bytes > 0)
         vl_kv_keep(s->kv, s->p.prefix_cache_bytes / (int64_t)vl_decoder_block_bytes(s->decoder));

@@ -10,7 +10,7 @@
  * with lda = ldv. K is packed into tiles [E][mr] once per block and used by all query panels; KV
  * pools hold it transposed (cpu.h), which is such a form already.
  * Few queries (decode): a panel of lanes would be all but empty, so keys are lanes for q k^T (the
- * gemv slot, on panels of keys as the pool has them) and columns are lanes for p v (the mix_values
+ * score_keys slot, on panels of keys as the pool has them) and columns are lanes for p v (the mix_values
  * slot); the softmax takes rows of several sequences and key heads together. Every sum has the
  * same terms in the same order in both forms, so they give the same bits.
  *
