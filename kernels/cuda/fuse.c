@@ -2,9 +2,9 @@
  * for the products of what it leaves, and those for the op behind them:
  *
  *                                             few rows (a decode step)   many rows
- *   rmsnorm, linear q, k, v, qk_norm_rope     vl_qkv                     norm, one vl_linear_many, rope
+ *   rmsnorm, linear q, k, v, qk_norm_rope     vl_qkv                     norm, one vl_many_*, rope
  *   rmsnorm, linear gate, up, swiglu          vl_gate_up                 norm, vl_gate_up_many
- *   rmsnorm, linear                           vl_norm_linear             norm, vl_linear_many
+ *   rmsnorm, linear                           vl_norm_linear             norm, vl_many_*
  *
  * A fused launch leaves the same bits as its ops in every buffer they write, so it can stand for them
  * whatever the caller does next; the lists above end at the first op that does not belong. */

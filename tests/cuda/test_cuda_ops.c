@@ -5,6 +5,7 @@
  * Where inputs meet a tensor core the reference rounds them to bf16 (PTX 75: to fp16) too, so that
  * tolerances are those of f32 sums: 2 sqrt(n) + 2 half-ulps of the sum of |a b|, twice that for sums that truncate.
  * --here: only the device that is there (make gpu-check), which is taken to be sm_80 or later. */
+#include "kernels/cuda/backend.h"
 #include "tests/cuda/device.h"
 
 static const double EPS = 0x1p-24, BF16 = 0x1p-8;
@@ -84,6 +85,25 @@ static void test_linear(void) {
     linear_case(18, 20, 64, VL_F16, VL_EPI_NONE, false, all);
     linear_case(33, 48, 1024, VL_BF16, VL_EPI_NONE, true, NULL);   /* 2B: vision qkv               */
     linear_case(20, 16, 1536, VL_BF16, VL_EPI_NONE, true, NULL);   /* 2B: patch embedding          */
+}
+
+/* Every shape of vl_many_*: on a GPU of one multiprocessor these widths take one each. */
+static void test_shapes(void) {
+    static const struct { const char *kernel; int T, N, K; vl_epilogue epi; } CASES[] = {
+        {"vl_many_192", 140, 190, 2100, VL_EPI_ADD}, {"vl_many_192", 57, 191, 70, VL_EPI_GELU_TANH},
+        {"vl_many_128", 113, 127, 300, VL_EPI_ADD},  {"vl_many_96", 225, 95, 70, VL_EPI_GELU_ERF},
+        {"vl_many_96", 18, 96, 2100, VL_EPI_NONE},   {"vl_many_64", 120, 63, 300, VL_EPI_ADD}};
+    int *sms = &cuda_of(gpu)->sms, all = *sms;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        vl_err err = {0};
+        CHECK(gpu->ops->sync(gpu, &err) == 0, "%s", err.msg);
+        long before = launches(CASES[i].kernel);
+        *sms = 1;
+        linear_case(CASES[i].T, CASES[i].N, CASES[i].K, VL_BF16, CASES[i].epi, i % 2 == 0, (const int[]){16, 41, 0});
+        *sms = all;
+        CHECK(before < 0 || launches(CASES[i].kernel) > before, "PTX %d: %s did not run for N %d", arch, CASES[i].kernel,
+              CASES[i].N);
+    }
 }
 
 /* VL_KERNEL=gemm=cublas: passes of 17 rows and more are products of cuBLAS, in every form of linear;
@@ -525,6 +545,7 @@ static void run_all(const char *what) {
     open_gpu();
     test_rows();
     test_linear();
+    test_shapes();
     test_range();
     test_stale_input();
     test_packed();
