@@ -67,10 +67,10 @@ void cuda_program_close(cuda_backend *b) {
 /* ---- launching -------------------------------------------------------------------------------- */
 
 unsigned cuda_shared(const cuda_backend *b, cuda_kernel k) {
-    bool few = b->arch < CUDA_BF16_UNITS;
+    bool old = b->arch < CUDA_BF16_UNITS;
 #define SHARED(O) \
     if (k == K_many_##O || (k == K_gate_up_many && O == MANY_GATED)) \
-        return (unsigned)((few ? MANY_STAGES_75 : MANY_STAGES(O)) * MANY_STAGE_BYTES(O));
+        return (unsigned)((old ? MANY_STAGES_75 : MANY_STAGES(O)) * MANY_STAGE_BYTES(O));
     MANY_SHAPES(SHARED)
 #undef SHARED
     return 0;
