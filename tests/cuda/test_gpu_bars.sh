@@ -1,7 +1,7 @@
 #!/bin/bash
 # test_gpu_bars.sh: the GPU kernels at the shape of Qwen3-VL-2B, held to the bars of docs/gpu.md: two of the
-# 28 layers, the whole head, one token on gpusim's H100. Layers are equal, so counters and predicted
-# times of the whole follow from these; gpu_bars.py has the bars.
+# 28 layers, the whole head, one token on gpusim's H100; and the products of a prompt of 220 rows. Layers are
+# equal, so counters and predicted times of the whole follow from these; gpu_bars.py has the bars.
 . "$(dirname "$0")/../lib.sh"
 sim=build/gpusim/libcuda.so.1
 unset VL_CUDA_DRIVER
@@ -19,6 +19,9 @@ if grep -q "no GPU kernels" <<<"$err"; then
 fi
 rc 0 "gpu-report"
 printf '%s\n' "$out" >"$tmp/report.json"
-run python3 "$here/gpu_bars.py" "$tmp/report.json"
+run "$VITREOUS" gpu-report --like "$tmp/slice.json" --gpu H100 --size text --text-tokens 220 --json
+rc 0 "gpu-report of a longer prompt"
+printf '%s\n' "$out" >"$tmp/prompt.json"
+run python3 "$here/gpu_bars.py" "$tmp/report.json" "$tmp/prompt.json"
 rc 0 "every bar: $out"
 finish
