@@ -59,14 +59,20 @@ typedef struct put_args {
     put_part part[PUT_PARTS];
 } put_args;
 
-/* vl_linear_many, vl_gate_up_many. */
-enum { MANY_STAGES = 6, MANY_STAGES_75 = 2, MANY_STAGE_BYTES = 16384 }; /* of shared memory, at the launch */
+/* many.cuh: a warp has the sums of 2 tiles of 16 outputs x 7 tiles of 8 rows; a block O outputs x 112 rows. The host
+ * takes the O that fills the GPU best (ops_cuda.c); the bits are the same with each. */
+enum { MANY_W = 2, MANY_X = 7, MANY_ROWS = 2 * MANY_X * 8, MANY_STAGES_75 = 2 };
+#define MANY_SHAPES(X) X(192) X(128) X(96) X(64)
+#define MANY_GATED 192                     /* of vl_gate_up_many: half of them gate's, half up's */
+#define MANY_THREADS(O) (2 * (O))
+#define MANY_STAGE_BYTES(O) ((O) * 64 + MANY_ROWS * 64) /* of shared memory, at the launch: 32 inputs of each */
+#define MANY_STAGES(O) (97280 / MANY_STAGE_BYTES(O))    /* as much as every GPU from sm_80 on has    */
 typedef struct many_args {
     const void *x;                /* [T, K] in fragment order                                  */
     const float *back;            /* sm_75: scales of the inputs [chunks, T]                   */
     weight_arg w[3];
     float *out[3];                /* [T, rows], leading dimension ldo                          */
-    float *part;                  /* [tiles][groups][128 * 128], where K has several groups    */
+    float *part;                  /* [tiles][groups][O * 112], where K has several groups      */
     uint32_t *arrived;            /* [tiles] zeros                                             */
     void *packed;                 /* out[0] once more, as the next product's input; or NULL    */
     int32_t ldo[3];

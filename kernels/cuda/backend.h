@@ -6,7 +6,7 @@
  *   puts.c       small copies to the device, gathered
  *   program.c    launches, kept until something waits, so that a repeated row of them is one graph
  *   group.c, group_run.c, nccl.c   several GPUs behind one op table (group.h)
- *   blas.c       cuBLAS in the place of vl_linear_many, when VL_KERNEL=gemm=cublas asks for it
+ *   blas.c       cuBLAS in the place of vl_many_*, when VL_KERNEL=gemm=cublas asks for it
  *   *.cuh        the kernels (kernels.cu is their translation unit), args.h their argument blocks
  *
  * One stream, so ops run in the order they were called. A mutex makes each op whole: two sessions
@@ -23,7 +23,7 @@
 #define CUDA_KERNELS(X)                                                                            \
     X(arch) X(embed) X(pos_embed) X(layernorm) X(rmsnorm) X(qk_norm_rope) X(rope_vision) X(swiglu) \
     X(move_rows) X(argmax) X(pack_weight) X(pack_rows) X(linear_few) X(linear_few_odd)             \
-    X(linear_many) X(gate_up_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128) \
+    X(many_192) X(many_128) X(many_96) X(many_64) X(gate_up_many) X(norm_linear) X(gate_up) X(qkv) X(attend_64) X(attend_80) X(attend_128) \
     X(attend_plain) X(segment_blocks) X(plain_rows) X(finish_rows) X(take_columns) X(place_columns) X(put)
 
 typedef enum cuda_kernel {
@@ -142,6 +142,7 @@ typedef struct cuda_backend {
     CUstream stream;
     CUfunction kernel[CUDA_KERNEL_COUNT];
     double bytes_per_us;       /* of the device's memory, by its data sheet              */
+    int sms;                   /* multiprocessors of the device                          */
     int arch;                  /* __CUDA_ARCH__ of the code that runs: 750, 800, ...     */
     cuda_stage stage[CUDA_STAGES];
     int next_stage;

@@ -1,4 +1,4 @@
-/* blas.c: cuBLAS in the place of vl_linear_many, found at run time, when VL_KERNEL=gemm=cublas asks.
+/* blas.c: cuBLAS in the place of vl_many_*, found at run time, when VL_KERNEL=gemm=cublas asks.
  *
  * It promises less than our kernels: the bits of a row depend on how many rows share its pass, and may
  * change with the version of the library. So it is never taken unasked, and only for passes of many

@@ -75,6 +75,7 @@ static int open_context(cuda_backend *b, vl_err *err) {
     if (cuda_check(d, d->DeviceGet(&b->device, b->ordinal), what, err) ||
         cuda_check(d, d->DeviceGetName(b->name, sizeof b->name, b->device), what, err) ||
         cuda_check(d, d->DeviceGetAttribute(&major, CU_CC_MAJOR, b->device), what, err) ||
+        cuda_check(d, d->DeviceGetAttribute(&b->sms, CU_SMS, b->device), what, err) ||
         cuda_check(d, d->DeviceGetAttribute(&minor, CU_CC_MINOR, b->device), what, err))
         return -1;
     if (d->DeviceGetAttribute(&khz, CU_MEMORY_KHZ, b->device) || d->DeviceGetAttribute(&bits, CU_BUS_BITS, b->device))

@@ -14,7 +14,9 @@
  *
  * Easy to get wrong: which of a tile's 16 inputs meets which mma operand does not matter as long as W
  * and x agree. Lane = 4 * (row of the fragment) + c holds inputs 4 c... 4 c + 3 (so that f32 inputs are
- * read 16 bytes at a time); register r of A holds row + 8 for odd r and the second pair for r >= 2. */
+ * read 16 bytes at a time); register r of A holds the second pair for r >= 2. Nor does it matter which
+ * output is which row of A: rows r and r + 8 are the outputs 2 r and 2 r + 1 of the tile, so that a lane
+ * has sums of two neighbours, which are written together; register r of A is the second one's for odd r. */
 #ifndef VL_DEVICE_CUH
 #define VL_DEVICE_CUH
 
@@ -67,7 +69,7 @@ __host__ __device__ constexpr int k_tiles(int K) { return (K + 31) / 32 * 2; }
 /* Where element (n, k) of a weight matrix lies, in elements. */
 DEVICE size_t weight_at(int n, int k, int kt) {
     size_t tile = (size_t)(n / 16) * (size_t)kt + (size_t)(k / 16);
-    int lane = n % 8 * 4 + k % 16 / 4, reg = n % 16 / 8 + k % 4 / 2 * 2;
+    int lane = n % 16 / 2 * 4 + k % 16 / 4, reg = n % 2 + k % 4 / 2 * 2;
     return tile * 256 + (size_t)(lane * 8 + reg * 2 + k % 2);
 }
 /* Where inputs k... k + 3 of row t of an activation lie, in 8 bytes; k a multiple of 4. */

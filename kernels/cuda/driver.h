@@ -35,7 +35,7 @@ typedef struct cuda_node_params { /* CUDA_KERNEL_NODE_PARAMS_v2 */
     CUcontext context;
 } cuda_node_params;
 
-enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_MEMORY_KHZ = 36, CU_BUS_BITS = 37, CU_NON_BLOCKING = 1,
+enum { CU_OK = 0, CU_OUT_OF_MEMORY = 2, CU_CC_MAJOR = 75, CU_CC_MINOR = 76, CU_SMS = 16, CU_MEMORY_KHZ = 36, CU_BUS_BITS = 37, CU_NON_BLOCKING = 1,
        CU_THREAD_LOCAL = 1, CU_PROGRAMMATIC_SERIALIZATION = 6,
        CU_FUNC_DYNAMIC_SHARED = 8, CU_NOT_READY = 600 };
 

@@ -2,10 +2,10 @@
  * for the products of what it leaves, and those for the op behind them:
  *
  *                                             few rows (a decode step)   many rows
- *   rmsnorm, linear q, k, v, qk_norm_rope     vl_qkv                     norm, one vl_linear_many, rope
+ *   rmsnorm, linear q, k, v, qk_norm_rope     vl_qkv                     norm, one vl_many_*, rope
  *   rmsnorm, linear gate, up, swiglu          vl_gate_up                 norm, vl_gate_up_many
- *   rmsnorm, linear, argmax                   vl_norm_linear             norm, vl_linear_many, argmax
- *   rmsnorm, linear                           vl_norm_linear             norm, vl_linear_many
+ *   rmsnorm, linear, argmax                   vl_norm_linear             norm, vl_many_*, argmax
+ *   rmsnorm, linear                           vl_norm_linear             norm, vl_many_*
  *
  * And rope_vision waits for attend_full, whose first launch then does both.
  *

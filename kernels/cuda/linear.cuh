@@ -64,7 +64,7 @@ KERNEL(256) vl_pack_weight(uint4 *dst, const void *src, int dtype, int rows, int
     for (int t = threadIdx.x / 32; t < 16 && col0 / 16 + t < kt; t += 8) {
         uint32_t pair[4];
         for (int r = 0; r < 4; r++)
-            pair[r] = *(const uint32_t *)&part[lane / 4 + r % 2 * 8][t * 16 + lane % 4 * 4 + r / 2 * 2];
+            pair[r] = *(const uint32_t *)&part[lane / 4 * 2 + r % 2][t * 16 + lane % 4 * 4 + r / 2 * 2];
         dst[((size_t)blockIdx.y * kt + col0 / 16 + t) * 32 + lane] =
             make_uint4(pair[0], pair[1], pair[2], pair[3]);
     }
@@ -155,7 +155,7 @@ template <int MATS> struct weight_stream {
 };
 
 /* What a block shares. The inputs are those of one chunk for each warp. */
-template <int MATS> struct few_shared {
+template <int MATS> struct __align__(16) few_shared {
     uint32_t x[FEW_WARPS][8][X_PITCH];
     float part[MATS][FEW_WARPS][8][FEW_PITCH];
     float back[FEW_WARPS][8];
@@ -237,10 +237,10 @@ DEVICE void few_totals(float *total, weight_stream<MATS> &s, const float *x, int
         }
 #pragma unroll
         for (int m = 0; m < MATS; m++)
-            for (int i = 0; i < 4; i++) {
-                int r = lane % 4 * 2 + i % 2;
+            for (int i = 0; i < 2; i++) {
+                int r = lane % 4 * 2 + i;
                 float by = !BF16_UNITS && begin < kt && r < rows ? sh.back[warp][r] : 1.0f;
-                sh.part[m][warp][r][lane / 4 + i / 2 * 8] = acc[m][i] * by;
+                *(float2 *)&sh.part[m][warp][r][lane / 4 * 2] = make_float2(acc[m][i] * by, acc[m][i + 2] * by);
             }
         __syncthreads();
 #pragma unroll

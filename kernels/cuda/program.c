@@ -67,8 +67,13 @@ void cuda_program_close(cuda_backend *b) {
 /* ---- launching -------------------------------------------------------------------------------- */
 
 unsigned cuda_shared(const cuda_backend *b, cuda_kernel k) {
-    int stages = b->arch >= CUDA_BF16_UNITS ? MANY_STAGES : MANY_STAGES_75;
-    return k == K_linear_many || k == K_gate_up_many ? (unsigned)(stages * MANY_STAGE_BYTES) : 0;
+    bool old = b->arch < CUDA_BF16_UNITS;
+#define SHARED(O) \
+    if (k == K_many_##O || (k == K_gate_up_many && O == MANY_GATED)) \
+        return (unsigned)((old ? MANY_STAGES_75 : MANY_STAGES(O)) * MANY_STAGE_BYTES(O));
+    MANY_SHAPES(SHARED)
+#undef SHARED
+    return 0;
 }
 
 void cuda_launch(cuda_backend *b, cuda_kernel k, size_t gx, int gy, int gz, int threads,

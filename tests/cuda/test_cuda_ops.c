@@ -101,6 +101,25 @@ static void test_parts(void) {
     b->part_bytes = CUDA_PART_BYTES;
 }
 
+/* Every shape of vl_many_*: on a GPU of one multiprocessor these widths take one each. */
+static void test_shapes(void) {
+    static const struct { const char *kernel; int T, N, K; vl_epilogue epi; } CASES[] = {
+        {"vl_many_192", 140, 190, 2100, VL_EPI_ADD}, {"vl_many_192", 57, 191, 70, VL_EPI_GELU_TANH},
+        {"vl_many_128", 113, 127, 300, VL_EPI_ADD},  {"vl_many_96", 225, 95, 70, VL_EPI_GELU_ERF},
+        {"vl_many_96", 18, 96, 2100, VL_EPI_NONE},   {"vl_many_64", 120, 63, 300, VL_EPI_ADD}};
+    int *sms = &cuda_of(gpu)->sms, all = *sms;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        vl_err err = {0};
+        CHECK(gpu->ops->sync(gpu, &err) == 0, "%s", err.msg);
+        long before = launches(CASES[i].kernel);
+        *sms = 1;
+        linear_case(CASES[i].T, CASES[i].N, CASES[i].K, VL_BF16, CASES[i].epi, i % 2 == 0, (const int[]){16, 41, 0});
+        *sms = all;
+        CHECK(before < 0 || launches(CASES[i].kernel) > before, "PTX %d: %s did not run for N %d", arch, CASES[i].kernel,
+              CASES[i].N);
+    }
+}
+
 /* VL_KERNEL=gemm=cublas: passes of 17 rows and more are products of cuBLAS, in every form of linear;
  * fewer rows keep the bits of our kernels; a captured row of them follows its arguments. */
 static void test_blas(void) {
@@ -545,6 +564,7 @@ static void run_all(const char *what) {
     if (arch == 80) test_parts(); /* first: scratch memory is new */
     test_rows();
     test_linear();
+    test_shapes();
     test_range();
     test_stale_input();
     test_packed();

@@ -73,8 +73,8 @@ static uint16_t *fragments(const uint16_t *w, size_t N, size_t K) {
     uint16_t *t = malloc(N * K * sizeof *t);
     for (size_t n = 0; n < N; n++)
         for (size_t k = 0; k < K; k++) {
-            size_t tile = n / 16 * (K / 16) + k / 16, lane = n % 8 * 4 + k % 16 / 4;
-            size_t reg = n % 16 / 8 + k % 4 / 2 * 2;
+            size_t tile = n / 16 * (K / 16) + k / 16, lane = n % 16 / 2 * 4 + k % 16 / 4;
+            size_t reg = n % 2 + k % 4 / 2 * 2;
             t[tile * 256 + lane * 8 + reg * 2 + k % 2] = w[n * K + k];
         }
     return t;

@@ -66,7 +66,7 @@ DEVICE void input_pair(uint32_t *b, const float *x, int tile) {
 /* 16 outputs: the sums of a block's 8 warps, in order. */
 DEVICE void add_warps(float *y, const float *acc, float (*part)[16]) { /* part: [8], shared */
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    if (lane % 4 == 0) part[warp][lane / 4] = acc[0], part[warp][lane / 4 + 8] = acc[2];
+    if (lane % 4 == 0) part[warp][lane / 4 * 2] = acc[0], part[warp][lane / 4 * 2 + 1] = acc[2];
     __syncthreads();
     if (threadIdx.x >= 16) return;
     float sum = 0;
