@@ -6,12 +6,13 @@
  *
  * (Cauchy-Schwarz; both norms of w are stored when the head is packed, those of x are computed here, and
  * rounding covers both kernels' float sums). No output below  max (a - bound)  can win, so only those
- * with  a + bound >= max (a - bound)  are computed again, by the exact gemv on the checkpoint's rows: a
+ * with  a + bound >= max (a - bound)  are computed again, as exact mode computes them, from the checkpoint's rows: a
  * few dozen of 151,936. All others stay below the winner, so argmax needs no other change.
  */
 #include <math.h>
 
 #include "kernels/cpu/narrow.h"
+#include "kernels/cpu/tiles.h"
 
 enum { COLUMNS = 2048 };           /* of an item                                             */
 
@@ -50,6 +51,22 @@ static void best_item(void *arg, int item, int thread) {
     j->part[item] = best;
 }
 
+/* y [32] = x times a panel, with the bits of exact mode; tiles: room for the parts of x. */
+static void exact_panel(const head_job *j, float *y, const void *panel, uint32_t *tiles) {
+    const vl_ukernels *k = &j->b->k;
+    int K = j->w->cols;
+    if (!cpu_splits(k)) {
+        k->gemv_bf16(y, j->x, (size_t)K, panel, K, 1);
+        return;
+    }
+    vl_tile_sum t = {.c = y, .a = tiles, .lda = 16, .panel = panel, .kc = K, .rows = 1};
+    cpu_tile_at(VL_PARTS, 1, K, 0, 0, &t.step);
+    t.part = cpu_tile_part(VL_PARTS, t.step);
+    cpu_tile_put(k, tiles, VL_PARTS, 1, K, 0, 1, 0, K, j->x, (size_t)K);
+    k->gemm_tiles(&t);
+    k->tiles_end();
+}
+
 /* Up to 32 columns by the exact kernels. */
 static void exact_columns(const head_job *j, const int32_t *cols, int n, uint8_t *scratch) {
     const vl_matrix *w = j->w;
@@ -66,7 +83,7 @@ static void exact_columns(const head_job *j, const int32_t *cols, int n, uint8_t
     }
     if (w->dtype == VL_BF16) {
         j->b->k.pack_bf16(panel, (const uint16_t *)(const void *)scratch, K, n, w->cols);
-        j->b->k.gemv_bf16(y, j->x, K, panel, w->cols, 1);
+        exact_panel(j, y, panel, (uint32_t *)(void *)(scratch + VL_NR * (K + 1) * sizeof(float)));
     } else j->b->k.gemv_f32(y, j->x, K, panel, w->cols, 1);
     for (int i = 0; i < n; i++) j->out[cols[i]] = y[i];
 }
@@ -86,7 +103,8 @@ static void again_item(void *arg, int item, int thread) {
 
 static int item_count(const vl_matrix *w) { return (w->rows + COLUMNS - 1) / COLUMNS; }
 static size_t rows_bytes(const vl_matrix *w) {
-    return (VL_NR * ((size_t)w->cols + 1) * 2 * sizeof(float) + 63) & ~(size_t)63;
+    size_t parts = cpu_tile_words(VL_PARTS, 1, w->cols) * sizeof(uint32_t);
+    return (VL_NR * ((size_t)w->cols + 1) * 2 * sizeof(float) + parts + 63) & ~(size_t)63;
 }
 static size_t part_bytes(const vl_matrix *w) {
     return ((size_t)item_count(w) * sizeof(float) + 63) & ~(size_t)63;
@@ -111,9 +129,10 @@ static void measure_x(head_job *j, const uint32_t *tiles, int t) {
     }
     j->x_norm = (float)(sqrt(norm) * (1 + 0x1p-20));
     j->x_lost = (float)(sqrt(lost) * (1 + 0x1p-20));
-    /* a sum of n terms is off by at most n 2^-24 sum |w x|: the exact one by blocks of VL_KC, this one a few
+    /* a sum of n terms is off by at most n 2^-24 sum |w x|: the exact one by blocks of VL_KC or, in VL_PARTS parts, by
+     * steps of 32, this one a few
      * roundings a group; doubled, for the roundings of the bound itself */
-    double terms = VL_KC + j->w->cols / VL_KC + 3 * j->p->groups + 16;
+    double terms = VL_KC + VL_PARTS * (j->w->cols / 32) + 3 * j->p->groups + 16;
     j->slack = (float)(2 * terms * 0x1p-24) * (j->x_norm + j->x_lost);
 }
 
