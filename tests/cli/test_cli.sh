@@ -175,6 +175,8 @@ for name in pixel_values image_grid_thw input_ids position_ids model.visual.patc
 done
 run "$v" trace -m $model -p hi --dump "$tmp/no/such/folder.safetensors"; rc 3 "trace to nowhere"
 run "$v" info -m $model; rc 0 "info"; has "info" "parameters"
+has "info: objects on one line, without JSON's marks" "^text  +layers: [0-9]+, hidden: [0-9]+, .*[]0-9a-z]$"
+has "info: what pictures cost" "^picture_tokens +224x224: [0-9]+, 448x448: [0-9]+"
 run "$v" info -m $model --json; rc 0 "info --json"; has "info --json" '"decode_bytes_per_token":[0-9]+'
 run "$v" info -m $model --check; rc 0 "info --check"; has "info --check" "([0-9]+) of \\1 tensors are finite"
 cp -rL $model "$tmp/nan" && chmod -R u+w "$tmp/nan"

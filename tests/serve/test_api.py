@@ -435,6 +435,7 @@ def refused(why, code, *args):
     report = [x for x in r.stderr.splitlines() if "Sanitizer" in x or "runtime error:" in x]
     check(r.returncode == code and why in r.stderr and not report and "http://" not in r.stdout,
           f"{args}: {r.returncode} {r.stderr[-3000 if report else -300:]}")
+    return r.stderr
 
 
 def refused_starts(s):
@@ -460,7 +461,15 @@ def refused_starts(s):
         refused("bad value for --api-key-file", 2, "--api-key-file", path("short.keys"))
         refused("bad value for --api-key-file", 2, "--api-key-file", path("many.keys"))
         refused("bad value for --allow-image-urls", 2, "--allow-image-urls", "a.example,,b example")
-        refused("bad value for --batch", 2, "--batch", "0")
+        refused("bad value for --batch: 0 (a number from 1 to 256 is wanted)", 2, "--batch", "0")
+        for value in ("99999999999999", "nan", "-1", "80x", ""):
+            refused(f"bad value for --port: {value} (a number", 2, "--port", value)
+        check("tiny" not in refused("bad value for --api-key (required", 2, "--api-key", "tiny"), "a key is not repeated")
+        refused("unknown option --hosst", 2, "--hosst", "x")
+        refused("unknown option -x", 2, "-x")
+        refused("option --threads needs a value", 2, "--threads")
+        refused("option -m needs a value", 2, "-m")
+        refused("option --pin=1 takes no value", 2, "--pin=1")
         refused("unexpected argument", 2, "more")
         # The port is taken; the jobs that an earlier end left are at work by then.
         with Server("--state", path("jobs")) as other:
