@@ -76,6 +76,7 @@ for form in md csv html; do
     check "run --ops .$form names an op" grep -q attend_causal "$tmp/ops.$form"
 done
 check "run --ops .html has its picture" grep -q "<svg" "$tmp/ops.html"
+run bash -c "'$v' run -m $model -p x -n 2 --ops - 2>&1"; has "run --ops -: the report begins a line" '^vitreous run: time by op$'
 run "$v" run -m $model -p x -n 2 --ops /nowhere/x.md; rc 3 "run --ops to a folder that is not there"
 run "$v" run -m $model -p "你好" -n 12 --ignore-eos --temp 1.5 --seed 7 --mirostat 2 --mirostat-tau 1; rc 0 "mirostat"
 one=$out

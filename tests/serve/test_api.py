@@ -257,7 +257,7 @@ def uploads(s):
     equal(s.json("GET", f"/v1/files/{f['id']}")[0], 404, "gone")
     body, headers = multipart([("file", "a.png", png()), ("purpose", None, b"vision")])
     status, f = s.json("POST", "/v1/files", body, headers=headers)
-    check(status == 200 and f["bytes"] == len(png()), "multipart upload")
+    check(status == 200 and f["bytes"] == len(png()) and f["filename"] == "a.png", f"multipart upload: {f}")
     body, headers = multipart([("image", "a.png", png(70, 30)), ("prompt", None, "看图".encode()), ("max_tokens", None, b"2")])
     status, r = s.json("POST", "/v1/chat/completions", body, headers=headers)
     check(status == 200 and r["x_image"][0]["width"] == 70 and r["usage"]["completion_tokens"] <= 2, f"form with a picture: {r}")
