@@ -136,7 +136,7 @@ int cmd_chat(int argc, char **argv) {
         {0},
     };
     int rc = cli_parse("chat [--image FILE]...", "Questions line by line from stdin, answers on "
-                       "stdout. /image FILE adds a picture, /quit leaves.", options, argc, argv, NULL);
+                       "stdout. /image FILE adds a picture, /reset forgets, /quit leaves.", options, argc, argv, NULL);
     if (rc >= 0) return rc;
     chat c = {.messages = json_array(), .parts = json_array()};
     vl_err err = {0};

@@ -78,11 +78,10 @@ static void print_summary(const json_t *j) {
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)j, key, value) {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
-        size_t n = text ? strlen(text) : 0;
-        for (size_t i = 0; i < n; i++)
-            if (strchr("\"{}", text[i])) text[i] = ' ';
-        const char *at = text ? text + strspn(text, " ") : "";
-        if (*at) printf("%-24s %s\n", key, at);
+        size_t n = 0;
+        for (const char *from = text ? text : ""; *from; from++)
+            if (!strchr("\"{}", *from)) text[n++] = *from;
+        if (n) printf("%-24s %.*s\n", key, (int)n, text);
         free(text);
     }
 }
@@ -92,11 +91,11 @@ static void print_pictures(const info *in) {
     static const int sizes[][2] = {{224, 224}, {448, 448}, {640, 480}, {1280, 720}, {1920, 1080}, {4032, 3024}};
     int factor = in->preprocess.patch_size * in->preprocess.merge_size, h, w;
     vl_err err = {0};
-    printf("%-24s", "tokens of a picture");
+    printf("%-24s", "picture_tokens");
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (vl_smart_resize(sizes[i][1], sizes[i][0], factor, in->preprocess.min_pixels,
                             in->preprocess.max_pixels, &h, &w, &err) == 0)
-            printf(" %dx%d: %d", sizes[i][0], sizes[i][1], (h / factor) * (w / factor));
+            printf("%s %dx%d: %d", i ? "," : "", sizes[i][0], sizes[i][1], (h / factor) * (w / factor));
     putchar('\n');
 }
 

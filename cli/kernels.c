@@ -62,7 +62,8 @@ int cmd_kernels(int argc, char **argv) {
         {"json", 0, CLI_FLAG, &json, NULL, "a JSON array of all rows", 0, 0},
         {0},
     };
-    int rc = cli_parse("kernels [--all | --bench [NAME]]", "The dispatch table. VL_CPU=scalar|avx2|avx512 masks tiers, "
+    int rc = cli_parse("kernels [--all | --bench [NAME]]", "The dispatch table. "
+                       "VL_CPU=scalar|avx2|avx512|avx512vnni|avx512bf16|amx masks tiers,\n"
                        "VL_KERNEL=slot=variant forces one kernel.", options, argc, argv, &names);
     if (rc < 0 && names.n > (bench ? 1 : 0)) rc = cli_usage("unexpected argument \"%s\"", names.v[bench ? 1 : 0]);
     const char *part = names.n ? names.v[0] : "";

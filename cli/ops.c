@@ -158,6 +158,8 @@ int cli_ops_run(vl_model *m, const vl_prompt *p, const vl_sampling *s, cli_answe
     vl_trace_reset(trace);
     rc = cli_answer_one(m, p, s, a);
     if (rc) return rc;
+    if (a->stream) putc('\n', a->stream); /* the answer's line ends before the report */
+    if (a->stream) fflush(a->stream);
     size_t n = vl_trace_rows(trace, &rows, &since);
     measure(&peaks, vl_model_get_info(m));
     doc_begin(&d, "vitreous run: time by op");

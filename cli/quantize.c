@@ -179,6 +179,7 @@ int cmd_quantize(int argc, char **argv) {
         common.dtype = "exact";
         rc = cli_open_model(&common, &exact);
         if (!rc && dir) rc = write_folder(vl_model_get_info(exact)->dir, dir, int4);
+        if (!rc && dir) fprintf(stderr, "written: %s\n", dir);
         common.dtype = dtype;
         if (dir) common.model = dir;
         if (!rc && report) rc = cli_open_model(&common, &other);

@@ -61,7 +61,7 @@ int cmd_run(int argc, char **argv) {
         rc = ops ? cli_ops_run(m, prompt, &s, &answer, ops) : cli_answer_one(m, prompt, &s, &answer);
     }
     if (!rc && json) cli_print_json(cli_answer_json(&answer, m, pictures, &images, from_stdin ? from_stdin : text));
-    if (!rc && !json) putchar('\n');
+    if (!rc && !json && !ops) putchar('\n');
     if (!rc) {
         fflush(stdout);
         cli_answer_speed(&answer, m);

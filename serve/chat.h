@@ -17,7 +17,7 @@
 #include "serve/scheduler.h"
 
 /* Pictures that came beside the JSON (multipart), found by name. */
-typedef struct attachment { char *name; blob data; struct attachment *next; } attachment;
+typedef struct attachment { char *name, *filename; blob data; struct attachment *next; } attachment;
 
 /* One streamed step of an answer: text up to `end` and, if asked for, its log probability entry. */
 typedef struct piece { size_t end; json_t *logprob; } piece;

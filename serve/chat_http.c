@@ -299,7 +299,7 @@ static int form_field(void *user, const char *name, const char *filename, const 
     form_state *f = user;
     if (filename) {
         attachment *a = vl_calloc(1, sizeof *a);
-        vl_assert(a && (a->name = strdup(name)) && (a->data.data = malloc(len + 1)),
+        vl_assert(a && (a->name = strdup(name)) && (a->filename = strdup(filename)) && (a->data.data = malloc(len + 1)),
                   "out of memory for an upload of %zu bytes", len);
         if (len) memcpy(a->data.data, data, len);
         a->data.len = len;
@@ -357,6 +357,7 @@ void attachments_free(attachment *a) {
     while (a) {
         attachment *next = a->next;
         free(a->name);
+        free(a->filename);
         free(a->data.data);
         free(a);
         a = next;

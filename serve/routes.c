@@ -318,7 +318,7 @@ static void route_file_put(http_request *r) {
     if (!strncasecmp(r->content_type, "multipart/form-data", 19)) {
         json_t *form = form_body(r, &files, &e);
         if (form && !files) api_fail(&e, 400, "invalid_form", "file", "the form has no file");
-        if (form && files) o = files_put(r->srv->files, r->tenant, files->name, &files->data, &e);
+        if (form && files) o = files_put(r->srv->files, r->tenant, files->filename, &files->data, &e);
         json_decref(form);
     } else if (!r->len) {
         api_fail(&e, 400, "invalid_value", "file", "the body is empty");

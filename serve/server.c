@@ -108,6 +108,7 @@ void log_json(const char *level, const char *msg, json_t *fields) {
 
 typedef enum opt_kind {
     O_STR,
+    O_DIR,
     O_INT,
     O_INT64,
     O_NUM,
@@ -120,6 +121,11 @@ typedef enum opt_kind {
     O_PRESET,
     O_HELP
 } opt_kind;
+/* What --help calls a value of each kind; NULL: the option takes none. */
+static const char *const value_names[] = {
+    [O_STR] = "NAME", [O_DIR] = "DIR", [O_INT] = "N", [O_INT64] = "N", [O_NUM] = "S", [O_KEY] = "KEY",
+    [O_KEYFILE] = "FILE", [O_HOST] = "NAME", [O_URLS] = "HOSTS", [O_PRESET] = "NAME", [O_HELP] = NULL,
+};
 #define AT(m) offsetof(serve_config, m)
 static const struct opt {
     const char *name;
@@ -128,7 +134,7 @@ static const struct opt {
     double lo, hi;
     const char *help;
 } opts[] = {
-    {"model", O_STR, AT(model_dir), 0, 0, "checkpoint folder (also -m); default: the demo model"},
+    {"model", O_DIR, AT(model_dir), 0, 0, "checkpoint folder; default: the demo model"},
     {"backend", O_STR, AT(model.backend), 0, 0, "auto, cpu or cuda"},
     {"gpus", O_INT, AT(model.gpus), 0, 8, "2 to 8: so many GPUs share the model"},
     {"dtype", O_STR, AT(model.dtype), 0, 0, "exact, bf16, int8 or int4"},
@@ -139,23 +145,23 @@ static const struct opt {
     {"preset", O_PRESET, 0, 0, 0, "fast, balanced, ocr or ground: both of the above"},
     {"host", O_STR, AT(host), 0, 0, "address to listen on; default 127.0.0.1"},
     {"port", O_INT, AT(port), 0, 65535, "default 8080; 0: any free one"},
-    {"api-key", O_KEY, 0, 0, 0, "required from clients; may be repeated"},
-    {"api-key-file", O_KEYFILE, 0, 0, 0, "one key per line"},
+    {"api-key", O_KEY, 0, 0, 0, "required from clients, 8 to 200 characters; may be repeated"},
+    {"api-key-file", O_KEYFILE, 0, 0, 0, "such keys, one per line"},
     {"allow-host", O_HOST, 0, 0, 0, "further name accepted in the Host header; may be repeated"},
     {"allow-image-urls", O_URLS, 0, 0, 0,
      "HOST[:PORT][,...] (also *.DOMAIN): pictures may be fetched from there by https; default: none"},
     {"image-url-timeout", O_NUM, AT(fetch_s), 0.1, 600,
      "seconds for all pictures by URL of a request; default 10"},
-    {"state", O_STR, AT(state_dir), 0, 0, "folder for jobs that must survive a restart"},
+    {"state", O_DIR, AT(state_dir), 0, 0, "folder for jobs that must survive a restart"},
     {"batch", O_INT, AT(batch), 1, 256, "answers generated at once; default 8"},
     {"queue", O_INT, AT(queue), 1, 100000, "answers waiting before 429; default 32"},
     {"kv-tokens", O_INT, AT(kv_tokens), 64, 1e9, "KV capacity over all answers; default 32768"},
     {"speculate", O_INT, AT(speculate), 0, VL_SPECULATE_MAX, "tokens looked ahead in greedy answers; default 0"},
-    {"connections", O_INT, AT(connections), 4, 65536, "default 256"},
+    {"connections", O_INT, AT(connections), 4, 65536, "open at once; default 256"},
     {"max-images", O_INT, AT(images), 1, 64, "in one request; default 8"},
     {"max-body", O_INT64, AT(body_bytes), 1024, 1e12, "bytes; default 16 MiB"},
-    {"max-image-bytes", O_INT64, AT(image_bytes), 64, 1e12, "default 10 MiB"},
-    {"max-image-pixels", O_INT64, AT(image_pixels), 1, 1e10, "default 50 million"},
+    {"max-image-bytes", O_INT64, AT(image_bytes), 64, 1e12, "of one picture; default 10 MiB"},
+    {"max-image-pixels", O_INT64, AT(image_pixels), 1, 1e10, "of one picture, before decoding; default 50 million"},
     {"max-image-ratio", O_INT64, AT(image_ratio), 0, 1e12,
      "decoded bytes per byte of a picture above 16 megapixels, 0: any; default 1000"},
     {"max-tokens", O_INT, AT(default_tokens), 1, 1e6, "when a request does not say; default 512"},
@@ -169,7 +175,7 @@ static const struct opt {
     {"files-bytes", O_INT64, AT(files_bytes), 0, 1e12,
      "uploaded files kept in memory; default 64 MiB"},
     {"result-cache", O_INT64, AT(result_cache_bytes), 0, 1e12, "bytes, 0: off; default 64 MiB"},
-    {"result-cache-dir", O_STR, AT(result_cache_dir), 0, 0,
+    {"result-cache-dir", O_DIR, AT(result_cache_dir), 0, 0,
      "folder for cached answers that survive a restart (as text); default: none"},
     {"result-cache-disk-bytes", O_INT64, AT(result_cache_disk_bytes), 65536, 1e12,
      "in that folder; default 256 MiB"},
@@ -195,19 +201,38 @@ serve_config server_defaults(void) {
         .log_requests = true};
 }
 
-static int usage(const char *why, const char *what) {
-    fprintf(stderr, "vitreous serve: %s%s\nTry 'vitreous serve --help'.\n", why, what);
+__attribute__((format(printf, 1, 2))) static int usage(const char *fmt, ...) {
+    va_list args;
+    fputs("vitreous serve: ", stderr);
+    va_start(args, fmt);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputs("\nTry 'vitreous serve --help'.\n", stderr);
     return 2;
 }
 
-static bool takes_no_value(const struct opt *o) { return o->kind == O_OFF || o->kind == O_PIN || o->kind == O_HELP; }
-
 static void help(void) {
-    puts("vitreous serve: the web page and an OpenAI-compatible API\n");
+    puts("usage: vitreous serve [-m DIR] [--host NAME] [--port N] [--api-key KEY]...\n"
+         "The web page and an OpenAI-compatible API, on this machine only unless --host says otherwise.\n");
     for (int i = 0; i < N_OPTS; i++) {
-        if (opts[i].help)
-            printf("  --%-18s%s %s\n", opts[i].name, takes_no_value(&opts[i]) ? "   " : " V ", opts[i].help);
+        char left[64];
+        const char *value = value_names[opts[i].kind];
+        snprintf(left, sizeof left, "%s--%s%s%s", i ? "    " : "-m, ", opts[i].name, value ? " " : "", value ? value : "");
+        if (opts[i].help) printf("  %-32s %s\n", left, opts[i].help);
     }
+}
+
+static int bad_value(const struct opt *o, const char *v) {
+    if (o->lo < o->hi)
+        return usage("bad value for --%s: %s (a number from %.15g to %.15g is wanted)", o->name, v, o->lo, o->hi);
+    return usage("bad value for --%s (%s)", o->name, o->help); /* not the value: it may be a key */
+}
+
+/* getopt's '?' and ':': an option that is unknown or not clear, or one without its value. */
+static int bad_option(int k, char **argv) {
+    const char *arg = argv[optind - 1];
+    if (optopt > 0 && optopt < 1000) return usage(k == ':' ? "option -%c needs a value" : "unknown option -%c", optopt);
+    return usage(k == ':' ? "option %s needs a value" : optopt ? "option %s takes no value" : "unknown option %s", arg);
 }
 
 static bool add_key(serve_config *c, const char *key) {
@@ -233,14 +258,18 @@ static bool add_key_file(serve_config *c, const char *path) {
 
 static bool set_option(serve_config *c, const struct opt *o, const char *v, const char **preset) {
     void *at = (char *)c + o->at;
-    char *end = NULL;
-    double x = v ? strtod(v, &end) : 0;
-    bool number = v && *v && !*end && x >= o->lo && x <= o->hi;
+    if (o->lo < o->hi) {
+        char *end;
+        double x = strtod(v, &end);
+        if (!*v || *end || !(x >= o->lo && x <= o->hi)) return false;
+        if (o->kind == O_NUM) *(double *)at = x;
+        else if (o->kind == O_INT) *(int *)at = (int)x;
+        else *(int64_t *)at = (int64_t)x;
+        return true;
+    }
     switch (o->kind) {
-    case O_STR: *(const char **)at = v; return true;
-    case O_INT: *(int *)at = (int)x; return number;
-    case O_INT64: *(int64_t *)at = (int64_t)x; return number;
-    case O_NUM: *(double *)at = x; return number;
+    case O_STR:
+    case O_DIR: *(const char **)at = v; return true;
     case O_OFF: *(bool *)at = false; return true;
     case O_PIN: return setenv("VL_PIN", "1", 1) == 0; /* before the first thread */
     case O_KEY: return add_key(c, v);
@@ -256,21 +285,21 @@ static bool set_option(serve_config *c, const struct opt *o, const char *v, cons
 static int parse(serve_config *c, int argc, char **argv, const char **preset) {
     struct option longs[N_OPTS + 1] = {0};
     for (int i = 0; i < N_OPTS; i++) {
-        int argument = takes_no_value(&opts[i]) ? no_argument : required_argument;
+        int argument = value_names[opts[i].kind] ? required_argument : no_argument;
         longs[i] = (struct option){opts[i].name, argument, NULL, 1000 + i};
     }
     optind = 1;
-    for (int k; (k = getopt_long(argc, argv, "m:h", longs, NULL)) != -1;) {
+    for (int k; (k = getopt_long(argc, argv, ":m:h", longs, NULL)) != -1;) {
         int i = k == 'm' ? 0 : k == 'h' ? N_OPTS - 1 : k - 1000;
-        if (k == '?') return usage("unknown option", "") + 1;
+        if (k == '?' || k == ':') return bad_option(k, argv) + 1;
         if (opts[i].kind == O_HELP) {
             help();
             return 1;
         }
         if (!set_option(c, &opts[i], optarg, preset))
-            return usage("bad value for --", opts[i].name) + 1;
+            return bad_value(&opts[i], optarg) + 1;
     }
-    if (optind < argc) return usage("unexpected argument ", argv[optind]) + 1;
+    if (optind < argc) return usage("unexpected argument %s", argv[optind]) + 1;
     return 0;
 }
 

@@ -76,6 +76,7 @@ for form in md csv html; do
     check "run --ops .$form names an op" grep -q attend_causal "$tmp/ops.$form"
 done
 check "run --ops .html has its picture" grep -q "<svg" "$tmp/ops.html"
+run bash -c "'$v' run -m $model -p x -n 2 --ops - 2>&1"; has "run --ops -: the report begins a line" '^vitreous run: time by op$'
 run "$v" run -m $model -p x -n 2 --ops /nowhere/x.md; rc 3 "run --ops to a folder that is not there"
 run "$v" run -m $model -p "你好" -n 12 --ignore-eos --temp 1.5 --seed 7 --mirostat 2 --mirostat-tau 1; rc 0 "mirostat"
 one=$out
@@ -175,6 +176,8 @@ for name in pixel_values image_grid_thw input_ids position_ids model.visual.patc
 done
 run "$v" trace -m $model -p hi --dump "$tmp/no/such/folder.safetensors"; rc 3 "trace to nowhere"
 run "$v" info -m $model; rc 0 "info"; has "info" "parameters"
+has "info: objects on one line, without JSON's marks" "^text  +layers: [0-9]+, hidden: [0-9]+, .*[]0-9a-z]$"
+has "info: what pictures cost" "^picture_tokens +224x224: [0-9]+, 448x448: [0-9]+"
 run "$v" info -m $model --json; rc 0 "info --json"; has "info --json" '"decode_bytes_per_token":[0-9]+'
 run "$v" info -m $model --check; rc 0 "info --check"; has "info --check" "([0-9]+) of \\1 tensors are finite"
 cp -rL $model "$tmp/nan" && chmod -R u+w "$tmp/nan"

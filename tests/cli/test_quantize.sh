@@ -31,10 +31,11 @@ hash_of() { # arguments of run -> hash of the last logits and the text
 }
 
 for d in int8 int4; do
-    check "quantize $d" "$vitreous" quantize --dtype $d "$out/$d"
+    check "quantize $d" sh -c "'$vitreous' quantize --dtype $d '$out/$d' 2>'$out/$d.err'"
     a=$(hash_of --dtype $d) b=$(hash_of -m "$out/$d") c=$(hash_of -m "$out/$d" --threads 1)
     check "$d: written and at load: '$a' '$b'" test -n "$a" -a "$a" = "$b"
     check "$d: one thread: '$c'" test "$a" = "$c"
+    check "quantize $d says what it wrote" grep -qxF "written: $out/$d" "$out/$d.err"
     check "$d: a second time refused" sh -c "! '$vitreous' quantize --dtype $d $out/$d"
     check "$d: info" "$vitreous" info -m "$out/$d"
     "$vitreous" quantize --dtype $d --report --json 2>/dev/null >"$out/$d.json"

@@ -257,7 +257,7 @@ def uploads(s):
     equal(s.json("GET", f"/v1/files/{f['id']}")[0], 404, "gone")
     body, headers = multipart([("file", "a.png", png()), ("purpose", None, b"vision")])
     status, f = s.json("POST", "/v1/files", body, headers=headers)
-    check(status == 200 and f["bytes"] == len(png()), "multipart upload")
+    check(status == 200 and f["bytes"] == len(png()) and f["filename"] == "a.png", f"multipart upload: {f}")
     body, headers = multipart([("image", "a.png", png(70, 30)), ("prompt", None, "看图".encode()), ("max_tokens", None, b"2")])
     status, r = s.json("POST", "/v1/chat/completions", body, headers=headers)
     check(status == 200 and r["x_image"][0]["width"] == 70 and r["usage"]["completion_tokens"] <= 2, f"form with a picture: {r}")
@@ -435,6 +435,7 @@ def refused(why, code, *args):
     report = [x for x in r.stderr.splitlines() if "Sanitizer" in x or "runtime error:" in x]
     check(r.returncode == code and why in r.stderr and not report and "http://" not in r.stdout,
           f"{args}: {r.returncode} {r.stderr[-3000 if report else -300:]}")
+    return r.stderr
 
 
 def refused_starts(s):
@@ -460,7 +461,15 @@ def refused_starts(s):
         refused("bad value for --api-key-file", 2, "--api-key-file", path("short.keys"))
         refused("bad value for --api-key-file", 2, "--api-key-file", path("many.keys"))
         refused("bad value for --allow-image-urls", 2, "--allow-image-urls", "a.example,,b example")
-        refused("bad value for --batch", 2, "--batch", "0")
+        refused("bad value for --batch: 0 (a number from 1 to 256 is wanted)", 2, "--batch", "0")
+        for value in ("99999999999999", "nan", "-1", "80x", ""):
+            refused(f"bad value for --port: {value} (a number", 2, "--port", value)
+        check("tiny" not in refused("bad value for --api-key (required", 2, "--api-key", "tiny"), "a key is not repeated")
+        refused("unknown option --hosst", 2, "--hosst", "x")
+        refused("unknown option -x", 2, "-x")
+        refused("option --threads needs a value", 2, "--threads")
+        refused("option -m needs a value", 2, "-m")
+        refused("option --pin=1 takes no value", 2, "--pin=1")
         refused("unexpected argument", 2, "more")
         # The port is taken; the jobs that an earlier end left are at work by then.
         with Server("--state", path("jobs")) as other:
