@@ -324,7 +324,8 @@ static int form_field(void *user, const char *name, const char *filename, const 
         v = json_stringn(data ? data : "", len);
     }
     if (!v) return api_fail(f->e, 400, "invalid_value", name, "this part is not UTF-8 text");
-    return json_object_set_new(f->body, name, v);
+    if (json_object_set_new(f->body, name, v) == 0) return 0;
+    return api_fail(f->e, 400, "invalid_form", NULL, "a part's name is not UTF-8 text"); /* to say nothing hangs the client */
 }
 
 /* `request` holds the JSON body, in which attachment:NAME stands for an uploaded part; or, without

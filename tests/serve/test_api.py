@@ -258,6 +258,10 @@ def uploads(s):
     body, headers = multipart([("file", "a.png", png()), ("purpose", None, b"vision")])
     status, f = s.json("POST", "/v1/files", body, headers=headers)
     check(status == 200 and f["bytes"] == len(png()) and f["filename"] == "a.png", f"multipart upload: {f}")
+    body = body.replace(b'name="purpose"', b'name="purp\xf3se"')
+    for path in ("/v1/files", "/v1/chat/completions", "/v1/preprocess"):
+        status, r = s.json("POST", path, body, headers=headers)
+        check(status == 400 and "not UTF-8" in r["error"]["message"], f"{path}: a part's name that is no text: {r}")
     body, headers = multipart([("image", "a.png", png(70, 30)), ("prompt", None, "看图".encode()), ("max_tokens", None, b"2")])
     status, r = s.json("POST", "/v1/chat/completions", body, headers=headers)
     check(status == 200 and r["x_image"][0]["width"] == 70 and r["usage"]["completion_tokens"] <= 2, f"form with a picture: {r}")
