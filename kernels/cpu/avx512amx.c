@@ -181,6 +181,8 @@ static void single(const vl_tile_sum *t) {
     _Alignas(64) float sums[2][VL_PARTS * SIDE];
     const uint32_t *a = t->a, *b = t->panel;
     __m512 lo = _mm512_setzero_ps(), hi = lo;
+    unsigned modes = _mm_getcsr();
+    _mm_setcsr(modes | 0x8040); /* the instruction adds to C without subnormals */
     if (t->add) lo = _mm512_loadu_ps(t->c), hi = _mm512_loadu_ps(t->c + SIDE);
     for (int left = (t->kc + 1) / 2; left > 0; left -= SIDE, a += t->step, b += B_STEP) {
         ends e;
@@ -204,6 +206,7 @@ static void single(const vl_tile_sum *t) {
     }
     _mm512_storeu_ps(t->c, lo);
     _mm512_storeu_ps(t->c + SIDE, hi);
+    _mm_setcsr(modes);
 }
 
 void gemm_tiles_amx(const vl_tile_sum *t) {

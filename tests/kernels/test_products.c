@@ -177,6 +177,20 @@ static void check_tile_bits(vl_uk_gemm_tiles *fn, size_t part) {
     }
 }
 
+/* A sum that comes near zero, in steps of 1.5 2^-126 and -2^-126, is zero in company and alone. */
+static void check_tile_flush(vl_uk_gemm_tiles *fn) {
+    static uint32_t a[2 * VL_PARTS * 32], panel[32 * VL_NR]; /* two steps of two rows; all but one term zero */
+    float two[2 * VL_NR], alone[VL_NR];
+    for (int s = 0; s < 2; s++)
+        for (int r = 0; r < 2; r++) a[s * VL_PARTS * 32 + r * 16] = vl_f32_to_bf16(s ? -1 : 1.5f);
+    for (int j = 0; j < VL_NR; j++) panel[j] = panel[16 * VL_NR + j] = vl_f32_to_bf16(0x1p-126f);
+    vl_tile_sum t = {.c = two, .a = a, .lda = 16, .step = VL_PARTS * 32, .part = 32, .panel = panel, .kc = 64, .rows = 2};
+    fn(&t);
+    t.c = alone, t.rows = 1;
+    fn(&t);
+    CHECK(!memcmp(two, alone, sizeof alone), "%s: %a in company, %a alone", running, (double)two[0], (double)alone[0]);
+}
+
 /* Tiles of rows: any number of rows, in every form, sums longer than a block. */
 static void check_gemm_tiles(const vl_candidate *cand, const vl_candidate *ref) {
     static const int KC[] = {1, 2, 3, 31, 32, 33, 64, 72, 255, 256, 264, 1000};
@@ -191,6 +205,7 @@ static void check_gemm_tiles(const vl_candidate *cand, const vl_candidate *ref) 
     if (cand->tier == VL_TIER_scalar) return; /* rounds at the end of each call */
     check_tile_bits(fn, 0);
     check_tile_bits(fn, MOST_ROWS * LDA);
+    check_tile_flush(fn);
     if (!bench) return;
     static uint32_t a[VL_PARTS * MOST_ROWS * 16 * 8], panel[128 * VL_NR];
     static float c[MOST_ROWS * VL_NR];
