@@ -211,7 +211,7 @@ static void check_gemm_tiles(const vl_candidate *cand, const vl_candidate *ref) 
     static float c[MOST_ROWS * VL_NR];
     for (int rows = 64; rows > 0; rows = rows == 64 ? 32 : rows == 32 ? 16 : rows == 16 ? 1 : 0)
         for (int parts = 1; parts <= VL_PARTS; parts += VL_PARTS - 1) {
-            char shape[32];
+            char shape[64];
             size_t part = parts > 1 ? (size_t)rows * 16 : 0, step = (size_t)(parts * rows * 16);
             vl_tile_sum t = {.c = c, .a = a, .lda = 16, .step = step, .part = part, .panel = panel, .kc = 256, .rows = rows, .add = true};
             snprintf(shape, sizeof shape, "%d x 32, kc 256, parts %d", rows, parts);
