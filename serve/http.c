@@ -181,7 +181,8 @@ void http_error(http_request *r, const api_error *e) {
                        : e->status == 405 ? "Allow" : NULL;
     const char *value = e->retry_after ? retry : challenge
         ? "Basic realm=\"vitreous: any user, the API key as password\"" : r->allow;
-    http_bytes(r, e->status, "application/json", text ? text : "{}", text ? strlen(text) : 2, true,
+    int status = e->status >= 400 ? e->status : 500; /* an error that nobody described: without a status nothing is sent */
+    http_bytes(r, status, "application/json", text ? text : "{}", text ? strlen(text) : 2, true,
                header, value);
     free(text);
 }
