@@ -11,7 +11,7 @@
 #include "serve/routes.h"
 #include "serve/sse.h"
 
-static const double poll_s = 0.05, ping_s = 10;
+static const double poll_s = 0.05, look_s = 0.01, ping_s = 10; /* look_s: has a client left that waits for a whole answer? */
 
 /* ---- server-sent events ------------------------------------------------------------------- */
 
@@ -218,15 +218,15 @@ static void sse_end(void *user) {
 
 /* Waits for every choice; gives up when the client has. */
 static bool wait_done(http_request *r, chat *c) {
-    double next = vl_now() + poll_s;
+    double next = vl_now() + look_s;
     while (c->left) {
-        free(chat_pump(c, poll_s));
+        free(chat_pump(c, look_s));
         if (c->left == 0 || vl_now() < next) continue; /* tokens come many at a time: not a look for each */
         if (http_gone(r)) {
             chat_cancel(c);
             return false;
         }
-        next = vl_now() + poll_s;
+        next = vl_now() + look_s;
     }
     return true;
 }
