@@ -78,7 +78,7 @@ static size_t share_of(const vl_tile_sum *t, int steps) {
 }
 
 static inline const uint8_t *ask(const uint8_t *ahead, size_t share) {
-    for (const uint8_t *end = ahead + share; ahead != end; ahead += 64) __builtin_prefetch(ahead, 0, 2);
+    for (; share > 0; share -= 64, ahead += 64) __builtin_prefetch(ahead, 0, 2);
     return ahead;
 }
 
