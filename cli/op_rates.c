@@ -129,11 +129,15 @@ static void fill_index(op_lab *l) {
     l->b->ops->put(l->b, l->index, v, sizeof v);
 }
 
+/* Read as pairs of bf16 it is noise as well, as pools may be. */
 static float *noise(op_lab *l, size_t n) {
     float *host = malloc(n * sizeof *host), *p = l->b->ops->alloc(l->b, n * sizeof *host);
     vl_rng rng;
     vl_rng_seed(&rng, n);
-    for (size_t i = 0; host && i < n; i++) host[i] = (float)vl_rng_uniform(&rng) - 0.5f;
+    for (size_t i = 0; host && i < n; i++) {
+        uint32_t half = vl_f32_to_bf16((float)vl_rng_uniform(&rng) - 0.5f), pair = half << 16 | half;
+        memcpy(&host[i], &pair, sizeof pair);
+    }
     if (p && host) l->b->ops->put(l->b, p, host, n * sizeof *host);
     free(host);
     return p;
@@ -158,8 +162,8 @@ static int fill_lab(op_lab *l, vl_err *err) {
     l->tables = noise(l, (size_t)ROWS * COLS);
     l->cos = constant(l, (size_t)ROWS * VISION_HEAD / 2, 0.8f);
     l->sin = constant(l, (size_t)ROWS * VISION_HEAD / 2, 0.6f);
-    l->k_pool = noise(l, keys); /* f32: the CPU's pools are */
-    l->v_pool = noise(l, keys);
+    l->k_pool = noise(l, keys * l->b->kv_elem / sizeof(float));
+    l->v_pool = noise(l, keys * l->b->kv_elem / sizeof(float));
     l->index = o->alloc(l->b, INDICES * sizeof(int32_t));
     l->weights = malloc(weights * sizeof *l->weights);
     if (!l->x || !l->y || !l->z || !l->rows || !l->tables || !l->cos || !l->sin || !l->k_pool || !l->v_pool || !l->index ||

@@ -70,9 +70,9 @@ typedef enum vl_epilogue {
     VL_EPI_GELU_ERF        /* out  = gelu(x W^T + b), exact erf                            */
 } vl_epilogue;
 
-/* KV blocks: one pool per layer for K and one for V, each of n_blocks * G * VL_KV_BLOCK * E elements of the backend's
- * KV type (f32 in exact mode), block by block and head by head; how a head's keys lie in its block is the backend's
- * own affair. With several devices each has a pool of its vl_kv_heads(b, G) heads.
+/* KV blocks: one pool per layer for K and one for V, each of n_blocks * G * VL_KV_BLOCK * E elements of kv_elem bytes
+ * (f32 in exact mode, else bf16), block by block and head by head; how a head's keys lie in its block is the
+ * backend's own affair. With several devices each has a pool of its vl_kv_heads(b, G) heads.
  * Token j of a sequence lives in block table[j / VL_KV_BLOCK] at slot j % VL_KV_BLOCK. */
 enum { VL_KV_BLOCK = 64 };
 
@@ -115,7 +115,6 @@ typedef struct vl_ops {
                                                            waits for the data               */
     int (*prepare)(vl_backend *b, vl_matrix *w, unsigned use, vl_err *err);
     int (*sync)(vl_backend *b, vl_err *err);            /* waits; reports sticky failures  */
-    size_t kv_elem;                                     /* bytes of one element in a pool  */
     /* What norms, swiglu, attention and linear write to buf .. buf + n - 1, whole rows from buf on, only linear
      * reads, with as many rows and columns, and weights that are bf16 or FP8: the backend may keep it there in the
      * form that its products want. To all other ops the memory is floats. Forgotten with release(). false: the
@@ -173,6 +172,7 @@ struct vl_backend {
     const char *device;    /* what its bits depend on besides this program and the CPU: device,
                               driver and library versions; NULL: nothing                    */
     int forms;             /* that prepare() keeps of each matrix for linear but the head (0: 1) */
+    size_t kv_elem;        /* bytes of one element in a KV pool                             */
 };
 
 /* Of G key/value heads, how many each device keeps. */

@@ -95,7 +95,7 @@ static void w_qk_norm_rope(vl_backend *b, const vl_rope_kv_args *a) {
     vl_op_call c = {.op = "qk_norm_rope", .what = "", .rows = a->T, .cols = (a->H + 2 * a->G) * a->E,
                     .in_place = true};
     c.flops = 7.0 * a->T * (a->H + a->G) * a->E;
-    c.bytes = 2.0 * a->T * a->G * a->E * (double)inner_of(b)->ops->kv_elem;
+    c.bytes = 2.0 * a->T * a->G * a->E * (double)inner_of(b)->kv_elem;
     add_in(&c, floats(a->k, a->T, a->G * a->E, a->ldk));
     add_in(&c, floats(a->v, a->T, a->G * a->E, a->ldv));
     add_in(&c, floats(a->cos, a->T, a->E / 2, a->E / 2));
@@ -158,7 +158,7 @@ static void w_attend_causal(vl_backend *b, const vl_causal_args *a) {
     free(len);
     free(seq);
     c.flops = 4.0 * keys * a->H * a->E;
-    c.bytes = 2.0 * stored * a->G * a->E * (double)inner_of(b)->ops->kv_elem;
+    c.bytes = 2.0 * stored * a->G * a->E * (double)inner_of(b)->kv_elem;
     add_in(&c, floats(a->q, a->T, a->H * a->E, a->ldq));
     add_in(&c, ints(a->row_seq, a->T));
     add_in(&c, ints(a->row_len, a->T));
@@ -264,7 +264,7 @@ void vl_wrap_init(vl_wrap *w, vl_backend *inner) {
     w->ops = (vl_ops){
         .name = inner->ops->name, .alloc = w_alloc, .release = w_release, .room = w_room, .put = w_put,
         .get = w_get,
-        .prepare = w_prepare, .sync = w_sync, .kv_elem = inner->ops->kv_elem, .only_linear = w_only_linear, .elem = w_elem,
+        .prepare = w_prepare, .sync = w_sync, .only_linear = w_only_linear, .elem = w_elem,
         .embed = w_embed,
         .linear = w_linear, .layernorm = w_layernorm, .rmsnorm = w_rmsnorm,
         .qk_norm_rope = w_qk_norm_rope, .rope_vision = w_rope_vision, .attend_full = w_attend_full,
@@ -273,6 +273,6 @@ void vl_wrap_init(vl_wrap *w, vl_backend *inner) {
         .close = w_close,
     };
     w->base = (vl_backend){&w->ops, inner->threads, inner->dtype, inner->ranks, inner->note, inner->device,
-                           inner->forms};
+                           inner->forms, inner->kv_elem};
     w->inner = inner;
 }

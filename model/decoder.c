@@ -64,7 +64,7 @@ static void layout_device(vl_decoder *d, vl_arena *a) {
     d->best = vl_carve(a, W, i);
     d->table = vl_carve(a, S * (size_t)d->p.max_blocks, i);
     for (int l = 0; l < c->layers; l++) {
-        void *kp = vl_carve(a, pool, d->b->ops->kv_elem), *vp = vl_carve(a, pool, d->b->ops->kv_elem);
+        void *kp = vl_carve(a, pool, d->b->kv_elem), *vp = vl_carve(a, pool, d->b->kv_elem);
         if (!a->base) continue;
         d->k_pool[l] = kp;
         d->v_pool[l] = vp;
@@ -152,7 +152,7 @@ vl_batch *vl_decoder_batch(vl_decoder *d) { return &d->batch; }
 size_t vl_decoder_block_bytes(const vl_decoder *d) {
     const vl_text_config *c = &d->m->config.text;
     size_t heads = (size_t)vl_kv_heads(d->b, c->G);
-    return 2 * (size_t)c->layers * heads * VL_KV_BLOCK * (size_t)c->E * d->b->ops->kv_elem;
+    return 2 * (size_t)c->layers * heads * VL_KV_BLOCK * (size_t)c->E * d->b->kv_elem;
 }
 
 int32_t *vl_decoder_table(vl_decoder *d, int seq) {

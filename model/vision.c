@@ -111,7 +111,7 @@ static size_t needed(vl_vision *v, size_t P) {
     const vl_vision_config *c = &v->m->config.vision;
     vl_arena a = {0};
     layout_device(v, &a, P);
-    return a.used + P * (size_t)(3 * c->D) * v->b->ops->kv_elem;
+    return a.used + P * (size_t)(3 * c->D) * v->b->kv_elem;
 }
 
 /* Is there room for P patches? If not, says how big a picture may be. */

@@ -10,7 +10,7 @@
 
 int64_t memory_kv_bytes(const server *srv, int64_t tokens) {
     const vl_text_config *t = &srv->model->config.text;
-    return 2 * tokens * t->layers * t->G * t->E * (int64_t)srv->model->backend->ops->kv_elem;
+    return 2 * tokens * t->layers * t->G * t->E * (int64_t)srv->model->backend->kv_elem;
 }
 
 typedef struct sum { const server *srv; double bytes; } sum;

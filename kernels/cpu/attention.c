@@ -170,12 +170,9 @@ static key_tiles pack_keys(const group *g, const float *k, size_t ld, int n) {
     return (key_tiles){g->keys, (size_t)mr, tile, 0, KEYS};
 }
 
-/* Panels of keys of a pool, in bf16 mode their pairs. */
-static key_tiles pool_keys(const group *g, const float *k, int n) {
-    size_t E = (size_t)g->E, W = (size_t)g->W;
-    for (int i = 0; i < n && g->pairs; i += VL_NR)
-        pair_rows(g, g->keys + (size_t)i * W, k + (size_t)i * E, VL_NR, g->E, VL_NR);
-    return (key_tiles){g->pairs ? g->keys : k, VL_NR, (size_t)g->mr, W * VL_NR, VL_NR};
+/* Panels of keys of a pool. */
+static key_tiles pool_keys(const group *g, const float *k) {
+    return (key_tiles){k, VL_NR, (size_t)g->mr, (size_t)g->W * VL_NR, VL_NR};
 }
 
 /* Every panel of the group meets n keys; v: rows in the form that the second product wants. valid [lanes]: how
@@ -310,10 +307,11 @@ static void see_keys(const vl_causal_args *a, run r, int heads, int at, int32_t 
     }
 }
 
-/* Where the block of keys from `at` on lies in the pools. */
-static size_t block_at(const vl_causal_args *a, run r, int kv, int at) {
+/* The block of keys from `at` on of the run in a pool. */
+static const float *block_at(const causal_job *j, const void *pool, run r, int kv, int at) {
+    const vl_causal_args *a = j->a;
     const int32_t *table = a->table + (size_t)a->row_seq[r.r0] * (size_t)a->max_blocks;
-    return cpu_kv_at(table[at / KEYS], kv, a->G, a->E);
+    return (const float *)pool + cpu_kv_at(table[at / KEYS], kv, a->G, j->b->bf16 ? a->E / 2 : a->E);
 }
 
 static void many_queries(const causal_job *j, run r, int kv, int thread) {
@@ -324,12 +322,9 @@ static void many_queries(const causal_job *j, run r, int kv, int thread) {
     put_queries(&g, causal_query, &rows);
     for (int at = 0; at < longest; at += KEYS) {
         int32_t valid[GROUP_ROWS] = {0};
-        int n = least(longest - at, KEYS);
-        size_t block = block_at(a, r, kv, at), ldv = (size_t)a->E;
         see_keys(a, r, j->heads, at, valid);
-        key_tiles k = pool_keys(&g, (const float *)a->k_pool + block, n);
-        const float *v = put_values(&g, (const float *)a->v_pool + block, &ldv, n);
-        panels_meet(&g, k, v, ldv, n, valid, a->scale);
+        panels_meet(&g, pool_keys(&g, block_at(j, a->k_pool, r, kv, at)), block_at(j, a->v_pool, r, kv, at), (size_t)a->E,
+                    least(longest - at, KEYS), valid, a->scale);
     }
     get_outputs(&g, causal_output, &rows);
 }
@@ -346,9 +341,8 @@ static void few_scores(group *g, const unit *u, const float *k, int n, const flo
         g->k->score_keys(g->s + u->lane, q, W, k, n, g->E, u->lanes, next);
         return;
     }
-    key_tiles keys = pool_keys(g, k, n);
-    for (int i = 0; i < n; i += VL_NR, keys.at += keys.next) {
-        g->k->gemv_dpbf16(scores, q, W, keys.at, g->E, u->lanes);
+    for (int i = 0; i < n; i += VL_NR, k += W * VL_NR) {
+        g->k->gemv_dpbf16(scores, q, W, k, g->E, u->lanes);
         for (int c = 0; c < least(n - i, VL_NR); c++)
             for (int l = 0; l < u->lanes; l++) g->s[(i + c) * VL_NR + u->lane + l] = scores[l * VL_NR + c];
     }
@@ -356,13 +350,12 @@ static void few_scores(group *g, const unit *u, const float *k, int n, const flo
 
 /* The unit's outputs take their share of n rows of v. */
 static void few_values(group *g, const unit *u, const float *v, int n, const float *next) {
-    size_t ldv = (size_t)g->E;
-    float *o = g->o + (size_t)u->lane * ldv, *p = g->p + u->lane, *fix = g->fix + u->lane;
+    size_t E = (size_t)g->E;
+    float *o = g->o + (size_t)u->lane * E, *p = g->p + u->lane, *fix = g->fix + u->lane;
     if (!g->pairs) {
-        g->k->mix_values(o, fix, p, v, ldv, n, g->E, u->lanes, next);
+        g->k->mix_values(o, fix, p, v, E, n, g->E, u->lanes, next);
         return;
     }
-    v = put_values(g, v, &ldv, n);
     for (int i = 0; i < u->lanes; i++, o += g->E)
         g->k->mix_pairs(o, fix[i], (uint32_t *)(void *)(p + i), (const uint32_t *)(const void *)v, (n + 1) / 2, g->E);
 }
@@ -375,9 +368,9 @@ static void few_output(const group *g, const unit *u, const causal_rows *rows) {
     }
 }
 
-/* Where the block of keys from `at` on lies in a pool; NULL: the unit has none there. */
-static const float *unit_block(const vl_causal_args *a, const void *pool, const unit *u, int at) {
-    return u->keys > at ? (const float *)pool + block_at(a, u->r, u->kv, at) : NULL;
+/* The unit's block of keys from `at` on in a pool; NULL: it has none there. */
+static const float *unit_block(const causal_job *j, const void *pool, const unit *u, int at) {
+    return u->keys > at ? block_at(j, pool, u->r, u->kv, at) : NULL;
 }
 
 /* All units meet their keys from `at` on, `most` at most. */
@@ -391,13 +384,13 @@ static void few_meet(group *g, const causal_job *j, const unit *units, int n, in
         if (units[i].keys > at) u[live++] = &units[i];
     }
     for (int i = 0; i < live; i++)
-        few_scores(g, u[i], unit_block(a, a->k_pool, u[i], at), least(u[i]->keys - at, KEYS),
-                   i + 1 < live ? unit_block(a, a->k_pool, u[i + 1], at) : unit_block(a, a->v_pool, u[0], at));
+        few_scores(g, u[i], unit_block(j, a->k_pool, u[i], at), least(u[i]->keys - at, KEYS),
+                   i + 1 < live ? unit_block(j, a->k_pool, u[i + 1], at) : unit_block(j, a->v_pool, u[0], at));
     g->k->softmax(g->s, most, g->lanes, valid, a->scale, g->m, g->l, g->fix);
     if (g->pairs) pair_rows(g, g->p, g->s, VL_NR, most, VL_NR);
     for (int i = 0; i < live; i++)
-        few_values(g, u[i], unit_block(a, a->v_pool, u[i], at), least(u[i]->keys - at, KEYS),
-                   i + 1 < live ? unit_block(a, a->v_pool, u[i + 1], at) : unit_block(a, a->k_pool, u[0], at + KEYS));
+        few_values(g, u[i], unit_block(j, a->v_pool, u[i], at), least(u[i]->keys - at, KEYS),
+                   i + 1 < live ? unit_block(j, a->v_pool, u[i + 1], at) : unit_block(j, a->k_pool, u[0], at + KEYS));
 }
 
 static void few_queries(const causal_job *j, int first, int n, int thread) {

@@ -2,7 +2,7 @@
  * bf16; scores, softmax, its sum and the running output are f32. E below is padded to a multiple of 32 by zeros.
  *
  *   q rows      [32][E / 2] pairs                     rows of tiles as they are
- *   K panels    [keys / 32][E / 2][32] pairs of e     packed once, like a weight of 32 keys
+ *   K panels    [keys / 32][E / 2][32] pairs of e     packed once, like a weight of 32 keys; a pool has them so
  *   V panels    [E / 32][keys / 2][32] pairs of keys  packed once
  *
  *   for each block of KEYS keys, for each 32 queries:
@@ -11,7 +11,8 @@
  *     O [E / 32][32][32] = O * fix + p V              over all the block's keys in tile registers
  *
  * Vision: K and V of all heads are packed first, 32 keys at a time, then heads and row groups are shared out.
- * Text: each group of rows of a key head packs the keys of that head as it meets them.
+ * Text: each group of rows of a key head reads the pool's keys where they are and puts its values into panels as it
+ * meets them.
  *
  * A row meets its keys in blocks of KEYS counted from the start of its segment or sequence, and in steps of 32
  * within; what it does not see adds zeros: its bits do not depend on its company. */
@@ -31,6 +32,7 @@ enum {
 typedef struct tile_group {
     const vl_ukernels *k;
     int E, W, cols, lanes;         /* W: words of a row, padded; cols: panels of 32 columns  */
+    int kc;                        /* terms of a key: 2 W, in a pool E                        */
     float scale;
     uint32_t *q;                   /* [GROUP][W]                                              */
     float *o;                      /* [GROUP / 32][cols][32][32]                              */
@@ -46,14 +48,15 @@ static size_t group_words(int E) {
 
 static tile_group group_at(uint32_t *scratch, const cpu_backend *b, int E, int lanes, float scale) {
     tile_group g = {.k = &b->k, .E = E, .W = up(E, 32) / 2, .cols = up(E, 32) / 32, .lanes = lanes, .scale = scale};
-    size_t W = (size_t)g.W;
+    size_t W = (size_t)g.W, rows = (size_t)up(lanes, ROWS);
+    g.kc = up(E, 32);
     g.q = scratch;
     g.o = (float *)(void *)(g.q + GROUP * W);
     g.s = g.o + GROUP * 2 * W;
     g.l = g.s + BLOCKS * VL_SCORES;
     g.m = g.l + GROUP * 16;
-    for (int i = 0; i < GROUP; i++) g.m[i] = -INFINITY;
-    memset(g.l, 0, GROUP * 16 * sizeof *g.l);
+    for (size_t i = 0; i < rows; i++) g.m[i] = -INFINITY;
+    memset(g.l, 0, rows * 16 * sizeof *g.l);
     return g;
 }
 
@@ -79,15 +82,23 @@ static void put_values(const vl_ukernels *k, uint32_t *panel, size_t stride, con
     }
 }
 
-/* The same panel from 32 keys of a pool, which lie as [E][32] there (cpu.h). */
-static void pool_keys(const vl_ukernels *k, uint32_t *panel, const float *x, int E) {
-    for (int e = 0; e < E; e += 32) put_values(k, panel + e / 2 * VL_NR, 0, x + (size_t)e * VL_NR, VL_NR, least(E - e, 32), VL_NR);
+/* The same from n <= 32 keys of a pool, where pairs of rows are E words (cpu.h). */
+static void pool_values(uint32_t *panel, size_t stride, const uint32_t *v, int n, int E) {
+    size_t pairs = (size_t)(n + 1) / 2, columns = (size_t)E;
+    for (size_t e = 0; e < columns; e += VL_NR, panel += stride)
+        for (size_t i = 0; i < 16; i++) {
+            uint32_t *to = panel + i * VL_NR;
+            const uint32_t *from = v + i * columns + e;
+            if (i < pairs && e + VL_NR <= columns) memcpy(to, from, VL_NR * sizeof *to);
+            else
+                for (size_t c = 0; c < VL_NR; c++) to[c] = i < pairs && e + c < columns ? from[c] : 0;
+        }
 }
 
 /* ---- 32 queries meet a block of keys ------------------------------------------------------------ */
 
-/* keys, values: of the block's first key, value panels `stride` words apart; n keys; valid [rows]. */
-static void rows_meet_keys(tile_group *g, int at, const uint32_t *keys, const uint32_t *values, size_t stride, int n,
+/* keys: panels of 32; values: of the first key, panels `stride` words apart; n keys; valid [rows]. */
+static void rows_meet_keys(tile_group *g, int at, const uint32_t *const *keys, const uint32_t *values, size_t stride, int n,
                            const int32_t *valid) {
     int rows = least(g->lanes - at, ROWS), tile_rows = rows > 16 ? 32 : rows > 8 ? 16 : rows, most = 0;
     for (int i = 0; i < rows; i++)
@@ -97,10 +108,10 @@ static void rows_meet_keys(tile_group *g, int at, const uint32_t *keys, const ui
     size_t W = (size_t)g->W, O = ROWS * VL_NR;
     float fix[ROWS], *o = g->o + (size_t)(at / ROWS) * (size_t)g->cols * O;
     bool add = g->begun[at / ROWS], moved = false;
-    vl_tile_sum t = {.a = g->q + (size_t)at * W, .lda = W, .step = 16, .kc = g->W * 2, .rows = tile_rows};
+    vl_tile_sum t = {.a = g->q + (size_t)at * W, .lda = W, .step = 16, .kc = g->kc, .rows = tile_rows};
     for (int key = 0; key < most; key += 32) {
         t.c = g->s + (size_t)(key / 32) * VL_SCORES;
-        t.panel = keys + (size_t)(key / 32) * W * VL_NR;
+        t.panel = keys[key / 32];
         g->k->gemm_tiles(&t);
     }
     g->k->softmax_tiles(g->s, most, rows, valid, g->scale, g->m + at, g->l + at * 16, fix);
@@ -227,11 +238,13 @@ static void full_item(void *arg, int item, int thread) {
     put_queries(&g, &w);
     size_t packed = ((size_t)head * j->padded + base_of(j->cu, seg)) * W, stride = (size_t)up(len, 32) * 16;
     for (int at = 0; at < len; at += KEYS) {
+        const uint32_t *keys[BLOCKS];
         int32_t valid[ROWS];
         int n = least(len - at, KEYS);
         for (int i = 0; i < ROWS; i++) valid[i] = n;
+        for (int i = 0; i * 32 < n; i++) keys[i] = j->keys + packed + (size_t)(at + i * 32) * W;
         for (int q = 0; q < g.lanes; q += ROWS)
-            rows_meet_keys(&g, q, j->keys + packed + (size_t)at * W, j->values + packed + (size_t)at * 16, stride, n, valid);
+            rows_meet_keys(&g, q, keys, j->values + packed + (size_t)at * 16, stride, n, valid);
     }
     get_outputs(&g, &w);
     g.k->tiles_end();
@@ -263,23 +276,23 @@ void cpu_tiles_attend_full(cpu_backend *b, float *out, const float *qkv, const i
 typedef struct causal_job {
     const cpu_backend *b;
     const vl_causal_args *a;
-    uint32_t *scratch;             /* [thread]: a group, keys and values of KEYS rows          */
+    uint32_t *scratch;             /* [thread]: a group, values of KEYS rows                   */
     int parts, rows_per_part;
     float *out;
     bool kept;
 } causal_job;
 
-static size_t causal_words(int E) { return group_words(E) + 2 * KEYS * (size_t)up(E, 32) / 2; }
+static size_t causal_words(int E) { return group_words(E) + KEYS * (size_t)up(E, 32) / 2; }
 
-/* Keys [at, at + n) of the sequence whose blocks `table` lists. */
-static void causal_pack(const causal_job *j, const int32_t *table, int kv, int at, int n, uint32_t *keys,
+/* Keys [at, at + n) of the sequence whose blocks `table` lists: where they are, and their values in panels. */
+static void causal_find(const vl_causal_args *a, const int32_t *table, int kv, int at, int n, const uint32_t **keys,
                         uint32_t *values) {
-    const vl_causal_args *a = j->a;
-    size_t E = (size_t)a->E, W = (size_t)up(a->E, 32) / 2;
     for (int i = 0; i < n; i += 32) {
-        size_t from = cpu_kv_at(table[(at + i) / VL_KV_BLOCK], kv, a->G, a->E) + (size_t)((at + i) % VL_KV_BLOCK) * E;
-        pool_keys(&j->b->k, keys + (size_t)i * W, (const float *)a->k_pool + from, a->E);
-        put_values(&j->b->k, values + (size_t)i * 16, KEYS * 16, (const float *)a->v_pool + from, E, least(n - i, 32), a->E);
+        int row = at + i, W = a->E / 2;
+        size_t from = cpu_kv_at(table[row / VL_KV_BLOCK], kv, a->G, W) + (size_t)(row % VL_KV_BLOCK * W);
+        keys[i / 32] = (const uint32_t *)a->k_pool + from;
+        for (int w = 0; w < 32 * W; w += 16) __builtin_prefetch(keys[i / 32] + w, 0, 2);
+        pool_values(values + (size_t)i * 16, KEYS * 16, (const uint32_t *)a->v_pool + from, least(n - i, 32), a->E);
     }
 }
 
@@ -290,14 +303,16 @@ static void causal_run(const causal_job *j, int r0, int r1, int kv, int thread) 
     lanes w = {a->q, j->out, (size_t)a->ldq, (size_t)a->H * (size_t)a->E, r0, kv * heads * a->E, heads, j->kept, a->T};
     uint32_t *scratch = j->scratch + (size_t)thread * causal_words(a->E);
     tile_group g = group_at(scratch, j->b, a->E, (r1 - r0) * heads, a->scale);
-    uint32_t *keys = scratch + group_words(a->E), *values = keys + KEYS * (size_t)g.W;
+    const uint32_t *keys[BLOCKS];
+    uint32_t *values = scratch + group_words(a->E);
+    g.kc = a->E;
     put_queries(&g, &w);
     for (int i = r0; i < r1; i++)
         if (a->row_len[i] > longest) longest = a->row_len[i];
     const int32_t *table = a->table + (size_t)a->row_seq[r0] * (size_t)a->max_blocks;
     for (int at = 0; at < longest; at += KEYS) {
         int n = least(longest - at, KEYS);
-        causal_pack(j, table, kv, at, n, keys, values);
+        causal_find(a, table, kv, at, n, keys, values);
         for (int q = 0; q < g.lanes; q += ROWS) {
             int32_t valid[ROWS];
             for (int i = 0; i < ROWS; i++) valid[i] = q + i < g.lanes ? a->row_len[r0 + (q + i) / heads] - at : 0;

@@ -47,15 +47,21 @@ void *cpu_pages(size_t bytes);
 void cpu_pages_free(void *p, size_t bytes);
 static inline cpu_backend *cpu_of(vl_backend *b) { return (cpu_backend *)(void *)b; }
 
-/* Pools of the CPU backend hold f32. V: [n_blocks][G][VL_KV_BLOCK][E]. K: [n_blocks][G][VL_KV_BLOCK / 32][E][32],
- * panels of 32 keys as a weight has panels of 32 rows: a decode step need not transpose them for every query.
+/* Pools of the CPU backend, as the products read them, in words of 32 bits; W to a key and head:
+ *
+ *               exact: f32, W = E                     with bf16 products: pairs of bf16, W = E / 2
+ *   K           [n_blocks][G][2 panels][E][32 keys]   [n_blocks][G][2 panels][E / 2][32 keys], pairs along E
+ *   V           [n_blocks][G][64 keys][E]             [n_blocks][G][32][E], pairs of keys; the half of a pair whose
+ *                                                     key is not there yet is 0
+ *
+ * K has panels of 32 keys as a weight has panels of 32 rows: a step need not transpose or round them for every query.
  * Where the block of a key head begins, in either. */
-static inline size_t cpu_kv_at(int block, int kv, int G, int E) {
-    return ((size_t)block * (size_t)G + (size_t)kv) * VL_KV_BLOCK * (size_t)E;
+static inline size_t cpu_kv_at(int block, int kv, int G, int W) {
+    return ((size_t)block * (size_t)G + (size_t)kv) * VL_KV_BLOCK * (size_t)W;
 }
-/* From there on: where the first element of the key in slot `slot` lies; the others are VL_NR apart. */
-static inline size_t cpu_key_at(int slot, int E) {
-    return (size_t)(slot / VL_NR) * VL_NR * (size_t)E + (size_t)(slot % VL_NR);
+/* From there on: where the first word of the key in slot `slot` lies; the others are VL_NR apart. */
+static inline size_t cpu_key_at(int slot, int W) {
+    return (size_t)(slot / VL_NR) * VL_NR * (size_t)W + (size_t)(slot % VL_NR);
 }
 
 /* Whether exact mode makes products with bf16 weights on tile registers, x in VL_PARTS bf16 parts. */

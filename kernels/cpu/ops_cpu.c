@@ -153,6 +153,7 @@ typedef struct rows_job {
     const vl_rope_kv_args *rope;
     int n, cols, work, per_item, heads; /* work: of an element                              */
     float eps;
+    bool pairs;                         /* rope: the pools are bf16                           */
     void (*row)(const struct rows_job *j, size_t row);
 } rows_job;
 
@@ -238,11 +239,31 @@ static void cpu_rmsnorm(vl_backend *b, float *out, const float *x, const float *
                            .eps = eps});
 }
 
-/* One row: H query heads in place, then G key heads normed, rotated and spread over their panels in the pool. */
+/* Row r's value in bf16 mode: its half of a pair of keys, whose other half another thread may be writing. */
+static void put_half(uint32_t *pool, int slot, const uint32_t *value, size_t E) {
+    uint16_t *to = (uint16_t *)(void *)(pool + (size_t)(slot / 2) * E) + slot % 2;
+    const uint16_t *from = (const uint16_t *)(const void *)value;
+    for (size_t e = 0; e < E; e++) to[2 * e] = from[e];
+}
+/* Nothing of what a block held before is left beside a key that has no partner yet. */
+static void clear_halves(const vl_rope_kv_args *a) {
+    size_t E = (size_t)a->E;
+    for (int r = 0; r < a->T; r++) {
+        int block = a->kv_slot[r] / VL_KV_BLOCK, slot = a->kv_slot[r] % VL_KV_BLOCK;
+        if (slot % 2 || (r + 1 < a->T && a->kv_slot[r + 1] == a->kv_slot[r] + 1)) continue;
+        for (int g = 0; g < a->G; g++)
+            memset((uint32_t *)a->v_pool + cpu_kv_at(block, g, a->G, a->E / 2) + (size_t)(slot / 2) * E, 0, E * 4);
+    }
+}
+
+/* One row: H query heads in place, then G key heads normed, rotated and spread over their panels in the pool.
+ * key [2 * E]: for this thread. */
 static void qk_row(const rows_job *j, size_t r, float *key) {
     const vl_rope_kv_args *a = j->rope;
-    size_t E = (size_t)a->E, half = E / 2;
+    bool pairs = j->pairs;
+    size_t E = (size_t)a->E, half = E / 2, W = pairs ? half : E;
     const float *cos = a->cos + r * half, *sin = a->sin + r * half;
+    uint32_t *words = (uint32_t *)(void *)(pairs ? key + E : key);
     for (int h = 0; h < a->H; h++) {
         float *q = a->q + r * (size_t)a->ldq + (size_t)h * E;
         if (a->q_norm) j->k->rmsnorm(q, q, a->q_norm, a->E, a->eps);
@@ -250,29 +271,36 @@ static void qk_row(const rows_job *j, size_t r, float *key) {
     }
     int block = a->kv_slot[r] / VL_KV_BLOCK, slot = a->kv_slot[r] % VL_KV_BLOCK;
     for (int g = 0; g < a->G; g++) {
-        size_t at = cpu_kv_at(block, g, a->G, a->E);
+        size_t at = cpu_kv_at(block, g, a->G, (int)W);
         const float *k = a->k + r * (size_t)a->ldk + (size_t)g * E, *v = a->v + r * (size_t)a->ldv + (size_t)g * E;
-        float *kp = (float *)a->k_pool + at + cpu_key_at(slot, a->E);
+        uint32_t *kp = (uint32_t *)a->k_pool + at + cpu_key_at(slot, (int)W), *vp = (uint32_t *)a->v_pool + at;
         if (a->k_norm) j->k->rmsnorm(key, k, a->k_norm, a->E, a->eps);
         else memcpy(key, k, E * sizeof *key);
         j->k->rope(key, cos, sin, a->E);
-        for (size_t e = 0; e < E; e++) kp[e * VL_NR] = key[e];
-        memcpy((float *)a->v_pool + at + (size_t)slot * E, v, E * sizeof *v);
+        if (pairs) j->k->pack_pairs(words, key, 0, 1, a->E, 1);
+        for (size_t w = 0; w < W; w++) kp[w * VL_NR] = words[w];
+        if (pairs) {
+            j->k->pack_pairs(words, v, 0, 1, a->E, 1);
+            put_half(vp, slot, words, E);
+        } else {
+            memcpy(vp + (size_t)slot * E, v, E * sizeof *v);
+        }
     }
 }
 static void qk_item(void *arg, int item, int thread) {
     const rows_job *j = arg;
     int r0 = item * j->per_item, r1 = r0 + j->per_item < j->n ? r0 + j->per_item : j->n;
-    for (int r = r0; r < r1; r++) qk_row(j, (size_t)r, j->out + (size_t)thread * (size_t)j->rope->E);
+    for (int r = r0; r < r1; r++) qk_row(j, (size_t)r, j->out + 2 * (size_t)thread * (size_t)j->rope->E);
 }
 static void cpu_qk_norm_rope(vl_backend *base, const vl_rope_kv_args *a) {
     cpu_backend *b = cpu_of(base);
     vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
-    rows_job j = {.k = &b->k, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E, .work = MAKE};
+    rows_job j = {.k = &b->k, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E, .work = MAKE, .pairs = b->bf16};
     if (a->T <= 0) return;
     pthread_mutex_lock(&b->lock);
     reads_floats(b, a->q), reads_floats(b, a->k), reads_floats(b, a->v);
-    j.out = cpu_scratch(b, (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key for each thread */
+    j.out = cpu_scratch(b, 2 * (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key for each thread */
+    if (j.pairs) clear_halves(a);
     share_rows(b, &j, qk_item);
     pthread_mutex_unlock(&b->lock);
 }
@@ -436,7 +464,7 @@ static void cpu_close(vl_backend *base) {
 static const vl_ops CPU_OPS = {
     .name = "cpu", .alloc = cpu_alloc, .release = cpu_release, .room = cpu_room, .put = cpu_copy,
     .get = cpu_copy,
-    .prepare = cpu_prepare, .sync = cpu_sync, .kv_elem = sizeof(float), .only_linear = cpu_only_linear, .elem = cpu_elem,
+    .prepare = cpu_prepare, .sync = cpu_sync, .only_linear = cpu_only_linear, .elem = cpu_elem,
     .embed = cpu_embed,
     .linear = cpu_linear, .layernorm = cpu_layernorm, .rmsnorm = cpu_rmsnorm,
     .qk_norm_rope = cpu_qk_norm_rope, .rope_vision = cpu_rope_vision,
@@ -510,7 +538,7 @@ int vl_cpu_open(vl_backend **out, const vl_backend_params *p, vl_err *err) {
                    (b->k.tier[VL_SLOT_gemm_q8_tiles] == VL_TIER_amx && b->k.tier[VL_SLOT_gemm_q4_tiles] == VL_TIER_amx &&
                     !any_forced((const char *const[]){"gemm_q8", "gemm_q4", NULL}));
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), 1, *b->note ? b->note : NULL, NULL, 1};
+    b->base = (vl_backend){&CPU_OPS, threads, mode_of(b), 1, *b->note ? b->note : NULL, NULL, 1, b->bf16 ? 2 : 4};
     *out = &b->base;
     return 0;
 }

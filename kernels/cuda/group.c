@@ -411,7 +411,7 @@ static bool group_only_linear(vl_backend *b, const float *buf, size_t n) {
 
 static const vl_ops GROUP_OPS = {
     .alloc = group_alloc, .release = group_release, .room = group_room, .put = group_put, .get = group_get,
-    .prepare = group_prepare, .sync = group_sync, .kv_elem = 2, .only_linear = group_only_linear, .embed = group_embed,
+    .prepare = group_prepare, .sync = group_sync, .only_linear = group_only_linear, .embed = group_embed,
     .linear = group_linear, .layernorm = group_layernorm, .rmsnorm = group_rmsnorm,
     .qk_norm_rope = group_qk_norm_rope, .rope_vision = group_rope_vision,
     .attend_full = group_attend_full, .attend_causal = group_attend_causal, .swiglu = group_swiglu,
@@ -436,7 +436,7 @@ int cuda_group_open(vl_backend **out, int n, vl_err *err) {
     snprintf(g->name, sizeof g->name, "cuda:%d", n);
     g->ops = GROUP_OPS;
     g->ops.name = g->name;
-    g->base = (vl_backend){.ops = &g->ops, .threads = 0, .dtype = "bf16", .ranks = n};
+    g->base = (vl_backend){.ops = &g->ops, .threads = 0, .dtype = "bf16", .ranks = n, .kv_elem = 2};
     g->n = n;
     pthread_mutex_init(&g->lock, NULL);
     for (int r = 0; r < n && !rc; r++) rc = cuda_open(&g->rank[r], devices[r] = r, err);

@@ -556,7 +556,7 @@ static void cuda_close(vl_backend *base) {
 static const vl_ops CUDA_OPS = {
     .name = "cuda", .alloc = cuda_alloc, .release = cuda_release, .room = cuda_room, .put = cuda_put,
     .get = cuda_get,
-    .prepare = cuda_prepare, .sync = cuda_sync, .kv_elem = 2, .only_linear = cuda_only_linear,
+    .prepare = cuda_prepare, .sync = cuda_sync, .only_linear = cuda_only_linear,
     .embed = cuda_embed,
     .linear = cuda_linear, .layernorm = cuda_layernorm, .rmsnorm = cuda_rmsnorm,
     .qk_norm_rope = cuda_qk_norm_rope, .rope_vision = cuda_rope_vision,
@@ -569,7 +569,8 @@ int cuda_open(cuda_backend **out, int ordinal, vl_err *err) {
     cuda_backend *b = vl_calloc(1, sizeof *b);
     if (!b) return vl_fail(err, VL_E_NOMEM, "no memory for the CUDA backend");
     pthread_mutex_init(&b->lock, NULL);
-    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16", .ranks = 1, .device = b->described};
+    b->base = (vl_backend){.ops = &CUDA_OPS, .threads = 0, .dtype = "bf16", .ranks = 1, .device = b->described,
+                           .kv_elem = 2};
     b->ordinal = ordinal;
     b->use_fused = true;
     b->part_bytes = CUDA_PART_BYTES;
