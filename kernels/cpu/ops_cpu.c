@@ -152,6 +152,7 @@ typedef struct rows_job {
     const vl_matrix *table;
     const vl_rope_kv_args *rope;
     int n, cols, work, per_item, heads; /* work: of an element                              */
+    int together;                       /* of so many rows outputs share lines; 0: of one     */
     float eps;
     bool pairs;                         /* rope: the pools are bf16                           */
     void (*row)(const struct rows_job *j, size_t row);
@@ -170,6 +171,7 @@ static void share_rows(cpu_backend *b, rows_job *j, cpu_item_fn *item) {
     size_t most = (size_t)(16 * b->base.threads) < (size_t)j->n ? (size_t)(16 * b->base.threads) : (size_t)j->n;
     int n = items < 1 ? 1 : items > most ? (int)most : (int)items;
     j->per_item = (j->n + n - 1) / n;
+    if (j->together && j->n > j->together) j->per_item = (j->per_item + j->together - 1) / j->together * j->together;
     cpu_team_run(b->team, (j->n + j->per_item - 1) / j->per_item, item, j);
 }
 
@@ -295,7 +297,8 @@ static void qk_item(void *arg, int item, int thread) {
 static void cpu_qk_norm_rope(vl_backend *base, const vl_rope_kv_args *a) {
     cpu_backend *b = cpu_of(base);
     vl_assert(a->E > 0 && a->E % 2 == 0, "head width %d is odd", a->E);
-    rows_job j = {.k = &b->k, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E, .work = MAKE, .pairs = b->bf16};
+    rows_job j = {.k = &b->k, .rope = a, .n = a->T, .cols = (a->H + 2 * a->G) * a->E, .work = MAKE, .pairs = b->bf16,
+                  .together = 16};
     if (a->T <= 0) return;
     pthread_mutex_lock(&b->lock);
     reads_floats(b, a->q), reads_floats(b, a->k), reads_floats(b, a->v);
