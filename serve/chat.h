@@ -37,7 +37,7 @@ typedef struct choice {
     vl_err error;
     /* streaming */
     size_t next_piece, sent;
-    bool opened, closed;
+    bool opened;
 } choice;
 
 enum { MAX_PICTURES = 64 };
@@ -93,7 +93,9 @@ const char *chat_id_tail(const chat *c);
 /* Everything in the choice that may be shown now: text before a possible tool call and the blanks
  * before that. */
 size_t choice_ready(const chat *c, const choice *k);
-json_t *choice_tool_calls(const chat *c, const choice *k, char **content);
+json_t *choice_tool_calls(const chat *c, const choice *k, char **content, size_t *len);
+/* The log probabilities of pieces in the form of /v1/completions. */
+json_t *text_logprobs(const choice *k, size_t from, size_t to);
 json_t *chat_usage(const chat *c);
 json_t *chat_timings(const chat *c);
 /* The answer as it is kept in the cache, and back. */

@@ -362,7 +362,7 @@ static json_t *describe(const job_store *s, sqlite3_stmt *st, bool with_result) 
     if (sqlite3_column_int64(st, 3))
         json_object_set_new(o, "finished_at", json_integer(sqlite3_column_int64(st, 3)));
     if (with_result && result && *result) {
-        json_t *r = json_loads(result, 0, NULL), *failure = json_object_get(r, "error");
+        json_t *r = json_loads(result, JSON_ALLOW_NUL, NULL), *failure = json_object_get(r, "error");
         if (failure) json_object_set(o, "error", failure);
         else if (r) json_object_set(o, "result", r);
         json_decref(r);

@@ -151,15 +151,6 @@ void metrics_observe(metrics *m, metric_id id, double value) {
     pthread_mutex_unlock(&m->lock);
 }
 
-double metrics_value(metrics *m, metric_id id) {
-    pthread_mutex_lock(&m->lock);
-    double v = m->plain[id];
-    for (int i = 0; i < m->n; i++)
-        if (m->series[i].id == id) v += m->series[i].value;
-    pthread_mutex_unlock(&m->lock);
-    return v;
-}
-
 static void write_histogram(FILE *f, const metrics *m, int id) {
     const struct metric_desc *d = &table[id];
     uint64_t n = 0;

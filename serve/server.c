@@ -370,6 +370,7 @@ static void make_identity(server *srv) {
     const serve_config *c = &srv->config;
     const char *name = m->name && *m->name ? m->name : "vitreous";
     snprintf(srv->model_id, sizeof srv->model_id, "%s", name);
+    mend(srv->model_id, sizeof srv->model_id); /* a folder's name may be no text, or be cut within a character */
     int n = snprintf(text, sizeof text, "%s|%.400s|%s|%s|%s|%d|%llu|%llu|%d|%d|", VL_VERSION,
                      m->name ? m->name : "", m->backend, m->device, m->dtype, m->vocab,
                      (unsigned long long)m->parameters, (unsigned long long)m->weight_bytes,

@@ -177,6 +177,16 @@ def slow_clients():
         with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
             c.sendall(body)
             equal(codes(c.recv(4096)), [408], "a body that does not come ends with 408")
+        with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
+            c.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            equal(codes(c.recv(4096)), [200], "a first request on a connection that is kept")
+            c.sendall(head[:30])
+            c.settimeout(30 * SLOW)
+            try:
+                got = codes(c.recv(4096))
+            except TimeoutError:
+                got = "nothing for 30 s"
+            equal(got, [408], "the header of the second one has no more time than that of a first")
 
 
 def deaths(s):
@@ -224,6 +234,16 @@ def cancel(s):
     print(f"an answer stops {idle(s) * 1e3:.0f} ms after its reader left")
     equal(s.metric("cancelled_total"), before + 1, "it was cancelled")
     check(s.metric("tokens_total") - done < 3500, "long before its end")
+    # The next request has been sent already, and is waiting to be read: that must not hide that the client has gone.
+    body = json.dumps({**LONG, "max_tokens": 3500, "detect_repetition": False}).encode()
+    with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: s.metric("inflight") == 1, "a whole answer is being made")
+        c.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.05)
+    idle(s)
+    equal(s.metric("cancelled_total"), before + 2, "it was cancelled too")
 
 
 def overload():
