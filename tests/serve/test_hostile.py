@@ -16,10 +16,14 @@ import tempfile
 import threading
 import time
 
-from serving import HANG, SLOW, VITREOUS, Server, check, equal, finish, image, model_dir, png, text, together, until
+import serving
+from serving import HANG, ROOT, SLOW, VITREOUS, Server, check, equal, finish, image, model_dir, png, text, together, until
 
 LONG = {"messages": [{"role": "user", "content": "tell me everything"}], "temperature": 0, "max_tokens": 2000,
         "ignore_eos": True, "cache": False}
+
+
+QUICK = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 2})
 
 
 def busy(s):
@@ -329,7 +333,7 @@ def killed_jobs():
             s.process.kill()
             s.process.wait()
         file = os.path.join(state, "jobs.sqlite")
-        rows(file, "UPDATE jobs SET status='running', tries=3 WHERE id=?", ids[5])   # as if it was killed at that moment
+        rows(file, "UPDATE jobs SET status='running', tries=3, request=? WHERE id=?", QUICK, ids[5])  # as if it was killed at that moment
         os.chmod(file, 0o644)
         with Server("--state", state) as s:
             equal(oct(os.stat(file).st_mode & 0o777), "0o600", "a file that an earlier version left open is closed")
@@ -354,7 +358,7 @@ def old_jobs():
             s.process.wait()
         for column in ("tries", "due", "crashes"):
             rows(file, f"ALTER TABLE jobs DROP COLUMN {column}")
-        rows(file, "UPDATE jobs SET status='running', result=NULL, finished=NULL")
+        rows(file, "UPDATE jobs SET status='running', result=NULL, finished=NULL, request=?", QUICK)
         with Server("--state", state) as s:
             until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] == "done", "its job is run")
             equal(s.json("GET", f"/v1/jobs/{i}")[1]["crashes"], 1, "and counted from now on")
@@ -389,6 +393,83 @@ def crashing_job():
             s.json("DELETE", f"/v1/jobs/{two}")
             until(lambda: s.json("GET", f"/v1/jobs/{third}")[1]["status"] == "done", "and others after it")
             check(s.json("GET", f"/v1/jobs/{two}")[1]["status"] in ("cancelled", "done"), "the neighbour ends as it should")
+
+
+def submit(s, **k):
+    return s.json("POST", "/v1/jobs", {**json.loads(QUICK), **k})[1]["id"]
+
+
+def broken_engine():
+    """The engine fails for good: what it ran then is as if the server had died, and no job is taken from the queue to fail.
+    On gpusim, whose second GPU can die."""
+    sim = os.path.join(ROOT, "build", "gpusim")
+    env = {"VL_CUDA_DRIVER": os.path.join(sim, "libcuda.so.1"), "VL_NCCL": os.path.join(sim, "libnccl.so.2"), "GPUSIM_PTX": "80",
+           "GPUSIM_DEVICES": "2"}
+    args = ("-m", os.path.join(ROOT, "tests", "golden", "models", "std"), "--backend", "cuda", "--gpus", "2")
+    probe = subprocess.run([VITREOUS, "info", *args[:4]], capture_output=True, text=True, env={**os.environ, **env})
+    if not os.path.exists(env["VL_NCCL"]) or "no GPU kernels" in probe.stderr or "release" not in serving.BUILD:
+        print("SKIP an engine that fails: nvcc or gpusim was not there, or a sanitizer's build runs")
+        serving.skipped += 1
+        return
+    os.environ.update({**env, "GPUSIM_FAIL_KERNEL": "700"})
+    try:
+        with tempfile.TemporaryDirectory() as state, Server(*args, "--state", state) as s:
+            ids = [submit(s, max_tokens=30, ignore_eos=True, temperature=0) for _ in range(5)]
+            until(lambda: s.get("/health")[0] == 503, "/health says that the engine is gone")
+
+            def jobs():
+                return [(j["status"], j["crashes"]) for j in (s.json("GET", f"/v1/jobs/{i}")[1] for i in ids)]
+            until(lambda: not any(j[0] == "running" for j in jobs()), "what ran is put back")
+            got = [j for j in jobs() if j[0] != "done"]
+            check(0 < sum(crashes for _, crashes in got) <= 2, f"it is counted against the two that ran: {got}")
+            equal({status for status, _ in got}, {"queued"}, "and nothing that was accepted is lost")
+            equal(s.chat("x")[1]["error"]["code"], "engine_failed", "a request is told")
+    finally:
+        for name in (*env, "GPUSIM_FAIL_KERNEL"):
+            os.environ.pop(name, None)
+
+
+def job_storage():
+    """A storage that fails is told and nothing is lost: no 404 for a job that is there, no `cancelled` for one that is not."""
+    with tempfile.TemporaryDirectory() as state, Server("--state", state) as s:
+        file = os.path.join(state, "jobs.sqlite")
+        done = submit(s)
+        until(lambda: s.json("GET", f"/v1/jobs/{done}")[1]["status"] == "done", "a job is done")
+        equal(rows(file, "SELECT request FROM jobs"), [("",)], "what was asked is not kept longer than it is needed")
+        rows(file, "ALTER TABLE jobs RENAME TO elsewhere")
+        for method, path, body in (("GET", f"/v1/jobs/{done}", None), ("GET", "/v1/jobs", None), ("DELETE", f"/v1/jobs/{done}", None),
+                                   ("POST", "/v1/jobs", json.loads(QUICK))):
+            status, r = s.json(method, path, body)
+            equal((status, r["error"]["code"] if "error" in r else r), (500, "storage_failed"), f"{method} {path} without the table")
+        rows(file, "ALTER TABLE elsewhere RENAME TO jobs")
+        equal(s.json("GET", f"/v1/jobs/{done}")[1].get("status"), "done", "and it is there again")
+        no = "CREATE TRIGGER no BEFORE UPDATE ON jobs WHEN new.status='{}' BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        rows(file, no.format("running"))
+        i = submit(s)
+        rows(file, no.format("cancelled").replace("no", "nor", 1))
+        status, r = s.json("DELETE", f"/v1/jobs/{i}")
+        equal((status, r.get("error", {}).get("code")), (500, "storage_failed"), f"it cannot be cancelled: {r}")
+        rows(file, no.format("done").replace("no", "not_yet", 1))
+        rows(file, "DROP TRIGGER no")
+        until(lambda: "result could not be stored" in s.logs(), "a result that cannot be stored")
+        equal(s.json("GET", f"/v1/jobs/{i}")[1]["status"], "running", "is not done yet")
+        rows(file, "DROP TRIGGER not_yet")
+        until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] == "done", "it is stored when that is possible again")
+        check(s.json("GET", f"/v1/jobs/{i}")[1]["result"]["choices"], "with its answer")
+        rows(file, "UPDATE jobs SET finished=1 WHERE id=?", done)
+        rows(file, "DROP TRIGGER nor")
+        submit(s)
+        until(lambda: s.json("GET", f"/v1/jobs/{done}")[0] == 404, "a day later it is forgotten, also without a restart")
+        r = subprocess.run([VITREOUS, "serve", "-m", model_dir(), "--port", "0", "--state", state], capture_output=True, text=True,
+                           timeout=HANG)
+        check(r.returncode == 3 and "in use by another server" in r.stderr, f"one server at a time: {r.returncode} {r.stderr[-300:]}")
+        long = [submit(s, max_tokens=3000, ignore_eos=True, detect_repetition=False) for _ in range(3)]
+        before = s.metric("jobs_total")
+        for i in reversed(long):
+            s.json("DELETE", f"/v1/jobs/{i}")
+        until(lambda: s.metric("jobs_total") == before + 3, "cancelled ones are counted, also those that had not begun")
+        j = [s.json("GET", f"/v1/jobs/{i}")[1] for i in long]
+        check(all(x["status"] == "cancelled" and "error" not in x for x in j), f"and say no more than that: {j}")
 
 
 def rows(file, sql, *args):
@@ -434,7 +515,7 @@ def main():
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs):
+    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs, job_storage, broken_engine):
         before = time.monotonic()
         part()
         if os.environ.get("V"):
