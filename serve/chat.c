@@ -240,8 +240,9 @@ static int resolve(chat *c, const json_t *ref, source *s, api_error *e) {
         return 0;
     }
     if (!strncmp(text, "attachment:", 11)) {
-        for (const attachment *a = c->attachments; a; a = a->next) {
+        for (attachment *a = c->attachments; a; a = a->next) {
             if (strcmp(a->name, text + 11) != 0) continue;
+            a->used = true;
             if (!(s->data.data = malloc(a->data.len + 1)))
                 return api_fail(e, 500, "out_of_memory", s->param, "out of memory");
             memcpy(s->data.data, a->data.data, s->data.len = a->data.len);
@@ -481,6 +482,7 @@ static void make_key(chat *c, const source *sources) {
     hash_part(&h, key, strlen(key));
     hash_json(&h, rest);
     hash_json(&h, c->messages);
+    hash_json(&h, c->warnings);       /* of uploads that nothing refers to */
     for (int i = 0; i < c->n_pictures; i++) {
         hash_part(&h, &sources[i].limits, sizeof sources[i].limits);
         hash_part(&h, &sources[i].ground, sizeof sources[i].ground); /* a warning in x_image */
@@ -492,13 +494,21 @@ static void make_key(chat *c, const source *sources) {
 
 /* ---- prompt ------------------------------------------------------------------------------- */
 
+/* Decoding takes seconds: is the answer still wanted? */
+static int still_wanted(const chat *c, const char *param, api_error *e) {
+    if (c->by->gone && c->by->gone(c->by->user)) return api_fail(e, 499, "client_closed", param, "the client went away");
+    if (c->f.max_time <= 0 || vl_now() < c->by->arrived + c->f.max_time) return 0;
+    return api_fail(e, 408, "deadline_exceeded", "max_time", "the time of the request was over before its images were decoded");
+}
+
 static int load_pictures(chat *c, source *sources, api_error *e) {
     int n = c->n_pictures;
     c->n_pictures = 0;
     for (int i = 0; i < n; i++) {
         json_t *report;
         source *s = &sources[i];
-        if (picture_load(c->srv, s->data.data, s->data.len, s->limits, s->param, &c->pictures[i],
+        if (still_wanted(c, s->param, e) ||
+            picture_load(c->srv, s->data.data, s->data.len, s->limits, s->param, &c->pictures[i],
                          &report, e)) return -1;
         json_object_set_new(report, "index", json_integer(i));
         if (s->ground) picture_warn_coarse(report);
@@ -557,6 +567,8 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     if (read_scalars(c, e)) return -1;
     int rc =
         c->route == FOR_TEXT ? read_prompt_images(c, sources, e) : read_messages(c, sources, e);
+    for (const attachment *a = c->attachments; a; a = a->next)
+        if (!a->used) warn_add(c->warnings, "the uploaded part '%.60s' was not used: nothing refers to attachment:%.60s", a->name, a->name);
     if (rc || chat_constraint(c, first, e) || fetch_urls(c, sources, e)) return -1;
     c->n = c->left = (int)c->f.n;
     c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
@@ -575,7 +587,7 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     return load_pictures(c, sources, e) || make_prompt(c, e) ? -1 : 0;
 }
 
-int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
+int chat_open(chat *c, server *srv, int route, json_t *body, attachment *attachments,
               const caller *by, priority prio, api_error *e) {
     *c = (chat){.srv = srv, .route = route, .body = body, .attachments = attachments, .by = by,
                 .priority = prio};

@@ -17,7 +17,7 @@
 #include "serve/scheduler.h"
 
 /* Pictures that came beside the JSON (multipart), found by name. */
-typedef struct attachment { char *name, *filename; blob data; struct attachment *next; } attachment;
+typedef struct attachment { char *name, *filename; blob data; bool used; struct attachment *next; } attachment;
 
 /* One streamed step of an answer: text up to `end` and, if asked for, its log probability entry. */
 typedef struct piece { size_t end; json_t *logprob; } piece;
@@ -53,7 +53,7 @@ typedef struct chat {
     bool tool_calls;                  /* look for <tool_call> in the answer                 */
     vl_picture *pictures[MAX_PICTURES];
     int n_pictures;
-    const attachment *attachments;
+    attachment *attachments;
     vl_prompt *prompt;
     int prompt_tokens;
     mailbox box;
@@ -68,7 +68,7 @@ typedef struct chat {
 } chat;
 
 /* body and by are borrowed and must outlive the chat. */
-int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
+int chat_open(chat *c, server *srv, int route, json_t *body, attachment *attachments,
               const caller *by, priority priority, api_error *e);
 int chat_start(chat *c, api_error *e);
 /* Waits up to `seconds` for one event; returns it (free() it) after taking it in, or NULL. */

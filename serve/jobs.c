@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "serve/chat.h"
+#include "serve/sandbox.h"
 
 enum { WORKERS = 2, MAX_QUEUED = 1000, KEEP_SECONDS = 86400,
        MAX_CRASHES = 3,               /* ends of the process while a job ran, then it has failed */
@@ -283,7 +284,7 @@ static void wait_for_work(job_store *s) {
 static bool engine_broken(const job_store *s) {
     scheduler_state st;
     scheduler_get_state(s->srv->scheduler, &st);
-    return st.broken;
+    return st.broken || !sandbox_alive(s->srv->sandbox);
 }
 
 static void *worker_main(void *arg) {

@@ -382,7 +382,8 @@ int scheduler_submit(scheduler *s, task **tasks, int n, api_error *e) {
                       s->state.broken ? "the engine has failed and must be restarted"
                                       : s->stop ? "shutting down" : "still starting");
         e->retry_after = 2;
-    } else if (tasks[0]->priority == INTERACTIVE && s->n_waiting + n > s->srv->config.queue) {
+    } else if (tasks[0]->priority == INTERACTIVE && s->n_waiting && s->n_waiting + n > s->srv->config.queue) {
+        /* an empty queue takes any n: a second try would be no different */
         rc = api_fail(e, 429, "queue_full", NULL,
                       "%d requests are waiting already; try again later", s->n_waiting);
         e->retry_after = retry < 60 ? retry : 60;

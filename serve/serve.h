@@ -56,7 +56,7 @@ typedef struct serve_config {
 /* What a failed call answers: HTTP status and the fields of OpenAI's error object. */
 typedef struct api_error {
     int status, retry_after;          /* seconds; 0: no Retry-After                        */
-    bool transient;                   /* of another server: may go better in a while       */
+    bool transient;                   /* of another server or process: may go better in a while */
     const char *code;                 /* static: "invalid_value", "queue_full", ...        */
     char param[80];                   /* the field at fault, or ""                         */
     char msg[320];

@@ -333,8 +333,31 @@ def uploads(s):
     body, headers = multipart([("a", "a.png", png(10, 30)), ("b", "b.png", png(80, 30)), ("request", None, json.dumps(request).encode())])
     status, r = s.json("POST", "/v1/chat/completions", body, headers=headers)
     check(status == 200 and r["x_image"][0]["width"] == 80, "attachments by name")
+    for _ in range(2):                                       # also when it comes from the result cache
+        status, r = s.json("POST", "/v1/chat/completions", body.replace(b'"max_tokens": 1', b'"temperature":0'), headers=headers)
+        check(status == 200 and any("'a' was not used" in w for w in r.get("x_warnings", [])), f"a part that nothing refers to: {r.get('x_warnings')}")
+    r = s.json("POST", "/v1/chat/completions", {**request, "temperature": 0, "messages": [{"role": "user", "content": [image(png(80, 30)), text("x")]}]})[1]
+    check("x_warnings" not in r, f"nor is it said where it is not so: {r.get('x_warnings')}")
     for broken in (body[:-30], b"--x", b""):
-        check(s.post("/v1/chat/completions", broken, headers=headers)[0] in (200, 400), "broken form")
+        equal(s.post("/v1/chat/completions", broken, headers=headers)[0], 400, f"broken form of {len(broken)} bytes")
+    two, headers = multipart([("file", "a.png", png()), ("file", "b.png", png())])
+    none, _ = multipart([("file", "a.png", b"")])
+    for form, why in ((two, "one file at a time"), (none, "the file is empty")):
+        status, r = s.json("POST", "/v1/files", form, headers=headers)
+        check(status == 400 and why in r["error"]["message"], f"{why}: {status} {r}")
+    equal(s.json("POST", "/v1/files", b"", headers={"Content-Type": "image/png"})[0], 400, "an empty body")
+
+
+def many_files():
+    """The bound holds for small files too, which take more than their bytes."""
+    with Server("--files-bytes", "20000") as s:
+        for _ in range(300):
+            last = s.json("POST", "/v1/files", b"x", headers={"Content-Type": "image/png"})[1]
+        kept = s.json("GET", "/v1/files")[1]["data"]
+        check(10 < len(kept) < 150 and kept[0]["id"] == last["id"], f"20000 bytes hold {len(kept)} files of one byte")
+        equal(s.json("POST", "/v1/files", bytes(20000), headers={"Content-Type": "image/png"})[0], 413, "too large")
+    with Server("--queue", "2") as s:
+        equal(s.chat("hi", n=4, max_tokens=1, temperature=1)[0], 200, "an empty queue takes every n")
 
 
 def injection(s):
@@ -529,6 +552,7 @@ def refused_starts(s):
         refused("bad value for --api-key-file", 2, "--api-key-file", path("many.keys"))
         refused("bad value for --allow-image-urls", 2, "--allow-image-urls", "a.example,,b example")
         refused("bad value for --batch: 0 (a number from 1 to 256 is wanted)", 2, "--batch", "0")
+        refused("bad value for --batch: 1.5", 2, "--batch", "1.5")
         for value in ("99999999999999", "nan", "-1", "80x", ""):
             refused(f"bad value for --port: {value} (a number", 2, "--port", value)
         check("tiny" not in refused("bad value for --api-key (required", 2, "--api-key", "tiny"), "a key is not repeated")
@@ -589,6 +613,7 @@ def main():
         check(s.process.poll() is None, "the server is still there")
     keys()
     model_names()
+    many_files()
     finish()
 
 

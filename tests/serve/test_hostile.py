@@ -11,10 +11,12 @@ import re
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import tempfile
 import threading
 import time
+import zlib
 
 import serving
 from serving import HANG, ROOT, SLOW, VITREOUS, Server, check, equal, finish, image, model_dir, png, text, together, until
@@ -223,6 +225,47 @@ def deaths(s):
 def idle(s):
     """Waits until nothing runs; returns how long that took."""
     return until(lambda: s.metric("inflight") + s.metric("queue_depth") == 0, "what nobody waits for ends")
+
+
+def many_pictures(s):
+    """Eight that take long: for a client that has left, or whose time is over, not all of them are decoded."""
+    def row(i):
+        return b"\0" + bytes([i]) * 3900
+    def flat(i):
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return image(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 3900, 3900, 8, 0, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(row(i) * 3900)) + chunk(b"IEND", b""))
+    body = {"messages": [{"role": "user", "content": [flat(i) for i in range(8)] + [text("x")]}], "max_tokens": 1}
+    before = s.metric("image_format_total")
+    status, r = s.json("POST", "/v1/chat/completions", {**body, "max_time": 0.05}, timeout=120)
+    equal((status, r.get("error", {}).get("code")), (408, "deadline_exceeded"), "max_time holds for pictures too")
+    decoded = s.metric("image_format_total") - before
+    check(decoded < 8, f"{decoded} of 8 were decoded")
+    data, gone = json.dumps(body).encode(), s.logs().count('"status":499')
+    with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n" % len(data) + data)
+    until(lambda: s.logs().count('"status":499') > gone, "the request of a client that has left ends")
+    decoded = s.metric("image_format_total") - before - decoded
+    check(decoded < 8, f"{decoded} of 8 were decoded for nobody")
+
+
+def helper_killed():
+    """Without the process that decodes pictures none can be read: /health says so, and a restart helps."""
+    with tempfile.TemporaryDirectory() as state, Server("--state", state) as s:
+        with open(f"/proc/{s.process.pid}/task/{s.process.pid}/children") as f:
+            children = f.read().split()
+        for pid in children:
+            with open(f"/proc/{pid}/comm") as f:
+                check("vitreous-decode" in f.read(), "the one child")
+            os.kill(int(pid), signal.SIGKILL)
+        until(lambda: s.get("/health")[0] == 503, "/health says that the decoder is gone")
+        equal([s.json("GET", p)[0] for p in ("/ready",)] + [s.json("GET", "/health")[1]["error"]["code"]], [503, "decoder_gone"], "and /ready")
+        equal(s.metric("ready"), 0, "and the metric")
+        status, r = s.chat([image(), text("x")])
+        equal((status, r["error"]["code"]), (503, "system_failed"), f"a picture is not said to be at fault: {r}")
+        equal(s.chat("x")[0], 200, "text is still answered")
 
 
 def cancel(s):
@@ -509,13 +552,13 @@ def stopped_jobs():
 
 def main():
     with Server() as s:
-        for part in (smuggling, malformed, fuzz_json, deaths, cancel):
+        for part in (smuggling, malformed, fuzz_json, deaths, many_pictures, cancel):
             before = time.monotonic()
             part(s)
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs, job_storage, broken_engine):
+    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs, job_storage, broken_engine, helper_killed):
         before = time.monotonic()
         part()
         if os.environ.get("V"):
