@@ -106,6 +106,10 @@ static void take_done(chat *c, choice *k, const vl_event *ev) {
     k->timed_out = k->task.timed_out;
     snprintf(k->finish, sizeof k->finish, "%s", k->timed_out ? "length" : ev->finish_reason);
     snprintf(k->stop, sizeof k->stop, "%s", ev->stop ? ev->stop : "");
+    if (k->constraint && !strcmp(k->finish, "stop") && !*k->stop && !constraint_complete(k->constraint)) {
+        snprintf(k->finish, sizeof k->finish, "length");
+        warn_add(c->warnings, "the answer is cut short: its form takes more states than are allowed");
+    }
     k->prompt_tokens = ev->prompt_tokens;
     k->image_tokens = ev->image_tokens;
     k->completion_tokens = ev->completion_tokens;

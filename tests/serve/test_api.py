@@ -387,6 +387,12 @@ def control(s):
             check(o["colour"] in ("red", "blue") and 0 <= o["n"] <= 9 and len(o["tags"]) <= 2, f"schema: {content}")
         else:
             check(False, f"schema answers end: {content!r}")
+    limit = r"[a-z ]*[a-m][a-z ]{14}Z"       # 2^15 states, of which 8192 are allowed
+    r = s.chat("Say", max_tokens=600, guided_regex=limit, temperature=1.5, seed=1, detect_repetition=False)[1]
+    c = r["choices"][0]
+    whole = bool(re.fullmatch(limit, c["message"]["content"]))
+    equal((c["finish_reason"] == "stop", any("cut short" in w for w in r.get("x_warnings", []))), (whole, r["usage"]["completion_tokens"] < 600 and not whole),
+          f"an answer that ran into a limit is not called complete: {str(c)[-200:]}")
     content, c = said(response_format={"type": "json_object"}, stop=["}"])
     check(content.startswith("{"), "json_object")
     tool = {"type": "function", "function": {"name": "paint", "parameters": {
