@@ -166,6 +166,10 @@ static int read_scalars(chat *c, api_error *e) {
     if (fields_read(f, c->body, c->route, c->warnings, e) || read_stop(c, e) || read_bias(c, e) ||
         read_stream_options(c, e) || read_breakers(c, e)) return -1;
     if (f->max_completion_tokens > 0) f->max_tokens = f->max_completion_tokens;
+    if (f->max_time > c->srv->config.max_time_s) {
+        f->max_time = c->srv->config.max_time_s;
+        warn_add(c->warnings, "max_time was lowered to the server's limit");
+    }
     if (check_min_tokens(c, f->max_tokens > 0 ? f->max_tokens : c->srv->config.default_tokens, e)) return -1;
     if (f->mirostat == 1)
         return api_fail(e, 400, "invalid_value", "mirostat", "mirostat must be 2 (version 2.0) or 0 (off)");

@@ -85,7 +85,7 @@ static void *reaper_main(void *arg) {
     static const char late[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
         "Content-Type: application/json\r\nContent-Length: 90\r\n\r\n"
         "{\"error\":{\"message\":\"the request came too slowly\",\"type\":\"timeout\","
-        "\"code\":\"timeout\"}}     \n";
+        "\"code\":\"timeout\"}}    \n";
     http_server *h = arg;
     while (!atomic_load(&h->stop)) {
         double now = vl_now();

@@ -216,7 +216,7 @@ void sandbox_close(sandbox *s) {
 
 bool sandbox_alive(const sandbox *s) {
     siginfo_t ended = {0};
-    return !s || waitid(P_PID, (id_t)s->helper, &ended, WEXITED | WNOHANG | WNOWAIT) || ended.si_pid == 0;
+    return !s || (!waitid(P_PID, (id_t)s->helper, &ended, WEXITED | WNOHANG | WNOWAIT) && ended.si_pid == 0);
 }
 
 static int send_order(sandbox *s, int memory, int pipe_end) {

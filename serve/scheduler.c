@@ -124,7 +124,8 @@ static void count_done(scheduler *s, const task *t, const vl_event *ev) {
     metrics_add(m, M_TOKENS, "image", NULL, ev->image_tokens);
     metrics_add(m, M_TOKENS, "cached", NULL, tm->cached_tokens);
     metrics_add(m, M_TOKENS, "completion", NULL, ev->completion_tokens);
-    if (!strcmp(ev->finish_reason, "cancelled") || !strcmp(ev->finish_reason, "error")) return;
+    bool cut = t->timed_out && ev->completion_tokens > 0; /* an answer all the same, and a slow one */
+    if (!cut && (!strcmp(ev->finish_reason, "cancelled") || !strcmp(ev->finish_reason, "error"))) return;
     metrics_observe(m, M_T_E2E, t->e2e_s);
     if (tm->encoded_pictures) metrics_observe(m, M_T_VIT, tm->encode_s);
     metrics_observe(m, M_T_PREFILL, tm->prefill_s);

@@ -178,6 +178,8 @@ def slow_clients():
                 time.sleep(0.05)
         results = together(jobs + [ping])[:20]
         check(all(b" 408 " in r[0] for r in results), f"slow headers end with 408: {results[:1]}")
+        header, _, said = results[0][0].partition(b"\r\n\r\n")
+        equal((b"Content-Length: %d\r\n" % len(said) in header + b"\r\n", json.loads(said)["error"]["code"]), (True, "timeout"), "whole")
         print(f"slow headers (--header-timeout 1): cut after {max(r[1] for r in results):.1f} s at most; "
               f"/health beside them {max(health) * 1e3:.0f} ms at most")
         with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
@@ -320,6 +322,17 @@ def deadlines():
         print(f"max_time 0.3 s in a queue: told after {took:.1f} s, {waiting} of {len(ahead)} ahead of it not done")
         for t in ahead:
             t.join()
+
+
+def longest():
+    """--max-time is a limit: a request may ask for less. What it cuts is an answer, and counted among the times of answers."""
+    with Server("--max-time", str(0.2 * SLOW)) as s:
+        before = s.metric("e2e_seconds_count")
+        status, r = s.chat("x", max_time=100, max_tokens=3900, ignore_eos=True, cache=False)
+        check(status == 200 and r["choices"][0]["finish_reason"] == "length" and r["usage"]["completion_tokens"] < 3900,
+              f"no more than the server's: {status} {r.get('usage')}")
+        check(any("max_time was lowered" in w for w in r.get("x_warnings", [])), f"and it says so: {r.get('x_warnings')}")
+        equal(s.metric("e2e_seconds_count"), before + 1, "the metric knows of it")
 
 
 def watchdog():
@@ -558,7 +571,7 @@ def main():
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs, job_storage, broken_engine, helper_killed):
+    for part in (slow_clients, overload, deadlines, longest, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs, job_storage, broken_engine, helper_killed):
         before = time.monotonic()
         part()
         if os.environ.get("V"):
