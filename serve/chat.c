@@ -582,8 +582,6 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     char *record = c->cacheable ? cache_get(c->srv->results, c->key, &len) : NULL;
     c->from_cache = record && chat_replay(c, record, len);
     free(record);
-    if (c->cacheable) metrics_add(c->srv->metrics, c->from_cache ? M_RESULT_HITS : M_RESULT_MISSES,
-                                  NULL, NULL, 1);
     if (c->from_cache) {
         c->n_pictures = 0;
         return 0;

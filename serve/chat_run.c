@@ -7,7 +7,7 @@
 #include "tokenizer/tokenizer.h"
 
 int chat_start(chat *c, api_error *e) {
-    if (c->from_cache) return 0;
+    if (c->from_cache) return metrics_add(c->srv->metrics, M_RESULT_HITS, NULL, NULL, 1), 0;
     uint64_t seed = (uint64_t)c->f.seed;
     if (!c->f.has_seed) {
         vl_sha256 h;
@@ -46,6 +46,7 @@ int chat_start(chat *c, api_error *e) {
         tasks[i] = &k->task;
     }
     if (scheduler_submit(c->srv->scheduler, tasks, c->n, e)) return -1;
+    if (c->cacheable) metrics_add(c->srv->metrics, M_RESULT_MISSES, NULL, NULL, 1);
     c->started = true;
     return 0;
 }

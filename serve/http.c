@@ -413,7 +413,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *conn) {
     const union MHD_ConnectionInfo *i =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     r->c = i ? i->socket_context : NULL;
-    set_deadline(h, r->c, h->srv->config.header_s, false); /* on a kept connection it was that of an idle one */
+    if (r->c && r->c->quiet) set_deadline(h, r->c, h->srv->config.header_s, false); /* it was that of an idle connection */
     return r;
 }
 

@@ -10,8 +10,7 @@
 
 #include "common/common.h"
 
-enum { MAX_SERIES = 1024,              /* each route times each status is 400 */
-        MAX_BUCKETS = 18 };
+enum { MAX_SERIES = 1024, MAX_BUCKETS = 18 }; /* each route times each status is more than 400 */
 typedef enum kind { COUNTER, GAUGE, HISTOGRAM } kind;
 
 static const double seconds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,

@@ -471,6 +471,7 @@ def repeated_question(s):
 
 
 def jobs(s):
+    hits, misses = s.metric("result_cache_hits"), s.metric("result_cache_misses")
     status, j = s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": "later"}], "max_tokens": 3, "temperature": 0})
     equal((status, j["status"]), (202, "queued"), "a job is accepted")
     def state(i):
@@ -478,6 +479,7 @@ def jobs(s):
     until(lambda: state(j["id"])["status"] not in ("queued", "running"), "it ends")
     j = state(j["id"])
     check(j["status"] == "done" and j["result"]["choices"], f"... and done: {j}")
+    equal((s.metric("result_cache_hits"), s.metric("result_cache_misses")), (hits, misses + 1), "it is one answer computed, not two")
     equal(s.json("POST", "/v1/jobs", {"messages": 5})[0], 400, "a wrong job is refused at once")
     ids = [s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": f"{i}"}], "max_tokens": 400, "ignore_eos": True})[1]["id"]
            for i in range(4)]
