@@ -21,7 +21,8 @@
 #include "serve/chat.h"
 #include "serve/sandbox.h"
 
-enum { WORKERS = 2, MAX_QUEUED = 1000, KEEP_SECONDS = 86400,
+enum { WORKERS = 2, MAX_QUEUED = 1000, MAX_LISTED = 100, KEEP_SECONDS = 86400,
+       MAX_BODIES = 64,               /* what is queued may have so many times the bytes of the largest body */
        MAX_CRASHES = 3,               /* ends of the process while a job ran, then it has failed */
        MAX_TRIES = 4 };               /* the k-th one waits 4^(k-1) seconds: 1, 4, 16 */
 
@@ -33,6 +34,7 @@ struct job_store {
     pthread_t workers[WORKERS];
     int n_threads, n_workers;         /* started; numbered by themselves */
     int held;                         /* the folder's lock; -1: none */
+    int64_t bytes;                    /* of the requests that are kept */
     bool stop, told;                  /* told: that the storage fails has been logged */
     struct { char id[40]; bool cancel; } running[WORKERS];
 };
@@ -87,11 +89,15 @@ static int execute(job_store *s, const char *sql, const char *const *args) {
     return rc == SQLITE_DONE ? 0 : -1;
 }
 
-static int64_t count(job_store *s, const char *sql) {
-    sqlite3_stmt *st = prepare(s, sql, NULL);
+static int64_t count(job_store *s, const char *sql, const char *const *args) {
+    sqlite3_stmt *st = prepare(s, sql, args);
     int64_t n = st && sqlite3_step(st) == SQLITE_ROW ? sqlite3_column_int64(st, 0) : -1;
     sqlite3_finalize(st);
     return n;
+}
+
+static void weigh(job_store *s) {
+    s->bytes = count(s, "SELECT ifnull(sum(length(CAST(request AS BLOB))), 0) FROM jobs", NULL);
 }
 
 /* ---- workers ------------------------------------------------------------------------------ */
@@ -224,6 +230,7 @@ static int fail_crashing(job_store *s) {
     }
     sqlite3_finalize(st);
     free(text);
+    weigh(s);
     return rc == SQLITE_DONE ? 0 : -1;
 }
 
@@ -248,6 +255,7 @@ static int finish_job(job_store *s, int me, const job *j, int status, const char
     if (execute(s, "UPDATE jobs SET status=?1, finished=?2, http=?3, result=?4, due=CAST(?6 AS INTEGER),"
                    " tries=CAST(?7 AS INTEGER), crashes=crashes+CAST(?8 AS INTEGER),"
                    " request=CASE ?1 WHEN 'queued' THEN request ELSE '' END WHERE id=?5", args)) return -1;
+    if (!again) s->bytes -= j->request ? (int64_t)strlen(j->request) : 0;
     if (!again) metrics_add(s->srv->metrics, M_JOBS, state, NULL, 1);
     else if (!stopped) log_json("info", "a job will be tried again",
                                 json_pack("{s:s,s:i,s:i}", "job", j->id, "status", status, "tries", j->tries));
@@ -272,7 +280,7 @@ static void finish_patiently(job_store *s, int me, const job *j, int status, con
 /* Until there may be something to claim: a submission, or (at most a second later) the time of a retry. */
 static void wait_for_work(job_store *s) {
     struct timespec until;
-    if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'") == 0) {
+    if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'", NULL) == 0) {
         pthread_cond_wait(&s->more, &s->lock);
         return;
     }
@@ -431,12 +439,16 @@ json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
     tenant_name(s, tenant, name);
     snprintf(now, sizeof now, "%lld", (long long)time(NULL));
     text = json_dumps(request, JSON_COMPACT);
+    int64_t size = text ? (int64_t)strlen(text) : 0, most = MAX_BODIES * s->srv->config.body_bytes;
     pthread_mutex_lock(&s->lock);
     const char *args[] = {id, name, now, text ? text : "{}", NULL};
     if (s->stop) {
         api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
         e->retry_after = 5;
-    } else if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'") >= MAX_QUEUED) {
+    } else if (s->bytes + size > most) {
+        api_fail(e, 429, "queue_full", NULL, "the queued jobs have %lld bytes already; try again later", (long long)s->bytes);
+        e->retry_after = 30;
+    } else if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'", NULL) >= MAX_QUEUED) {
         api_fail(e, 429, "queue_full", NULL, "%d jobs are queued already; try again later",
                  MAX_QUEUED);
         e->retry_after = 30;
@@ -447,6 +459,7 @@ json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
         o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i,s:i}", "id", id, "object", "job", "status", "queued",
                       "created_at", (json_int_t)atoll(now), "durable",
                       s->srv->config.state_dir != NULL, "tries", 0, "crashes", 0);
+        s->bytes += size;
         pthread_cond_signal(&s->more);
     }
     pthread_mutex_unlock(&s->lock);
@@ -482,15 +495,17 @@ json_t *jobs_list(job_store *s, int tenant, api_error *e) {
     sqlite3_stmt *st =
         prepare(s,
                 "SELECT " JOB_COLUMNS " FROM jobs WHERE tenant=?1 ORDER BY created DESC,"
-                " rowid DESC LIMIT 100",
+                " rowid DESC LIMIT 101",  /* MAX_LISTED, and whether there are more */
                 (const char *[]){name, NULL});
     int rc;
-    while ((rc = st ? sqlite3_step(st) : SQLITE_ERROR) == SQLITE_ROW)
+    bool more = false;
+    while ((rc = st ? sqlite3_step(st) : SQLITE_ERROR) == SQLITE_ROW && !(more = json_array_size(list) == MAX_LISTED))
         json_array_append_new(list, describe(s, st, false));
+    if (more) rc = SQLITE_DONE;
     if (rc != SQLITE_DONE) storage_failed(s, e, "jobs could not be read");
     sqlite3_finalize(st);
     pthread_mutex_unlock(&s->lock);
-    if (rc == SQLITE_DONE) return json_pack("{s:s,s:o}", "object", "list", "data", list);
+    if (rc == SQLITE_DONE) return json_pack("{s:s,s:o,s:b}", "object", "list", "data", list, "has_more", more);
     json_decref(list);
     return NULL;
 }
@@ -506,9 +521,10 @@ json_t *jobs_cancel(job_store *s, int tenant, const char *id, api_error *e) {
             if (!strcmp(s->running[i].id, id)) s->running[i].cancel = true;
         json_object_set_new(o, "status", json_string("cancelling"));
     } else if (o && !strcmp(status, "queued")) {
+        int64_t size = count(s, "SELECT length(CAST(request AS BLOB)) FROM jobs WHERE id=?1", args);
         rc = execute(s, "UPDATE jobs SET status='cancelled', finished=strftime('%s','now'), request='' WHERE id=?1", args);
         json_object_set_new(o, "status", json_string("cancelled"));
-        if (!rc) metrics_add(s->srv->metrics, M_JOBS, "cancelled", NULL, 1);
+        if (!rc) s->bytes -= size, metrics_add(s->srv->metrics, M_JOBS, "cancelled", NULL, 1);
     } else if (o) {
         rc = execute(s, "DELETE FROM jobs WHERE id=?1", args);
         json_object_set_new(o, "deleted", json_true());

@@ -526,6 +526,27 @@ def job_storage():
         until(lambda: s.metric("jobs_total") == before + 3, "cancelled ones are counted, also those that had not begun")
         j = [s.json("GET", f"/v1/jobs/{i}")[1] for i in long]
         check(all(x["status"] == "cancelled" and "error" not in x for x in j), f"and say no more than that: {j}")
+        status, r = s.json("GET", "/v1/jobs")
+        equal((status, len(r["data"]), r.get("has_more")), (200, 5, False), "the list is whole")
+        rows(file, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150) INSERT INTO jobs(id, tenant, status, created, "
+             "finished, request, http, result) SELECT 'job_' || i, tenant, 'done', created, finished, '', 200, '{}' FROM n, (SELECT * FROM jobs LIMIT 1)")
+        r = s.json("GET", "/v1/jobs")[1]
+        equal((len(r["data"]), r.get("has_more")), (100, True), "the list says that there are more")
+    picture = image(b"P6\n64 64\n255\n" + random.Random(1).randbytes(64 * 64 * 3))
+
+    def big(s):
+        return s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": [picture, text("x")]}], "max_tokens": 3000, "ignore_eos": True,
+                                           "detect_repetition": False})
+    with Server("--max-body", "20000") as s:
+        ids = []
+        while len(ids) < 200 and (r := big(s))[0] == 202:
+            ids.append(r[1]["id"])
+        check(60 < len(ids) < 100 and (r[0], r[1]["error"]["code"]) == (429, "queue_full"), f"what is queued is bounded in bytes: {len(ids)} {r}")
+        for i in reversed(ids):
+            s.json("DELETE", f"/v1/jobs/{i}")
+        until(lambda: s.metric("jobs_total") >= len(ids), "they end")
+        room = [big(s) for _ in range(30)]
+        equal({x[0] for x in room}, {202}, "and there is room again")
 
 
 def rows(file, sql, *args):
