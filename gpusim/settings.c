@@ -41,7 +41,7 @@ int settings_set(const char *name, const char *value) {
         case BOOL: *(bool *)p = strcmp(value, "0") != 0; return 0;
         case INT: *(int *)p = (int)strtol(value, NULL, 10); return 0;
         case BIG: *(uint64_t *)p = strtoull(value, NULL, 10); return 0;
-        case TEXT: *(const char **)p = strdup(value); return 0;
+        case TEXT: free(*(char **)p); *(char **)p = strdup(value); return 0;
         case ORDER:
             k = one_of(value, orders, 3);
             if (k >= 0) *(int *)p = k;

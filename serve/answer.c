@@ -14,9 +14,14 @@ const char *chat_id_tail(const chat *c) { return c->id + strcspn(c->id, "-_") + 
 
 static bool is_blank(char ch) { return ch == ' ' || ch == '\n' || ch == '\r' || ch == '\t'; }
 
+/* A model may say any byte, NUL too: no answer is a C string. */
+static const char *find(const char *from, const char *end, const char *what) {
+    return memmem(from, (size_t)(end - from), what, strlen(what));
+}
+
 size_t choice_ready(const chat *c, const choice *k) {
     if (!c->tool_calls || !k->len) return k->len;
-    const char *at = strstr(k->text, tool_open);
+    const char *at = find(k->text, k->text + k->len, tool_open);
     size_t ready = at ? (size_t)(at - k->text) : k->len, max = sizeof tool_open - 2;
     if (!at && k->done) return k->len;
     /* A beginning of <tool_call> at the end? */
@@ -46,22 +51,20 @@ static json_t *parse_call(const chat *c, size_t index, const char *text, size_t 
     return call;
 }
 
-/* The calls in the answer (NULL: none) and, in *content, the text before and between them. A block
- * that is not a call stays text. */
-json_t *choice_tool_calls(const chat *c, const choice *k, char **content) {
+/* The calls in the answer (NULL: none) and, in *content, the text before and between them (*len bytes, and a
+ * NUL behind them). A block that is not a call stays text. */
+json_t *choice_tool_calls(const chat *c, const choice *k, char **content, size_t *len) {
     json_t *calls = NULL;
     size_t n = 0;
     char *rest = malloc(k->len + 1);
     vl_assert(rest, "out of memory for an answer of %zu bytes", k->len);
-    const char *p = k->text ? k->text : "";
-    while (*p) {
-        const char *at = c->tool_calls ? strstr(p, tool_open) : NULL;
-        const char *end = at ? strstr(at, tool_close) : NULL;
+    const char *p = k->text ? k->text : "", *stop = p + k->len;
+    while (p < stop) {
+        const char *at = c->tool_calls ? find(p, stop, tool_open) : NULL;
+        const char *end = at ? find(at, stop, tool_close) : NULL;
         const char *body = at ? at + sizeof tool_open - 1 : NULL;
-        json_t *call = at ? parse_call(c, json_array_size(calls), body,
-                                       end ? (size_t)(end - body) : strlen(body))
-                          : NULL;
-        size_t keep = !at ? strlen(p) : call ? (size_t)(at - p) : (size_t)(body - p);
+        json_t *call = at ? parse_call(c, json_array_size(calls), body, (size_t)((end ? end : stop) - body)) : NULL;
+        size_t keep = (size_t)((!at ? stop : call ? at : body) - p);
         memcpy(rest + n, p, keep);
         n += keep;
         p += keep;
@@ -69,11 +72,12 @@ json_t *choice_tool_calls(const chat *c, const choice *k, char **content) {
         if (!calls) calls = json_array();
         json_object_set_new(call, "index", json_integer((json_int_t)json_array_size(calls)));
         json_array_append_new(calls, call);
-        p = end ? end + sizeof tool_close - 1 : p + strlen(p);
+        p = end ? end + sizeof tool_close - 1 : stop;
     }
     while (calls && n && is_blank(rest[n - 1])) n--;
     rest[n] = 0;
     *content = rest;
+    *len = n;
     return calls;
 }
 
@@ -122,9 +126,10 @@ static json_t *logprob_list(const choice *k) {
 
 static json_t *chat_choice(const chat *c, const choice *k, int index) {
     char *content;
-    json_t *calls = choice_tool_calls(c, k, &content);
+    size_t len;
+    json_t *calls = choice_tool_calls(c, k, &content, &len);
     json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content",
-                                calls && !*content ? json_null() : json_string(content));
+                                calls && !len ? json_null() : json_stringn(content, len));
     json_t *boxes = grounding_find(content, chat_question(c), c->reports);
     if (calls) json_object_set_new(message, "tool_calls", calls);
     if (boxes) json_object_set_new(message, "x_grounding", boxes);
@@ -136,33 +141,26 @@ static json_t *chat_choice(const chat *c, const choice *k, int index) {
     return o;
 }
 
-static json_t *text_choice(const chat *c, const choice *k, int index) {
-    const json_t *prompt = json_object_get(c->body, "prompt");
-    char *text = NULL;
-    if (asprintf(&text, "%s%s", c->f.echo ? json_string_value(prompt) : "",
-                 k->text ? k->text : "") < 0)
-        text = NULL;
-    json_t *o = json_pack("{s:i,s:s,s:s}", "index", index, "text", text ? text : "",
-                          "finish_reason", k->finish);
-    free(text);
-    if (c->f.logprobs_n < 0) return o;
+json_t *text_logprobs(const choice *k, size_t from, size_t to) {
     json_t *tokens = json_array(), *values = json_array(), *tops = json_array();
-    for (size_t i = 0; i < k->n_pieces; i++) {
-        json_t *lp = k->pieces[i].logprob, *t, *top = json_object();
+    for (size_t i = from; i < to; i++) {
+        json_t *lp = k->pieces[i].logprob, *t, *top;
         size_t j;
-        if (lp) {
-            json_array_append(tokens, json_object_get(lp, "token"));
-            json_array_append(values, json_object_get(lp, "logprob"));
-            json_array_foreach(json_object_get(lp, "top_logprobs"), j, t)
-                json_object_set(top, json_string_value(json_object_get(t, "token")),
-                                json_object_get(t, "logprob"));
-            json_array_append_new(tops, json_incref(top));
-        }
-        json_decref(top);
+        if (!lp) continue;
+        json_array_append(tokens, json_object_get(lp, "token"));
+        json_array_append(values, json_object_get(lp, "logprob"));
+        json_array_append_new(tops, top = json_object());
+        json_array_foreach(json_object_get(lp, "top_logprobs"), j, t)
+            json_object_set(top, json_string_value(json_object_get(t, "token")), json_object_get(t, "logprob"));
     }
-    json_object_set_new(o, "logprobs",
-                        json_pack("{s:o,s:o,s:o}", "tokens", tokens, "token_logprobs", values,
-                                  "top_logprobs", tops));
+    return json_pack("{s:o,s:o,s:o}", "tokens", tokens, "token_logprobs", values, "top_logprobs", tops);
+}
+
+static json_t *text_choice(const chat *c, const choice *k, int index) {
+    const json_t *prompt = c->f.echo ? json_object_get(c->body, "prompt") : NULL;
+    json_t *o = json_pack("{s:i,s:s%+%,s:s}", "index", index, "text", prompt ? json_string_value(prompt) : "",
+                          json_string_length(prompt), k->text ? k->text : "", k->len, "finish_reason", k->finish);
+    json_object_set_new(o, "logprobs", c->f.logprobs_n < 0 ? json_null() : text_logprobs(k, 0, k->n_pieces));
     return o;
 }
 
@@ -276,7 +274,7 @@ static bool replay_choice(choice *k, json_t *o) {
 }
 
 bool chat_replay(chat *c, const char *record, size_t len) {
-    json_t *o = json_loadb(record, len, 0, NULL), *choices, *reports, *warnings;
+    json_t *o = json_loadb(record, len, JSON_ALLOW_NUL, NULL), *choices, *reports, *warnings;
     const char *id;
     json_int_t created;
     bool ok = o && !json_unpack(o, "{s:s,s:I,s:o,s:o,s:o}", "id", &id, "created", &created,

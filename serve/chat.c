@@ -166,6 +166,10 @@ static int read_scalars(chat *c, api_error *e) {
     if (fields_read(f, c->body, c->route, c->warnings, e) || read_stop(c, e) || read_bias(c, e) ||
         read_stream_options(c, e) || read_breakers(c, e)) return -1;
     if (f->max_completion_tokens > 0) f->max_tokens = f->max_completion_tokens;
+    if (f->max_time > c->srv->config.max_time_s) {
+        f->max_time = c->srv->config.max_time_s;
+        warn_add(c->warnings, "max_time was lowered to the server's limit");
+    }
     if (check_min_tokens(c, f->max_tokens > 0 ? f->max_tokens : c->srv->config.default_tokens, e)) return -1;
     if (f->mirostat == 1)
         return api_fail(e, 400, "invalid_value", "mirostat", "mirostat must be 2 (version 2.0) or 0 (off)");
@@ -240,8 +244,9 @@ static int resolve(chat *c, const json_t *ref, source *s, api_error *e) {
         return 0;
     }
     if (!strncmp(text, "attachment:", 11)) {
-        for (const attachment *a = c->attachments; a; a = a->next) {
+        for (attachment *a = c->attachments; a; a = a->next) {
             if (strcmp(a->name, text + 11) != 0) continue;
+            a->used = true;
             if (!(s->data.data = malloc(a->data.len + 1)))
                 return api_fail(e, 500, "out_of_memory", s->param, "out of memory");
             memcpy(s->data.data, a->data.data, s->data.len = a->data.len);
@@ -481,6 +486,7 @@ static void make_key(chat *c, const source *sources) {
     hash_part(&h, key, strlen(key));
     hash_json(&h, rest);
     hash_json(&h, c->messages);
+    hash_json(&h, c->warnings);       /* of uploads that nothing refers to */
     for (int i = 0; i < c->n_pictures; i++) {
         hash_part(&h, &sources[i].limits, sizeof sources[i].limits);
         hash_part(&h, &sources[i].ground, sizeof sources[i].ground); /* a warning in x_image */
@@ -492,13 +498,21 @@ static void make_key(chat *c, const source *sources) {
 
 /* ---- prompt ------------------------------------------------------------------------------- */
 
+/* Decoding takes seconds: is the answer still wanted? */
+static int still_wanted(const chat *c, const char *param, api_error *e) {
+    if (c->by->gone && c->by->gone(c->by->user)) return api_fail(e, 499, "client_closed", param, "the client went away");
+    if (c->f.max_time <= 0 || vl_now() < c->by->arrived + c->f.max_time) return 0;
+    return api_fail(e, 408, "deadline_exceeded", "max_time", "the time of the request was over before its images were decoded");
+}
+
 static int load_pictures(chat *c, source *sources, api_error *e) {
     int n = c->n_pictures;
     c->n_pictures = 0;
     for (int i = 0; i < n; i++) {
         json_t *report;
         source *s = &sources[i];
-        if (picture_load(c->srv, s->data.data, s->data.len, s->limits, s->param, &c->pictures[i],
+        if (still_wanted(c, s->param, e) ||
+            picture_load(c->srv, s->data.data, s->data.len, s->limits, s->param, &c->pictures[i],
                          &report, e)) return -1;
         json_object_set_new(report, "index", json_integer(i));
         if (s->ground) picture_warn_coarse(report);
@@ -557,6 +571,8 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     if (read_scalars(c, e)) return -1;
     int rc =
         c->route == FOR_TEXT ? read_prompt_images(c, sources, e) : read_messages(c, sources, e);
+    for (const attachment *a = c->attachments; a; a = a->next)
+        if (!a->used) warn_add(c->warnings, "the uploaded part '%.60s' was not used: nothing refers to attachment:%.60s", a->name, a->name);
     if (rc || chat_constraint(c, first, e) || fetch_urls(c, sources, e)) return -1;
     c->n = c->left = (int)c->f.n;
     c->cacheable = c->f.cache && (c->f.temperature == 0 || c->f.has_seed) &&
@@ -566,8 +582,6 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     char *record = c->cacheable ? cache_get(c->srv->results, c->key, &len) : NULL;
     c->from_cache = record && chat_replay(c, record, len);
     free(record);
-    if (c->cacheable) metrics_add(c->srv->metrics, c->from_cache ? M_RESULT_HITS : M_RESULT_MISSES,
-                                  NULL, NULL, 1);
     if (c->from_cache) {
         c->n_pictures = 0;
         return 0;
@@ -575,7 +589,7 @@ static int build(chat *c, source *sources, constraint **first, api_error *e) {
     return load_pictures(c, sources, e) || make_prompt(c, e) ? -1 : 0;
 }
 
-int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
+int chat_open(chat *c, server *srv, int route, json_t *body, attachment *attachments,
               const caller *by, priority prio, api_error *e) {
     *c = (chat){.srv = srv, .route = route, .body = body, .attachments = attachments, .by = by,
                 .priority = prio};

@@ -17,7 +17,7 @@
 #include "serve/scheduler.h"
 
 /* Pictures that came beside the JSON (multipart), found by name. */
-typedef struct attachment { char *name, *filename; blob data; struct attachment *next; } attachment;
+typedef struct attachment { char *name, *filename; blob data; bool used; struct attachment *next; } attachment;
 
 /* One streamed step of an answer: text up to `end` and, if asked for, its log probability entry. */
 typedef struct piece { size_t end; json_t *logprob; } piece;
@@ -37,7 +37,7 @@ typedef struct choice {
     vl_err error;
     /* streaming */
     size_t next_piece, sent;
-    bool opened, closed;
+    bool opened;
 } choice;
 
 enum { MAX_PICTURES = 64 };
@@ -53,7 +53,7 @@ typedef struct chat {
     bool tool_calls;                  /* look for <tool_call> in the answer                 */
     vl_picture *pictures[MAX_PICTURES];
     int n_pictures;
-    const attachment *attachments;
+    attachment *attachments;
     vl_prompt *prompt;
     int prompt_tokens;
     mailbox box;
@@ -68,7 +68,7 @@ typedef struct chat {
 } chat;
 
 /* body and by are borrowed and must outlive the chat. */
-int chat_open(chat *c, server *srv, int route, json_t *body, const attachment *attachments,
+int chat_open(chat *c, server *srv, int route, json_t *body, attachment *attachments,
               const caller *by, priority priority, api_error *e);
 int chat_start(chat *c, api_error *e);
 /* Waits up to `seconds` for one event; returns it (free() it) after taking it in, or NULL. */
@@ -93,7 +93,9 @@ const char *chat_id_tail(const chat *c);
 /* Everything in the choice that may be shown now: text before a possible tool call and the blanks
  * before that. */
 size_t choice_ready(const chat *c, const choice *k);
-json_t *choice_tool_calls(const chat *c, const choice *k, char **content);
+json_t *choice_tool_calls(const chat *c, const choice *k, char **content, size_t *len);
+/* The log probabilities of pieces in the form of /v1/completions. */
+json_t *text_logprobs(const choice *k, size_t from, size_t to);
 json_t *chat_usage(const chat *c);
 json_t *chat_timings(const chat *c);
 /* The answer as it is kept in the cache, and back. */

@@ -34,27 +34,26 @@ void sse_data(sse *s, json_t *o) {
 }
 
 static json_t *chunk(const chat *c, json_t *choices) {
-    return json_pack("{s:s,s:s,s:I,s:s,s:o}", "id", c->id, "object",
+    json_t *o = json_pack("{s:s,s:s,s:I,s:s,s:o}", "id", c->id, "object",
         c->route == FOR_CHAT ? "chat.completion.chunk" : "text_completion", "created",
         (json_int_t)c->created, "model", c->srv->model_id, "choices", choices);
+    if (c->include_usage) json_object_set_new(o, "usage", json_null()); /* of all but the last, says OpenAI */
+    return o;
 }
 
 static json_t *delta(const chat *c, int index, json_t *fields, const char *finish) {
-    json_t *o = c->route == FOR_CHAT
-        ? json_pack("{s:i,s:o,s:s?}", "index", index, "delta", fields, "finish_reason", finish)
-        : json_pack("{s:i,s:O?,s:s?}", "index", index, "text", json_object_get(fields, "content"),
-                    "finish_reason", finish);
-    if (c->route == FOR_TEXT) {
-        if (!json_object_get(o, "text")) json_object_set_new(o, "text", json_string(""));
-        json_decref(fields);
-    }
-    return json_pack("[o]", o);
+    if (c->route == FOR_CHAT)
+        return json_pack("[{s:i,s:o,s:s?}]", "index", index, "delta", fields, "finish_reason", finish);
+    json_t *text = json_incref(json_object_get(fields, "content"));
+    json_decref(fields);
+    return json_pack("[{s:i,s:o,s:s?}]", "index", index, "text", text ? text : json_string(""), "finish_reason", finish);
 }
 
 static void sse_open(sse *s, int i) {
     chat *c = &s->c;
-    json_t *o =
-        chunk(c, delta(c, i, json_pack("{s:s,s:s}", "role", "assistant", "content", ""), NULL));
+    const json_t *prompt = c->f.echo ? json_object_get(c->body, "prompt") : NULL;
+    json_t *o = chunk(c, delta(c, i, json_pack("{s:s,s:s}", "role", "assistant", "content",
+                                               prompt ? json_string_value(prompt) : ""), NULL));
     if (i == 0 && json_array_size(c->reports)) json_object_set(o, "x_image", c->reports);
     if (i == 0 && json_array_size(c->warnings)) json_object_set(o, "x_warnings", c->warnings);
     sse_data(s, o);
@@ -79,8 +78,8 @@ static void sse_pieces(sse *s, int i) {
         json_t *choices =
             delta(c, i, json_pack("{s:o}", "content", text ? text : json_string("")), NULL);
         if (p->logprob && p->end <= ready)
-            json_object_set_new(json_array_get(choices, 0), "logprobs",
-                                json_pack("{s:[O]}", "content", p->logprob));
+            json_object_set_new(json_array_get(choices, 0), "logprobs", c->route == FOR_CHAT
+                ? json_pack("{s:[O]}", "content", p->logprob) : text_logprobs(k, k->next_piece, k->next_piece + 1));
         sse_data(s, chunk(c, choices));
         k->sent = to;
         if (p->end > ready) break;
@@ -92,11 +91,11 @@ static void sse_close(sse *s, int i) {
     chat *c = &s->c;
     choice *k = &c->choices[i];
     char *content;
-    json_t *calls = choice_tool_calls(c, k, &content);
+    size_t n;
+    json_t *calls = choice_tool_calls(c, k, &content, &n);
     json_t *boxes = grounding_find(content, chat_question(c), c->reports);
-    size_t n = strlen(content);
     if (n > k->sent)                  /* a block that looked like a call and was none */
-        sse_data(s, chunk(c, delta(c, i, json_pack("{s:s}", "content", content + k->sent), NULL)));
+        sse_data(s, chunk(c, delta(c, i, json_pack("{s:s%}", "content", content + k->sent, n - k->sent), NULL)));
     if (calls)
         sse_data(s, chunk(c, delta(c, i, json_pack("{s:O}", "tool_calls", calls), NULL)));
     json_t *o = chunk(c, delta(c, i, json_object(),
@@ -106,7 +105,6 @@ static void sse_close(sse *s, int i) {
     sse_data(s, o);
     json_decref(calls);
     free(content);
-    k->closed = true;
 }
 
 static void sse_error(sse *s, const api_error *e) {
@@ -120,8 +118,7 @@ static void sse_finish(sse *s) {
     chat *c = &s->c;
     api_error e = {0};
     for (int i = 0; i < c->n; i++) sse_pieces(s, i);
-    json_t *result = chat_result(c, &e);      /* also fills the result cache */
-    if (!result) {
+    if (chat_settle(c, &e)) {
         sse_error(s, &e);
         return;
     }
@@ -131,7 +128,6 @@ static void sse_finish(sse *s) {
         json_object_set_new(o, "usage", chat_usage(c));
         sse_data(s, o);
     }
-    json_decref(result);
     sse_put(s, "data: [DONE]\n\n", 14);
     s->ended = true;
 }
@@ -191,7 +187,7 @@ static ssize_t sse_read(void *user, char *buf, size_t max) {
     sse *s = user;
     while (s->at == s->len) {
         s->at = s->len = 0;
-        if (s->ended) return s->failed ? -1 : 0;
+        if (s->ended) return 0;
         if (http_gone(s->r)) {
             chat_cancel(&s->c);
             return -1;

@@ -7,7 +7,7 @@
 #include "tokenizer/tokenizer.h"
 
 int chat_start(chat *c, api_error *e) {
-    if (c->from_cache) return 0;
+    if (c->from_cache) return metrics_add(c->srv->metrics, M_RESULT_HITS, NULL, NULL, 1), 0;
     uint64_t seed = (uint64_t)c->f.seed;
     if (!c->f.has_seed) {
         vl_sha256 h;
@@ -46,6 +46,7 @@ int chat_start(chat *c, api_error *e) {
         tasks[i] = &k->task;
     }
     if (scheduler_submit(c->srv->scheduler, tasks, c->n, e)) return -1;
+    if (c->cacheable) metrics_add(c->srv->metrics, M_RESULT_MISSES, NULL, NULL, 1);
     c->started = true;
     return 0;
 }
@@ -106,6 +107,10 @@ static void take_done(chat *c, choice *k, const vl_event *ev) {
     k->timed_out = k->task.timed_out;
     snprintf(k->finish, sizeof k->finish, "%s", k->timed_out ? "length" : ev->finish_reason);
     snprintf(k->stop, sizeof k->stop, "%s", ev->stop ? ev->stop : "");
+    if (k->constraint && !strcmp(k->finish, "stop") && !*k->stop && !constraint_complete(k->constraint)) {
+        snprintf(k->finish, sizeof k->finish, "length");
+        warn_add(c->warnings, "the answer is cut short: its form takes more states than are allowed");
+    }
     k->prompt_tokens = ev->prompt_tokens;
     k->image_tokens = ev->image_tokens;
     k->completion_tokens = ev->completion_tokens;

@@ -269,6 +269,8 @@ void constraint_mask(void *user, float *logits, int vocab, const int32_t *ids, i
         if (i >= c->v->size || !(mask[i / 64] >> (i % 64) & 1)) logits[i] = -INFINITY;
 }
 
+bool constraint_complete(const constraint *c) { return dfa_accepts(c->d, c->state); }
+
 bool constraint_matches(constraint *c, const char *text, size_t len) {
     int state = DFA_START;
     for (size_t i = 0; i < len; i++) state = dfa_step(c->d, state, (uint8_t)text[i]);

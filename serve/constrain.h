@@ -30,7 +30,9 @@ int constraint_tools(constraint **out, vocabulary *v, const json_t *tools, const
 void constraint_free(constraint *c);
 /* A vl_logits_fn; user is the constraint. */
 void constraint_mask(void *user, float *logits, int vocab, const int32_t *ids, int n);
-/* Does the whole text match? For tests and final checks. */
+/* Was the answer, when it ended, one that may end? Else it ran into a limit of the automaton. */
+bool constraint_complete(const constraint *c);
+/* Does the whole text match? For tests. */
 bool constraint_matches(constraint *c, const char *text, size_t len);
 
 #endif

@@ -194,7 +194,6 @@ int fields_read(chat_fields *f, const json_t *body, int route, json_t *warnings,
         if (json_is_null(v)) continue;
         if (read_one(f, d, v, e)) return -1;
         f->has_seed |= d->offset == AT(seed) && d->kind == F_INT && !strcmp(name, "seed");
-        f->has_temperature |= !strcmp(name, "temperature");
     }
     return 0;
 }

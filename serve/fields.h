@@ -12,7 +12,7 @@ typedef struct chat_fields {
         max_time, typical_p, dry_multiplier, dry_base, mirostat_tau, mirostat_eta;
     bool stream, logprobs, ignore_eos, detect_repetition, skip_special_tokens, echo, raw,
         add_generation_prompt, add_vision_id, cache;
-    bool has_seed, has_temperature;
+    bool has_seed;
     const char *model, *detail, *preset, *guided_regex, *instructions;
 } chat_fields;
 

@@ -15,6 +15,9 @@ typedef struct file {
 
 struct file_store { pthread_mutex_t lock; file *head; size_t bytes, max_bytes; };
 
+/* What it takes of the bound: small ones must not come for nothing. */
+static size_t size_of(const blob *data) { return sizeof(file) + data->len; }
+
 int files_open(file_store **out, size_t max_bytes, vl_err *err) {
     file_store *s = vl_calloc(1, sizeof *s);
     if (!s) return vl_fail(err, VL_E_NOMEM, "out of memory");
@@ -27,7 +30,7 @@ int files_open(file_store **out, size_t max_bytes, vl_err *err) {
 static void drop(file_store *s, file **p) {
     file *f = *p;
     *p = f->next;
-    s->bytes -= f->data.len;
+    s->bytes -= size_of(&f->data);
     free(f->data.data);
     free(f);
 }
@@ -52,8 +55,12 @@ static file **find(file_store *s, int tenant, const char *id) {
 }
 
 json_t *files_put(file_store *s, int tenant, const char *name, blob *data, api_error *e) {
+    if (!data->len) {
+        api_fail(e, 400, "invalid_value", "file", "the file is empty");
+        return NULL;
+    }
     file *f = vl_calloc(1, sizeof *f);
-    if (!f || data->len > s->max_bytes) {
+    if (!f || size_of(data) > s->max_bytes) {
         free(f);
         api_fail(e, 413, "file_too_large", "file", "at most %zu bytes of files are kept",
                  s->max_bytes);
@@ -69,7 +76,7 @@ json_t *files_put(file_store *s, int tenant, const char *name, blob *data, api_e
     pthread_mutex_lock(&s->lock);
     f->next = s->head;
     s->head = f;
-    s->bytes += f->data.len;
+    s->bytes += size_of(&f->data);
     while (s->bytes > s->max_bytes) {
         file **p = &s->head;
         while ((*p)->next) p = &(*p)->next;

@@ -85,7 +85,7 @@ static void *reaper_main(void *arg) {
     static const char late[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
         "Content-Type: application/json\r\nContent-Length: 90\r\n\r\n"
         "{\"error\":{\"message\":\"the request came too slowly\",\"type\":\"timeout\","
-        "\"code\":\"timeout\"}}     \n";
+        "\"code\":\"timeout\"}}    \n";
     http_server *h = arg;
     while (!atomic_load(&h->stop)) {
         double now = vl_now();
@@ -106,11 +106,11 @@ static void *reaper_main(void *arg) {
     return NULL;
 }
 
+/* Not by reading: what a client had sent ahead (the next request) would hide that it has closed since. */
 bool http_gone(const http_request *r) {
-    char byte;
-    int fd = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-    ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    struct pollfd p = {.events = POLLRDHUP};
+    p.fd = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    return poll(&p, 1, 0) > 0;
 }
 
 static bool gone(void *user) { return http_gone(user); }
@@ -234,10 +234,6 @@ const char *http_header(const http_request *r, const char *name) {
     return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, name);
 }
 
-const char *http_query(const http_request *r, const char *name) {
-    return MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, name);
-}
-
 /* Host is a name of this machine's own, given with --allow-host, or an address: a page on another
  * site cannot reach the server by pointing its own name here (DNS rebinding). */
 static bool host_allowed(const http_request *r, const char *host) {
@@ -359,6 +355,7 @@ static int find_route(http_request *r, const char *method, api_error *e) {
             !(!strcmp(method, "HEAD") && !strcmp(t->method, "GET"))) continue;
         r->route = t;
         r->tail = prefix ? r->path + n : "";
+        if (prefix) MHD_http_unescape(r->path + n); /* a model's name may be any text */
         return 0;
     }
     return path_known
@@ -416,7 +413,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *conn) {
     const union MHD_ConnectionInfo *i =
         MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     r->c = i ? i->socket_context : NULL;
-    if (r->c) r->c->quiet = false;
+    if (r->c && r->c->quiet) set_deadline(h, r->c, h->srv->config.header_s, false); /* it was that of an idle connection */
     return r;
 }
 
@@ -442,26 +439,9 @@ static void take_body(http_request *r, const char *data, size_t n) {
     r->body[r->len] = 0;
 }
 
-/* Brackets nested deeper than JSON_DEPTH outside strings? */
-static bool too_deep(const char *s, size_t n) {
-    int depth = 0;
-    bool quoted = false;
-    for (size_t i = 0; i < n; i++) {
-        if (quoted) {
-            if (s[i] == '\\') i++;
-            else if (s[i] == '"') quoted = false;
-        } else if (s[i] == '"') quoted = true;
-        else if (s[i] == '[' || s[i] == '{') { if (++depth > JSON_DEPTH) return true; }
-        else if (s[i] == ']' || s[i] == '}') depth--;
-    }
-    return false;
-}
-
 static int parse_json(http_request *r, api_error *e) {
     vl_err err = {0};
     if (!r->len) return api_fail(e, 400, "invalid_json", NULL, "the request has no body");
-    if (too_deep(r->body, r->len))
-        return api_fail(e, 400, "invalid_json", NULL, "JSON nested deeper than %d", JSON_DEPTH);
     r->json = vl_json_parse(r->body, r->len, "body", &err);
     if (!r->json) return api_fail(e, 400, "invalid_json", NULL, "%s", err.msg);
     if (!json_is_object(r->json))

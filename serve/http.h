@@ -59,7 +59,6 @@ void http_stream(http_request *r, const char *type,
 bool http_gone(const http_request *r);
 caller http_caller(http_request *r);
 const char *http_header(const http_request *r, const char *name);
-const char *http_query(const http_request *r, const char *name);
 /* Calls fn for every field of a multipart/form-data body; -1 if it is malformed. */
 int http_form(http_request *r, int (*fn)(void *user, const char *name, const char *filename,
                                          const char *data, size_t len), void *user, api_error *e);

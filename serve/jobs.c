@@ -3,9 +3,9 @@
  * `queued` again at the next start. A job that fails for a passing reason of another server (a picture
  * by URL that times out) is `queued` again until a later time, and its worker takes other jobs.
  *
- * A job that was running when the process died may be what it died of. It then runs with no other job
- * beside it, so that the guilty one is told from its neighbour, and has failed after MAX_CRASHES such ends:
- * or a restart would run it, and die, for ever. */
+ * A job that was running when the process died, or its engine did, may be what it died of. It then runs with no
+ * other job beside it, so that the guilty one is told from its neighbour, and has failed after MAX_CRASHES such
+ * ends: or a restart would run it, and die, for ever. While the engine is broken the others wait for that restart. */
 #include "serve/jobs.h"
 
 #include <errno.h>
@@ -13,13 +13,16 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "serve/chat.h"
+#include "serve/sandbox.h"
 
-enum { WORKERS = 2, MAX_QUEUED = 1000, KEEP_SECONDS = 86400,
+enum { WORKERS = 2, MAX_QUEUED = 1000, MAX_LISTED = 100, KEEP_SECONDS = 86400,
+       MAX_BODIES = 64,               /* what is queued may have so many times the bytes of the largest body */
        MAX_CRASHES = 3,               /* ends of the process while a job ran, then it has failed */
        MAX_TRIES = 4 };               /* the k-th one waits 4^(k-1) seconds: 1, 4, 16 */
 
@@ -30,6 +33,8 @@ struct job_store {
     pthread_cond_t more;
     pthread_t workers[WORKERS];
     int n_threads, n_workers;         /* started; numbered by themselves */
+    int held;                         /* the folder's lock; -1: none */
+    int64_t bytes;                    /* of the requests that are kept */
     bool stop, told;                  /* told: that the storage fails has been logged */
     struct { char id[40]; bool cancel; } running[WORKERS];
 };
@@ -84,11 +89,15 @@ static int execute(job_store *s, const char *sql, const char *const *args) {
     return rc == SQLITE_DONE ? 0 : -1;
 }
 
-static int64_t count(job_store *s, const char *sql) {
-    sqlite3_stmt *st = prepare(s, sql, NULL);
+static int64_t count(job_store *s, const char *sql, const char *const *args) {
+    sqlite3_stmt *st = prepare(s, sql, args);
     int64_t n = st && sqlite3_step(st) == SQLITE_ROW ? sqlite3_column_int64(st, 0) : -1;
     sqlite3_finalize(st);
     return n;
+}
+
+static void weigh(job_store *s) {
+    s->bytes = count(s, "SELECT ifnull(sum(length(CAST(request AS BLOB))), 0) FROM jobs", NULL);
 }
 
 /* ---- workers ------------------------------------------------------------------------------ */
@@ -151,8 +160,10 @@ static json_t *error_object(const api_error *e) {
                      *e->param ? e->param : NULL);
 }
 
-/* The answer (or OpenAI error object) as text, its HTTP status, and whether to try again. */
-static char *run_job(worker *w, const job *j, int tenant, int *status, bool *again) {
+typedef enum ending { FINAL, RETRY, CRASHED } ending; /* RETRY: for a passing reason; CRASHED: the engine, at least for it */
+
+/* The answer (or OpenAI error object) as text, its HTTP status, and what becomes of the job. */
+static char *run_job(worker *w, const job *j, int tenant, int *status, ending *how) {
     job_store *s = w->store;
     api_error e = {0};
     caller by = {.tenant = tenant, .arrived = vl_now(), .gone = interrupted, .user = w};
@@ -161,7 +172,7 @@ static char *run_job(worker *w, const job *j, int tenant, int *status, bool *aga
     json_t *body = json_loads(j->request, 0, NULL), *result = NULL;
     int rc = chat_open(c, s->srv, FOR_CHAT, body, NULL, &by, BACKGROUND, &e);
     c->f.stream = false;
-    *again = rc && e.transient && j->tries < MAX_TRIES;
+    if (rc && e.transient && j->tries < MAX_TRIES) *how = RETRY;
     if (rc == 0) rc = start_patiently(w, c, &e);
     while (rc == 0 && c->left) {
         free(chat_pump(c, 0.1));
@@ -169,6 +180,7 @@ static char *run_job(worker *w, const job *j, int tenant, int *status, bool *aga
     }
     if (rc == 0) result = chat_result(c, &e);
     *status = result ? 200 : e.status;
+    if (!result && e.code && !strcmp(e.code, "engine_failed")) *how = CRASHED;
     if (!result) result = error_object(&e);
     char *text = json_dumps(result, JSON_COMPACT);
     json_decref(result);
@@ -188,82 +200,26 @@ static char *refuse_job(int *status) {
     return text;
 }
 
-/* retry: for a passing reason. Called with the lock held. */
-static void finish_job(job_store *s, int me, const job *j, int status, const char *text, bool retry) {
-    bool cancelled = s->running[me].cancel, done = status == 200;
-    bool stopped = (s->stop || atomic_load(&s->srv->draining)) && !done && !cancelled, again = stopped || (retry && !cancelled);
-    const char *state = again       ? "queued"
-                        : done      ? "done"
-                        : cancelled ? "cancelled"
-                                    : "failed";
-    time_t now = time(NULL);
-    char code[16], finished[24] = "", due[24], tries[16];
-    snprintf(code, sizeof code, "%d", status);
-    if (!again) snprintf(finished, sizeof finished, "%lld", (long long)now);
-    snprintf(due, sizeof due, "%lld", again && !stopped ? (long long)now + (1LL << 2 * (j->tries - 1)) : 0LL);
-    snprintf(tries, sizeof tries, "%d", stopped ? j->tries - 1 : j->tries);
-    const char *args[] = {state, finished, code, again ? "" : text, j->id, due, tries, NULL};
-    if (execute(s, "UPDATE jobs SET status=?1, finished=?2, http=?3, result=?4, due=CAST(?6 AS INTEGER),"
-                   " tries=CAST(?7 AS INTEGER) WHERE id=?5", args))
-        log_json("error", "a job's result could not be stored", json_pack("{s:s}", "job", j->id));
-    else if (!again) metrics_add(s->srv->metrics, M_JOBS, state, NULL, 1);
-    else if (!stopped) log_json("info", "a job will be tried again",
-                                json_pack("{s:s,s:i,s:i}", "job", j->id, "status", status, "tries", j->tries));
+/* Finished jobs are kept a day. */
+static void forget_old(job_store *s) {
+    char old[24];
+    snprintf(old, sizeof old, "%lld", (long long)time(NULL) - KEEP_SECONDS);
+    execute(s, "DELETE FROM jobs WHERE status NOT IN ('queued','running') AND finished < CAST(?1 AS INTEGER)",
+            (const char *[]){old, NULL});
 }
 
-/* Until there may be something to claim: a submission, or (at most a second later) the time of a retry. */
-static void wait_for_work(job_store *s) {
-    struct timespec until;
-    if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'") == 0) {
-        pthread_cond_wait(&s->more, &s->lock);
-        return;
-    }
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec++;
-    pthread_cond_timedwait(&s->more, &s->lock, &until);
-}
-
-static void *worker_main(void *arg) {
-    job_store *s = arg;
-    pthread_mutex_lock(&s->lock);
-    worker w = {s, s->n_workers++};
-    while (!s->stop && !atomic_load(&s->srv->draining)) {
-        job j = {0};
-        if (!claim(s, &j)) {
-            wait_for_work(s);
-            continue;
-        }
-        snprintf(s->running[w.me].id, sizeof s->running[w.me].id, "%s", j.id);
-        s->running[w.me].cancel = false;
-        pthread_mutex_unlock(&s->lock);
-        int status, tenant = tenant_index(s, j.tenant);
-        bool again = false;
-        char *text = tenant < 0 ? refuse_job(&status) : run_job(&w, &j, tenant, &status, &again);
-        pthread_mutex_lock(&s->lock);
-        finish_job(s, w.me, &j, status, text ? text : "{}", again);
-        s->running[w.me].id[0] = 0;
-        if (again) pthread_cond_broadcast(&s->more); /* a worker may sleep without a limit */
-        free(text);
-        free(j.request);
-    }
-    pthread_mutex_unlock(&s->lock);
-    return NULL;
-}
-
-/* ---- the outside -------------------------------------------------------------------------- */
-
-/* Jobs that the process has died under too often are not run again. */
+/* Jobs that the process or its engine has died under too often are not run again. */
 static int fail_crashing(job_store *s) {
     api_error e;
     char now[24], limit[16];
-    api_fail(&e, 500, "job_crashed", NULL, "the server ended unexpectedly each of the %d times that this job ran, so it is not "
+    api_fail(&e, 500, "job_crashed", NULL, "the server or its engine ended unexpectedly each of the %d times that this job ran, so it is not "
              "run again; the server's log may say why. If other causes ended the server, submit the job again", MAX_CRASHES);
     json_t *o = error_object(&e);
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
     snprintf(now, sizeof now, "%lld", (long long)time(NULL));
     snprintf(limit, sizeof limit, "%d", MAX_CRASHES);
-    sqlite3_stmt *st = prepare(s, "UPDATE jobs SET status='failed', http=500, finished=CAST(?1 AS INTEGER), result=?2"
+    sqlite3_stmt *st = prepare(s, "UPDATE jobs SET status='failed', http=500, finished=CAST(?1 AS INTEGER), result=?2, request=''"
                                " WHERE status='queued' AND crashes>=CAST(?3 AS INTEGER) RETURNING id",
                                (const char *[]){now, text ? text : "{}", limit, NULL});
     int rc;
@@ -274,8 +230,99 @@ static int fail_crashing(job_store *s) {
     }
     sqlite3_finalize(st);
     free(text);
+    weigh(s);
     return rc == SQLITE_DONE ? 0 : -1;
 }
+
+/* Called with the lock held. -1: it could not be stored, and the job is still `running` there. What was asked (pictures
+ * and all) is not kept once it is answered. */
+static int finish_job(job_store *s, int me, const job *j, int status, const char *text, ending how) {
+    bool cancelled = s->running[me].cancel, done = status == 200, stopping = s->stop || atomic_load(&s->srv->draining);
+    bool crashed = how == CRASHED && !cancelled, stopped = stopping && !done && !cancelled && !crashed;
+    bool again = stopped || crashed || (how == RETRY && !cancelled);
+    const char *state = again       ? "queued"
+                        : done      ? "done"
+                        : cancelled ? "cancelled"
+                                    : "failed";
+    time_t now = time(NULL);
+    char code[16], finished[24] = "", due[24], tries[16];
+    snprintf(code, sizeof code, "%d", status);
+    if (!again) snprintf(finished, sizeof finished, "%lld", (long long)now);
+    snprintf(due, sizeof due, "%lld", again && !stopped && !crashed ? (long long)now + (1LL << 2 * (j->tries - 1)) : 0LL);
+    snprintf(tries, sizeof tries, "%d", stopped || crashed ? j->tries - 1 : j->tries);
+    const char *args[] = {state, finished, code, again || (cancelled && !done) ? "" : text, j->id, due, tries,
+                          crashed ? "1" : "0", NULL};
+    if (execute(s, "UPDATE jobs SET status=?1, finished=?2, http=?3, result=?4, due=CAST(?6 AS INTEGER),"
+                   " tries=CAST(?7 AS INTEGER), crashes=crashes+CAST(?8 AS INTEGER),"
+                   " request=CASE ?1 WHEN 'queued' THEN request ELSE '' END WHERE id=?5", args)) return -1;
+    if (!again) s->bytes -= j->request ? (int64_t)strlen(j->request) : 0;
+    if (!again) metrics_add(s->srv->metrics, M_JOBS, state, NULL, 1);
+    else if (!stopped) log_json("info", "a job will be tried again",
+                                json_pack("{s:s,s:i,s:i}", "job", j->id, "status", status, "tries", j->tries));
+    if (crashed) fail_crashing(s);
+    forget_old(s);
+    return 0;
+}
+
+/* Until it is stored, or the process ends: then it runs again. Called with the lock held, and gives it up meanwhile. */
+static void finish_patiently(job_store *s, int me, const job *j, int status, const char *text, ending how) {
+    for (bool told = false; finish_job(s, me, j, status, text, how); told = true) {
+        struct timespec until;
+        if (!told) log_json("error", "a job's result could not be stored", json_pack("{s:s,s:s}", "job", j->id, "error",
+                                                                                     sqlite3_errmsg(s->db)));
+        if (s->stop) return;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        pthread_cond_timedwait(&s->more, &s->lock, &until);
+    }
+}
+
+/* Until there may be something to claim: a submission, or (at most a second later) the time of a retry. */
+static void wait_for_work(job_store *s) {
+    struct timespec until;
+    if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'", NULL) == 0) {
+        pthread_cond_wait(&s->more, &s->lock);
+        return;
+    }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    pthread_cond_timedwait(&s->more, &s->lock, &until);
+}
+
+static bool engine_broken(const job_store *s) {
+    scheduler_state st;
+    scheduler_get_state(s->srv->scheduler, &st);
+    return st.broken || !sandbox_alive(s->srv->sandbox);
+}
+
+static void *worker_main(void *arg) {
+    job_store *s = arg;
+    pthread_mutex_lock(&s->lock);
+    worker w = {s, s->n_workers++};
+    while (!s->stop && !atomic_load(&s->srv->draining)) {
+        job j = {0};
+        if (engine_broken(s) || !claim(s, &j)) {
+            wait_for_work(s);
+            continue;
+        }
+        snprintf(s->running[w.me].id, sizeof s->running[w.me].id, "%s", j.id);
+        s->running[w.me].cancel = false;
+        pthread_mutex_unlock(&s->lock);
+        int status, tenant = tenant_index(s, j.tenant);
+        ending how = FINAL;
+        char *text = tenant < 0 ? refuse_job(&status) : run_job(&w, &j, tenant, &status, &how);
+        pthread_mutex_lock(&s->lock);
+        finish_patiently(s, w.me, &j, status, text ? text : "{}", how);
+        s->running[w.me].id[0] = 0;
+        if (how != FINAL) pthread_cond_broadcast(&s->more); /* a worker may sleep without a limit */
+        free(text);
+        free(j.request);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* ---- the outside -------------------------------------------------------------------------- */
 
 /* Opens the file and brings it up to date, with what an end of the process left. */
 static int open_file(job_store *s, const char *path, vl_err *err) {
@@ -296,12 +343,23 @@ static int open_file(job_store *s, const char *path, vl_err *err) {
                    sqlite3_errmsg(s->db));
 }
 
+/* Two servers at one folder would run each other's jobs. Where there are no locks there is no second server either. */
+static int hold(job_store *s, const char *dir, vl_err *err) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/jobs.lock", dir);
+    s->held = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->held < 0) return vl_fail(err, VL_E_IO, "%s: %s", path, strerror(errno));
+    if (!flock(s->held, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) return 0;
+    return vl_fail(err, VL_E_IO, "--state %s is in use by another server: give each its own", dir);
+}
+
 int jobs_open(job_store **out, server *srv, vl_err *err) {
-    char path[4096] = ":memory:", old[24];
+    char path[4096] = ":memory:";
     const char *dir = srv->config.state_dir;
     job_store *s = vl_calloc(1, sizeof *s);
     if (!s) return vl_fail(err, VL_E_NOMEM, "out of memory");
     s->srv = srv;
+    s->held = -1;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->more, NULL);
     if (dir && mkdir(dir, 0700) && errno != EEXIST) {
@@ -318,15 +376,11 @@ int jobs_open(job_store **out, server *srv, vl_err *err) {
     if (fd >= 0 && fchmod(fd, 0600))  /* one of an earlier version, open to others */
         log_json("warning", "the jobs' file may be open to others", json_pack("{s:s}", "error", strerror(errno)));
     if (fd >= 0) close(fd);
-    if (open_file(s, path, err)) {
+    if ((dir && hold(s, dir, err)) || open_file(s, path, err)) {
         jobs_free(s);
         return -1;
     }
-    snprintf(old, sizeof old, "%lld", (long long)time(NULL) - KEEP_SECONDS);
-    execute(s,
-            "DELETE FROM jobs WHERE status NOT IN ('queued','running') AND finished < CAST(?1 AS "
-            "INTEGER)",
-            (const char *[]){old, NULL});
+    forget_old(s);
     for (; s->n_threads < WORKERS; s->n_threads++)
         if (pthread_create(&s->workers[s->n_threads], NULL, worker_main, s)) {
             jobs_stop(s);
@@ -348,6 +402,7 @@ void jobs_stop(job_store *s) {
 void jobs_free(job_store *s) {
     if (!s) return;
     sqlite3_close(s->db);
+    if (s->held >= 0) close(s->held);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->more);
     free(s);
@@ -362,12 +417,17 @@ static json_t *describe(const job_store *s, sqlite3_stmt *st, bool with_result) 
     if (sqlite3_column_int64(st, 3))
         json_object_set_new(o, "finished_at", json_integer(sqlite3_column_int64(st, 3)));
     if (with_result && result && *result) {
-        json_t *r = json_loads(result, 0, NULL), *failure = json_object_get(r, "error");
+        json_t *r = json_loads(result, JSON_ALLOW_NUL, NULL), *failure = json_object_get(r, "error");
         if (failure) json_object_set(o, "error", failure);
         else if (r) json_object_set(o, "result", r);
         json_decref(r);
     }
     return o;
+}
+
+static int storage_failed(const job_store *s, api_error *e, const char *what) {
+    log_json("error", "job storage", json_pack("{s:s}", "error", sqlite3_errmsg(s->db)));
+    return api_fail(e, 500, "storage_failed", NULL, "the %s; the server's log says why", what);
 }
 
 #define JOB_COLUMNS "id, status, created, finished, http, result, tries, crashes"
@@ -379,20 +439,27 @@ json_t *jobs_submit(job_store *s, int tenant, json_t *request, api_error *e) {
     tenant_name(s, tenant, name);
     snprintf(now, sizeof now, "%lld", (long long)time(NULL));
     text = json_dumps(request, JSON_COMPACT);
+    int64_t size = text ? (int64_t)strlen(text) : 0, most = MAX_BODIES * s->srv->config.body_bytes;
     pthread_mutex_lock(&s->lock);
     const char *args[] = {id, name, now, text ? text : "{}", NULL};
-    if (s->stop || count(s, "SELECT count(*) FROM jobs WHERE status='queued'") >= MAX_QUEUED) {
+    if (s->stop) {
+        api_fail(e, 503, "shutting_down", NULL, "the server is shutting down");
+        e->retry_after = 5;
+    } else if (s->bytes + size > most) {
+        api_fail(e, 429, "queue_full", NULL, "the queued jobs have %lld bytes already; try again later", (long long)s->bytes);
+        e->retry_after = 30;
+    } else if (count(s, "SELECT count(*) FROM jobs WHERE status='queued'", NULL) >= MAX_QUEUED) {
         api_fail(e, 429, "queue_full", NULL, "%d jobs are queued already; try again later",
                  MAX_QUEUED);
         e->retry_after = 30;
     } else if (execute(s, "INSERT INTO jobs(id, tenant, status, created, request) VALUES(?1, ?2, "
                           "'queued', CAST(?3 AS INTEGER), ?4)", args)) {
-        api_fail(e, 500, "storage_failed", NULL, "the job could not be stored");
-        log_json("error", "job storage", json_pack("{s:s}", "error", sqlite3_errmsg(s->db)));
+        storage_failed(s, e, "job could not be stored");
     } else {
         o = json_pack("{s:s,s:s,s:s,s:I,s:b,s:i,s:i}", "id", id, "object", "job", "status", "queued",
                       "created_at", (json_int_t)atoll(now), "durable",
                       s->srv->config.state_dir != NULL, "tries", 0, "crashes", 0);
+        s->bytes += size;
         pthread_cond_signal(&s->more);
     }
     pthread_mutex_unlock(&s->lock);
@@ -405,9 +472,11 @@ static json_t *get_locked(job_store *s, int tenant, const char *id, api_error *e
     tenant_name(s, tenant, name);
     sqlite3_stmt *st = prepare(s, "SELECT " JOB_COLUMNS " FROM jobs WHERE id=?1 AND tenant=?2",
                                (const char *[]){id, name, NULL});
-    json_t *o = st && sqlite3_step(st) == SQLITE_ROW ? describe(s, st, true) : NULL;
+    int rc = st ? sqlite3_step(st) : SQLITE_ERROR;
+    json_t *o = rc == SQLITE_ROW ? describe(s, st, true) : NULL;
+    if (rc == SQLITE_DONE) api_fail(e, 404, "job_not_found", NULL, "no such job");
+    else if (rc != SQLITE_ROW) storage_failed(s, e, "job could not be read");
     sqlite3_finalize(st);
-    if (!o) api_fail(e, 404, "job_not_found", NULL, "no such job");
     return o;
 }
 
@@ -422,18 +491,23 @@ json_t *jobs_list(job_store *s, int tenant, api_error *e) {
     char name[33];
     json_t *list = json_array();
     tenant_name(s, tenant, name);
-    (void)e;
     pthread_mutex_lock(&s->lock);
     sqlite3_stmt *st =
         prepare(s,
                 "SELECT " JOB_COLUMNS " FROM jobs WHERE tenant=?1 ORDER BY created DESC,"
-                " rowid DESC LIMIT 100",
+                " rowid DESC LIMIT 101",  /* MAX_LISTED, and whether there are more */
                 (const char *[]){name, NULL});
-    while (st && sqlite3_step(st) == SQLITE_ROW)
+    int rc;
+    bool more = false;
+    while ((rc = st ? sqlite3_step(st) : SQLITE_ERROR) == SQLITE_ROW && !(more = json_array_size(list) == MAX_LISTED))
         json_array_append_new(list, describe(s, st, false));
+    if (more) rc = SQLITE_DONE;
+    if (rc != SQLITE_DONE) storage_failed(s, e, "jobs could not be read");
     sqlite3_finalize(st);
     pthread_mutex_unlock(&s->lock);
-    return json_pack("{s:s,s:o}", "object", "list", "data", list);
+    if (rc == SQLITE_DONE) return json_pack("{s:s,s:o,s:b}", "object", "list", "data", list, "has_more", more);
+    json_decref(list);
+    return NULL;
 }
 
 json_t *jobs_cancel(job_store *s, int tenant, const char *id, api_error *e) {
@@ -441,17 +515,24 @@ json_t *jobs_cancel(job_store *s, int tenant, const char *id, api_error *e) {
     json_t *o = get_locked(s, tenant, id, e);
     const char *status = json_string_value(json_object_get(o, "status"));
     const char *args[] = {id, NULL};
+    int rc = 0;
     if (o && !strcmp(status, "running")) {
         for (int i = 0; i < WORKERS; i++)
             if (!strcmp(s->running[i].id, id)) s->running[i].cancel = true;
         json_object_set_new(o, "status", json_string("cancelling"));
     } else if (o && !strcmp(status, "queued")) {
-        execute(s, "UPDATE jobs SET status='cancelled', finished=strftime('%s','now') WHERE id=?1",
-                args);
+        int64_t size = count(s, "SELECT length(CAST(request AS BLOB)) FROM jobs WHERE id=?1", args);
+        rc = execute(s, "UPDATE jobs SET status='cancelled', finished=strftime('%s','now'), request='' WHERE id=?1", args);
         json_object_set_new(o, "status", json_string("cancelled"));
+        if (!rc) s->bytes -= size, metrics_add(s->srv->metrics, M_JOBS, "cancelled", NULL, 1);
     } else if (o) {
-        execute(s, "DELETE FROM jobs WHERE id=?1", args);
+        rc = execute(s, "DELETE FROM jobs WHERE id=?1", args);
         json_object_set_new(o, "deleted", json_true());
+    }
+    if (rc) {
+        storage_failed(s, e, "job could not be changed");
+        json_decref(o);
+        o = NULL;
     }
     pthread_mutex_unlock(&s->lock);
     return o;

@@ -25,7 +25,6 @@ void metrics_free(metrics *m);
 void metrics_add(metrics *m, metric_id id, const char *label1, const char *label2, double by);
 void metrics_set(metrics *m, metric_id id, double value);
 void metrics_observe(metrics *m, metric_id id, double value);
-double metrics_value(metrics *m, metric_id id);            /* sum over all label values     */
 /* The whole exposition, malloc'd. */
 char *metrics_text(metrics *m, size_t *len);
 

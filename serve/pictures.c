@@ -191,6 +191,7 @@ int picture_load(server *srv, const void *bytes, size_t len, picture_limits limi
     } else {
         metrics_add(srv->metrics, M_FORMATS, "unknown", "refused", 1);
         api_fail_engine(e, &err, param);
+        e->transient = err.code == VL_E_IO;
     }
     free(c.ppm);
     return rc;

@@ -42,11 +42,11 @@ static size_t message_pieces(const chat *c, const choice *k, bool calls) {
 }
 
 /* `pieces` of k are in it. */
-static json_t *text_part(const chat *c, const choice *k, const char *said, size_t pieces) {
-    json_t *text = json_string(said);
+static json_t *text_part(const chat *c, const choice *k, const char *said, size_t len, size_t pieces) {
+    json_t *text = json_stringn(said, len);
     json_t *o = json_pack("{s:s,s:o,s:[],s:o}", "type", "output_text", "text",
                           text ? text : json_string(""), "annotations", "logprobs", logprobs_of(k, 0, pieces));
-    json_t *boxes = k->done && *said ? grounding_find(said, chat_question(c), c->reports) : NULL;
+    json_t *boxes = k->done && len ? grounding_find(said, chat_question(c), c->reports) : NULL;
     if (boxes) json_object_set_new(o, "x_grounding", boxes);
     return o;
 }
@@ -78,10 +78,10 @@ static const char *arguments_of(const json_t *call) {
 /* Every item of a finished answer. */
 static json_t *output_list(const chat *c, const choice *k) {
     char *content;
-    json_t *calls = choice_tool_calls(c, k, &content), *list = json_array(), *call;
-    size_t i;
-    if (!calls || *content)
-        json_array_append_new(list, message_item(c, status_of(k), json_pack("[o]", text_part(c, k, content, message_pieces(c, k, calls != NULL)))));
+    size_t i, n;
+    json_t *calls = choice_tool_calls(c, k, &content, &n), *list = json_array(), *call;
+    if (!calls || n)
+        json_array_append_new(list, message_item(c, status_of(k), json_pack("[o]", text_part(c, k, content, n, message_pieces(c, k, calls != NULL)))));
     json_array_foreach(calls, i, call)
         json_array_append_new(list, call_item(c, call, "completed", arguments_of(call)));
     json_decref(calls);
@@ -165,7 +165,7 @@ static void send_item(sse *s, const char *type, int index, json_t *item) {
 static void open_message(sse *s) {
     if (s->message) return;
     send_item(s, "response.output_item.added", 0, message_item(&s->c, "in_progress", json_array()));
-    send_part(s, "response.content_part.added", "part", text_part(&s->c, &s->c.choices[0], "", 0), NULL);
+    send_part(s, "response.content_part.added", "part", text_part(&s->c, &s->c.choices[0], "", 0, 0), NULL);
     s->message = true;
 }
 
@@ -227,13 +227,13 @@ static void send_output(sse *s) {
     chat *c = &s->c;
     choice *k = &c->choices[0];
     char *content;
-    json_t *calls = choice_tool_calls(c, k, &content), *call;
-    size_t i, n = strlen(content);
+    size_t i, n;
+    json_t *calls = choice_tool_calls(c, k, &content, &n), *call;
     if (!calls || n) {
         size_t pieces = message_pieces(c, k, calls != NULL);
         if (n > k->sent) send_delta(s, content + k->sent, n - k->sent, pieces);
         open_message(s);
-        json_t *part = text_part(c, k, content, pieces);
+        json_t *part = text_part(c, k, content, n, pieces);
         send_part(s, "response.output_text.done", "text", json_incref(json_object_get(part, "text")),
                   json_incref(json_object_get(part, "logprobs")));
         send_part(s, "response.content_part.done", "part", json_incref(part), NULL);

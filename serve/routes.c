@@ -10,6 +10,7 @@
 #include "model/preset.h"
 #include "serve/chat.h"
 #include "serve/fetch.h"
+#include "serve/sandbox.h"
 
 /* ---- state -------------------------------------------------------------------------------- */
 
@@ -28,6 +29,8 @@ static void route_health(http_request *r) {
         reply_error(r, 503, "engine_failed", "the engine has failed and must be restarted");
     else if (st.stuck)
         reply_error(r, 503, "engine_stuck", "the engine has work and gets no further (--watchdog): restart it");
+    else if (!sandbox_alive(r->srv->sandbox))
+        reply_error(r, 503, "decoder_gone", "the process that decodes pictures has ended: restart the server");
     else http_json(r, 200, json_pack("{s:s}", "status", "ok"));
 }
 
@@ -35,7 +38,7 @@ static void route_ready(http_request *r) {
     scheduler_state st;
     scheduler_get_state(r->srv->scheduler, &st);
     if (atomic_load(&r->srv->draining)) reply_error(r, 503, "shutting_down", "shutting down");
-    else if (!st.ready || st.stuck) reply_error(r, 503, "not_ready", "not ready");
+    else if (!st.ready || st.stuck || !sandbox_alive(r->srv->sandbox)) reply_error(r, 503, "not_ready", "not ready");
     else http_json(r, 200, json_pack("{s:s}", "status", "ready"));
 }
 
@@ -53,7 +56,7 @@ static void refresh_gauges(server *srv) {
     bool gpu = !strncmp(srv->info->backend, "cuda", 4); /* or "cuda:2", ... */
     const struct { metric_id id; double value; } now[] = {
         {M_QUEUE_DEPTH, st.waiting}, {M_INFLIGHT, st.running},
-        {M_READY, st.ready && !st.stuck && !atomic_load(&srv->draining)},
+        {M_READY, st.ready && !st.stuck && sandbox_alive(srv->sandbox) && !atomic_load(&srv->draining)},
         {M_KV_USAGE, s->kv_blocks ? (double)s->kv_blocks_used / (double)s->kv_blocks : 0},
         {M_PREFIX_BLOCKS, (double)s->kv_blocks_used}, {M_PREFIX_BYTES, (double)s->prefix_bytes},
         {M_PREFIX_HITS, (double)s->prefix_hit_tokens},
@@ -318,10 +321,9 @@ static void route_file_put(http_request *r) {
     if (!strncasecmp(r->content_type, "multipart/form-data", 19)) {
         json_t *form = form_body(r, &files, &e);
         if (form && !files) api_fail(&e, 400, "invalid_form", "file", "the form has no file");
-        if (form && files) o = files_put(r->srv->files, r->tenant, files->filename, &files->data, &e);
+        else if (form && files->next) api_fail(&e, 400, "invalid_form", "file", "one file at a time: the form has more");
+        else if (form) o = files_put(r->srv->files, r->tenant, files->filename, &files->data, &e);
         json_decref(form);
-    } else if (!r->len) {
-        api_fail(&e, 400, "invalid_value", "file", "the body is empty");
     } else {
         blob b = {r->body, r->len};
         if ((o = files_put(r->srv->files, r->tenant, "", &b, &e))) {

@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "loader/image.h"
@@ -159,6 +160,7 @@ static int receive(int fd, int fds[2]) {
 }
 
 static _Noreturn void helper_main(int fd) {
+    static const answer no_process = {.code = VL_E_IO, .msg = "picture sandbox: no process could be started"};
     int fds[2];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, "vitreous-decode");
@@ -171,6 +173,7 @@ static _Noreturn void helper_main(int fd) {
             close(fd);
             child_main(fds[0], fds[1]);
         }
+        if (pid < 0) (void)!write(fds[1], &no_process, sizeof no_process); /* not the picture's fault */
         close(fds[0]);
         close(fds[1]);
     }
@@ -209,6 +212,11 @@ void sandbox_close(sandbox *s) {
     close(s->fd);                     /* the helper sees the end and leaves */
     pthread_mutex_destroy(&s->lock);
     free(s);
+}
+
+bool sandbox_alive(const sandbox *s) {
+    siginfo_t ended = {0};
+    return !s || (!waitid(P_PID, (id_t)s->helper, &ended, WEXITED | WNOHANG | WNOWAIT) && ended.si_pid == 0);
 }
 
 static int send_order(sandbox *s, int memory, int pipe_end) {

@@ -22,6 +22,8 @@ typedef struct confined_picture {
 /* Call while the process has one thread. */
 int sandbox_open(sandbox **out, vl_err *err);
 void sandbox_close(sandbox *s);
+/* False: the helper has ended (killed for memory?), so that no picture can be decoded any more. NULL is alive. */
+bool sandbox_alive(const sandbox *s);
 /* Any thread. `seconds` of processor time, and four times that by the clock; more is VL_E_LIMIT. A crash
  * is an error like any other undecodable picture. */
 int sandbox_decode(sandbox *s, const void *bytes, size_t len, const vl_picture_params *params,

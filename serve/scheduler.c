@@ -124,7 +124,8 @@ static void count_done(scheduler *s, const task *t, const vl_event *ev) {
     metrics_add(m, M_TOKENS, "image", NULL, ev->image_tokens);
     metrics_add(m, M_TOKENS, "cached", NULL, tm->cached_tokens);
     metrics_add(m, M_TOKENS, "completion", NULL, ev->completion_tokens);
-    if (!strcmp(ev->finish_reason, "cancelled") || !strcmp(ev->finish_reason, "error")) return;
+    bool cut = t->timed_out && ev->completion_tokens > 0; /* an answer all the same, and a slow one */
+    if (!cut && (!strcmp(ev->finish_reason, "cancelled") || !strcmp(ev->finish_reason, "error"))) return;
     metrics_observe(m, M_T_E2E, t->e2e_s);
     if (tm->encoded_pictures) metrics_observe(m, M_T_VIT, tm->encode_s);
     metrics_observe(m, M_T_PREFILL, tm->prefill_s);
@@ -382,7 +383,8 @@ int scheduler_submit(scheduler *s, task **tasks, int n, api_error *e) {
                       s->state.broken ? "the engine has failed and must be restarted"
                                       : s->stop ? "shutting down" : "still starting");
         e->retry_after = 2;
-    } else if (tasks[0]->priority == INTERACTIVE && s->n_waiting + n > s->srv->config.queue) {
+    } else if (tasks[0]->priority == INTERACTIVE && s->n_waiting && s->n_waiting + n > s->srv->config.queue) {
+        /* an empty queue takes any n: a second try would be no different */
         rc = api_fail(e, 429, "queue_full", NULL,
                       "%d requests are waiting already; try again later", s->n_waiting);
         e->retry_after = retry < 60 ? retry : 60;

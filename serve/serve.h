@@ -27,8 +27,7 @@
 #include "serve/metrics.h"
 
 enum { MAX_KEYS = 16, MAX_HOSTS = 16, MAX_URL_HOSTS = 64, MAX_CHOICES = 4, MAX_STOPS = 16,
-       MAX_BIAS = 1024, MAX_BREAKERS = 16, MAX_TOP_LOGPROBS = 20, JSON_DEPTH = 64,
-       MAX_FRAME = 100000 };
+       MAX_BIAS = 1024, MAX_BREAKERS = 16, MAX_TOP_LOGPROBS = 20, MAX_FRAME = 100000 };
 
 /* Every limit of the service in one place; the defaults are in server.c. */
 typedef struct serve_config {
@@ -57,7 +56,7 @@ typedef struct serve_config {
 /* What a failed call answers: HTTP status and the fields of OpenAI's error object. */
 typedef struct api_error {
     int status, retry_after;          /* seconds; 0: no Retry-After                        */
-    bool transient;                   /* of another server: may go better in a while       */
+    bool transient;                   /* of another server or process: may go better in a while */
     const char *code;                 /* static: "invalid_value", "queue_full", ...        */
     char param[80];                   /* the field at fault, or ""                         */
     char msg[320];

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <malloc.h>
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -71,7 +72,7 @@ int api_fail_engine(api_error *e, const vl_err *err, const char *param) {
         {VL_E_USAGE, 400, "invalid_value"}, {VL_E_INPUT, 400, "invalid_input"},
         {VL_E_UNSUPPORTED, 415, "unsupported"}, {VL_E_LIMIT, 413, "over_limit"},
         {VL_E_NOMEM, 503, "out_of_memory"}, {VL_E_NUMERIC, 500, "numerical_error"},
-        {VL_E_BACKEND, 500, "engine_failed"}, {VL_E_CANCELLED, 503, "cancelled"},
+        {VL_E_BACKEND, 500, "engine_failed"}, {VL_E_CANCELLED, 503, "cancelled"}, {VL_E_IO, 503, "system_failed"},
     };
     for (size_t i = 0; i < sizeof map / sizeof *map; i++)
         if (map[i].code == err->code)
@@ -261,7 +262,7 @@ static bool set_option(serve_config *c, const struct opt *o, const char *v, cons
     if (o->lo < o->hi) {
         char *end;
         double x = strtod(v, &end);
-        if (!*v || *end || !(x >= o->lo && x <= o->hi)) return false;
+        if (!*v || *end || !(x >= o->lo && x <= o->hi) || (o->kind != O_NUM && x != floor(x))) return false;
         if (o->kind == O_NUM) *(double *)at = x;
         else if (o->kind == O_INT) *(int *)at = (int)x;
         else *(int64_t *)at = (int64_t)x;
@@ -370,6 +371,7 @@ static void make_identity(server *srv) {
     const serve_config *c = &srv->config;
     const char *name = m->name && *m->name ? m->name : "vitreous";
     snprintf(srv->model_id, sizeof srv->model_id, "%s", name);
+    mend(srv->model_id, sizeof srv->model_id); /* a folder's name may be no text, or be cut within a character */
     int n = snprintf(text, sizeof text, "%s|%.400s|%s|%s|%s|%d|%llu|%llu|%d|%d|", VL_VERSION,
                      m->name ? m->name : "", m->backend, m->device, m->dtype, m->vocab,
                      (unsigned long long)m->parameters, (unsigned long long)m->weight_bytes,
@@ -444,7 +446,7 @@ static void *second_signal(void *arg) {
 static int run(server *srv) {
     vl_err err = {0};
     http_server *http;
-    sigset_t set;
+    static sigset_t set;              /* the second signal's thread outlives this function */
     int sig;
     pthread_t impatient;
     sigemptyset(&set);

@@ -31,7 +31,7 @@ struct sse {
     int sequence;                     /* events sent (responses.c)                          */
     bool message;                     /* the message is announced (responses.c)             */
     size_t told;                      /* pieces whose log probabilities were sent (responses.c) */
-    bool ended, failed;
+    bool ended;
 };
 
 /* Runs the request of r to its end, streamed or not. */

@@ -20,7 +20,7 @@ static server *the_server(void) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static chat c;                    /* large */
-    static const caller nobody;
+    caller nobody = {.arrived = vl_now()};
     vl_err err = {0};
     api_error e = {0};
     char name[] = "picture", bytes[] = "P6\n1 1\n255\nabc";

@@ -68,7 +68,7 @@ def answers(s):
     check(r["timings"]["first_token_ms"] > 0 and r["choices"][0]["finish_reason"] in ("stop", "length"), "timings")
     order = [s.chat(c, cache=False)[1]["choices"][0]["message"]["content"]
              for c in ([text("a"), image(), text("b")], [image(), text("a"), text("b")])]
-    check(len(order) == 2, "text and pictures in any order")
+    check(order[0] and order[1], "text and pictures in any order")
     a, b = (s.chat([image(png(rgb=c)), text("colour?")], logprobs=True)[1]["choices"][0]["logprobs"]["content"]
             for c in ((255, 0, 0), (0, 0, 255)))
     check(a[0]["logprob"] != b[0]["logprob"], "two pictures of one size are told apart (S1)")
@@ -112,6 +112,69 @@ def streams(s):
     check(all(x["eta_ms"] > 0 for x in vit), f"and when the first token may come: {[round(x['eta_ms'], 2) for x in vit]}")
     status, chunks = s.stream("hi", n=3, seed=1, temperature=1)
     equal({c["choices"][0]["index"] for c in chunks[:-1]}, {0, 1, 2}, "n in a stream")
+
+
+    usages = [c.get("usage", "none") for c in s.stream("hi", stream_options={"include_usage": True})[1][:-1]]
+    check(set(map(str, usages[:-1])) == {"None"} and usages[-1]["total_tokens"], f"usage is null in every other chunk: {usages}")
+
+
+def text_streams(s):
+    """/v1/completions says the same streamed as whole: the prompt with `echo`, log probabilities in that route's form."""
+    body = {"prompt": "Once", "max_tokens": 4, "temperature": 0, "echo": True, "logprobs": 2, "ignore_eos": True}
+    for k in (body, {**body, "logprobs": None}):
+        whole = s.json("POST", "/v1/completions", k)[1]["choices"][0]
+        data = s.post("/v1/completions", {**k, "stream": True})[2].decode().split("\n\n")
+        chunks = [json.loads(x[6:])["choices"][0] for x in data if x.startswith("data: {")]
+        equal("".join(c["text"] for c in chunks), whole["text"], "the text")
+        parts = [c["logprobs"] for c in chunks if "logprobs" in c]
+        check(all(set(x) == {"tokens", "token_logprobs", "top_logprobs"} for x in parts), f"their form: {parts[:1]}")
+        together_ = {n: sum((x[n] for x in parts), []) for n in ("tokens", "token_logprobs", "top_logprobs")}
+        equal(together_ if parts else None, whole["logprobs"], "log probabilities")
+        check(bool(parts) == bool(k["logprobs"]), "only where they are wanted")
+
+
+def every_byte(s):
+    """A token may be a NUL: it ends no answer, and the answer is cached and kept as any other."""
+    say = {"temperature": 0, "guided_regex": "a\\x00b", "cache": False}
+    want, messages = "a\0b", [{"role": "user", "content": "Say"}]
+    equal(s.chat("Say", **say)[1]["choices"][0]["message"]["content"], want, "chat")
+    chunks = s.stream("Say", **say)[1]
+    equal("".join(c["choices"][0]["delta"].get("content") or "" for c in chunks[:-1]), want, "a stream")
+    equal(s.json("POST", "/v1/completions", {"prompt": "Say", **say})[1]["choices"][0]["text"], want, "completions")
+    equal(s.json("POST", "/v1/responses", {"input": "Say", **say})[1]["output"][0]["content"][0]["text"], want, "responses")
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for stream in (False, True):
+        k = {**say, "guided_regex": "a\\x00b" + call.replace("{", "\\{").replace("}", "\\}"), "tools": tools, "max_tokens": 99}
+        if stream:
+            deltas = [c["choices"][0]["delta"] for c in s.stream("Say", **k)[1][:-1]]
+            got = "".join(d.get("content") or "" for d in deltas), sum((d.get("tool_calls", []) for d in deltas), [])
+        else:
+            m = s.chat("Say", **k)[1]["choices"][0]["message"]
+            got = m["content"], m.get("tool_calls", [])
+        equal((got[0], [x["function"]["name"] for x in got[1]]), (want, ["f"]), f"a call behind it ({stream})")
+    twice = [s.post("/v1/chat/completions", {"messages": messages, **say, "cache": True}) for _ in range(2)]
+    equal((twice[1][1]["X-Cache"], twice[1][2]), ("hit", twice[0][2]), "the result cache")
+    j = s.json("POST", "/v1/jobs", {"messages": messages, **say})[1]["id"]
+    until(lambda: s.json("GET", f"/v1/jobs/{j}")[1]["status"] == "done", "a job is done")
+    j = s.json("GET", f"/v1/jobs/{j}")[1]
+    equal(j.get("result", {}).get("choices", [{"message": {}}])[0]["message"].get("content"), want, f"and has its result: {j}")
+
+
+def model_names():
+    """A folder's name may be any text, or none: what is served has a name that JSON can hold, and is found by it."""
+    from urllib.parse import quote
+    with tempfile.TemporaryDirectory() as d:
+        for name in ("模型" * 20, os.fsdecode(b"caf\xe9"), "a b/c"):
+            path = os.path.join(d, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(model_dir(), path)
+            with Server("-m", path) as s:
+                shown = s.json("GET", "/v1/models")[1]["data"][0]["id"]
+                check(shown and shown in (name, os.path.basename(name), "caf\ufffd", "模型" * 13), f"{ascii(name)}: {ascii(shown)}")
+                equal(s.json("GET", f"/v1/models/{quote(shown)}")[1].get("id"), shown, "found by its name")
+                status, r = s.chat("x", max_tokens=1, model=shown)
+                equal((status, r.get("model"), "x_warnings" in r), (200, shown, False), "answers")
 
 
 def wrong_fields(s):
@@ -270,8 +333,31 @@ def uploads(s):
     body, headers = multipart([("a", "a.png", png(10, 30)), ("b", "b.png", png(80, 30)), ("request", None, json.dumps(request).encode())])
     status, r = s.json("POST", "/v1/chat/completions", body, headers=headers)
     check(status == 200 and r["x_image"][0]["width"] == 80, "attachments by name")
+    for _ in range(2):                                       # also when it comes from the result cache
+        status, r = s.json("POST", "/v1/chat/completions", body.replace(b'"max_tokens": 1', b'"temperature":0'), headers=headers)
+        check(status == 200 and any("'a' was not used" in w for w in r.get("x_warnings", [])), f"a part that nothing refers to: {r.get('x_warnings')}")
+    r = s.json("POST", "/v1/chat/completions", {**request, "temperature": 0, "messages": [{"role": "user", "content": [image(png(80, 30)), text("x")]}]})[1]
+    check("x_warnings" not in r, f"nor is it said where it is not so: {r.get('x_warnings')}")
     for broken in (body[:-30], b"--x", b""):
-        check(s.post("/v1/chat/completions", broken, headers=headers)[0] in (200, 400), "broken form")
+        equal(s.post("/v1/chat/completions", broken, headers=headers)[0], 400, f"broken form of {len(broken)} bytes")
+    two, headers = multipart([("file", "a.png", png()), ("file", "b.png", png())])
+    none, _ = multipart([("file", "a.png", b"")])
+    for form, why in ((two, "one file at a time"), (none, "the file is empty")):
+        status, r = s.json("POST", "/v1/files", form, headers=headers)
+        check(status == 400 and why in r["error"]["message"], f"{why}: {status} {r}")
+    equal(s.json("POST", "/v1/files", b"", headers={"Content-Type": "image/png"})[0], 400, "an empty body")
+
+
+def many_files():
+    """The bound holds for small files too, which take more than their bytes."""
+    with Server("--files-bytes", "20000") as s:
+        for _ in range(300):
+            last = s.json("POST", "/v1/files", b"x", headers={"Content-Type": "image/png"})[1]
+        kept = s.json("GET", "/v1/files")[1]["data"]
+        check(10 < len(kept) < 150 and kept[0]["id"] == last["id"], f"20000 bytes hold {len(kept)} files of one byte")
+        equal(s.json("POST", "/v1/files", bytes(20000), headers={"Content-Type": "image/png"})[0], 413, "too large")
+    with Server("--queue", "2") as s:
+        equal(s.chat("hi", n=4, max_tokens=1, temperature=1)[0], 200, "an empty queue takes every n")
 
 
 def injection(s):
@@ -301,6 +387,12 @@ def control(s):
             check(o["colour"] in ("red", "blue") and 0 <= o["n"] <= 9 and len(o["tags"]) <= 2, f"schema: {content}")
         else:
             check(False, f"schema answers end: {content!r}")
+    limit = r"[a-z ]*[a-m][a-z ]{14}Z"       # 2^15 states, of which 8192 are allowed
+    r = s.chat("Say", max_tokens=600, guided_regex=limit, temperature=1.5, seed=1, detect_repetition=False)[1]
+    c = r["choices"][0]
+    whole = bool(re.fullmatch(limit, c["message"]["content"]))
+    equal((c["finish_reason"] == "stop", any("cut short" in w for w in r.get("x_warnings", []))), (whole, r["usage"]["completion_tokens"] < 600 and not whole),
+          f"an answer that ran into a limit is not called complete: {str(c)[-200:]}")
     content, c = said(response_format={"type": "json_object"}, stop=["}"])
     check(content.startswith("{"), "json_object")
     tool = {"type": "function", "function": {"name": "paint", "parameters": {
@@ -379,6 +471,7 @@ def repeated_question(s):
 
 
 def jobs(s):
+    hits, misses = s.metric("result_cache_hits"), s.metric("result_cache_misses")
     status, j = s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": "later"}], "max_tokens": 3, "temperature": 0})
     equal((status, j["status"]), (202, "queued"), "a job is accepted")
     def state(i):
@@ -386,6 +479,7 @@ def jobs(s):
     until(lambda: state(j["id"])["status"] not in ("queued", "running"), "it ends")
     j = state(j["id"])
     check(j["status"] == "done" and j["result"]["choices"], f"... and done: {j}")
+    equal((s.metric("result_cache_hits"), s.metric("result_cache_misses")), (hits, misses + 1), "it is one answer computed, not two")
     equal(s.json("POST", "/v1/jobs", {"messages": 5})[0], 400, "a wrong job is refused at once")
     ids = [s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": f"{i}"}], "max_tokens": 400, "ignore_eos": True})[1]["id"]
            for i in range(4)]
@@ -466,6 +560,7 @@ def refused_starts(s):
         refused("bad value for --api-key-file", 2, "--api-key-file", path("many.keys"))
         refused("bad value for --allow-image-urls", 2, "--allow-image-urls", "a.example,,b example")
         refused("bad value for --batch: 0 (a number from 1 to 256 is wanted)", 2, "--batch", "0")
+        refused("bad value for --batch: 1.5", 2, "--batch", "1.5")
         for value in ("99999999999999", "nan", "-1", "80x", ""):
             refused(f"bad value for --port: {value} (a number", 2, "--port", value)
         check("tiny" not in refused("bad value for --api-key (required", 2, "--api-key", "tiny"), "a key is not repeated")
@@ -514,7 +609,7 @@ def logs(s):
 
 def main():
     with Server() as s:
-        for part in (state_routes, tokens, answers, streams, wrong_fields, data_urls, picture_limits, uploads, injection,
+        for part in (state_routes, tokens, answers, streams, text_streams, every_byte, wrong_fields, data_urls, picture_limits, uploads, injection,
                      control, result_cache, picture_cache, repeated_question, jobs, memory, refused_starts, origins, logs):
             before = time.monotonic()
             try:
@@ -525,6 +620,8 @@ def main():
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None, "the server is still there")
     keys()
+    model_names()
+    many_files()
     finish()
 
 

@@ -11,15 +11,21 @@ import re
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import tempfile
 import threading
 import time
+import zlib
 
-from serving import HANG, SLOW, VITREOUS, Server, check, equal, finish, image, model_dir, png, text, together, until
+import serving
+from serving import HANG, ROOT, SLOW, VITREOUS, Server, check, equal, finish, image, model_dir, png, text, together, until
 
 LONG = {"messages": [{"role": "user", "content": "tell me everything"}], "temperature": 0, "max_tokens": 2000,
         "ignore_eos": True, "cache": False}
+
+
+QUICK = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 2})
 
 
 def busy(s):
@@ -172,11 +178,23 @@ def slow_clients():
                 time.sleep(0.05)
         results = together(jobs + [ping])[:20]
         check(all(b" 408 " in r[0] for r in results), f"slow headers end with 408: {results[:1]}")
+        header, _, said = results[0][0].partition(b"\r\n\r\n")
+        equal((b"Content-Length: %d\r\n" % len(said) in header + b"\r\n", json.loads(said)["error"]["code"]), (True, "timeout"), "whole")
         print(f"slow headers (--header-timeout 1): cut after {max(r[1] for r in results):.1f} s at most; "
               f"/health beside them {max(health) * 1e3:.0f} ms at most")
         with socket.create_connection(("127.0.0.1", s.port), timeout=10) as c:
             c.sendall(body)
             equal(codes(c.recv(4096)), [408], "a body that does not come ends with 408")
+        with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
+            c.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            equal(codes(c.recv(4096)), [200], "a first request on a connection that is kept")
+            c.sendall(head[:30])
+            c.settimeout(30 * SLOW)
+            try:
+                got = codes(c.recv(4096))
+            except TimeoutError:
+                got = "nothing for 30 s"
+            equal(got, [408], "the header of the second one has no more time than that of a first")
 
 
 def deaths(s):
@@ -211,6 +229,47 @@ def idle(s):
     return until(lambda: s.metric("inflight") + s.metric("queue_depth") == 0, "what nobody waits for ends")
 
 
+def many_pictures(s):
+    """Eight that take long: for a client that has left, or whose time is over, not all of them are decoded."""
+    def row(i):
+        return b"\0" + bytes([i]) * 3900
+    def flat(i):
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return image(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 3900, 3900, 8, 0, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(row(i) * 3900)) + chunk(b"IEND", b""))
+    body = {"messages": [{"role": "user", "content": [flat(i) for i in range(8)] + [text("x")]}], "max_tokens": 1}
+    before = s.metric("image_format_total")
+    status, r = s.json("POST", "/v1/chat/completions", {**body, "max_time": 0.05}, timeout=120)
+    equal((status, r.get("error", {}).get("code")), (408, "deadline_exceeded"), "max_time holds for pictures too")
+    decoded = s.metric("image_format_total") - before
+    check(decoded < 8, f"{decoded} of 8 were decoded")
+    data, gone = json.dumps(body).encode(), s.logs().count('"status":499')
+    with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n" % len(data) + data)
+    until(lambda: s.logs().count('"status":499') > gone, "the request of a client that has left ends")
+    decoded = s.metric("image_format_total") - before - decoded
+    check(decoded < 8, f"{decoded} of 8 were decoded for nobody")
+
+
+def helper_killed():
+    """Without the process that decodes pictures none can be read: /health says so, and a restart helps."""
+    with tempfile.TemporaryDirectory() as state, Server("--state", state) as s:
+        with open(f"/proc/{s.process.pid}/task/{s.process.pid}/children") as f:
+            children = f.read().split()
+        for pid in children:
+            with open(f"/proc/{pid}/comm") as f:
+                check("vitreous-decode" in f.read(), "the one child")
+            os.kill(int(pid), signal.SIGKILL)
+        until(lambda: s.get("/health")[0] == 503, "/health says that the decoder is gone")
+        equal([s.json("GET", p)[0] for p in ("/ready",)] + [s.json("GET", "/health")[1]["error"]["code"]], [503, "decoder_gone"], "and /ready")
+        equal(s.metric("ready"), 0, "and the metric")
+        status, r = s.chat([image(), text("x")])
+        equal((status, r["error"]["code"]), (503, "system_failed"), f"a picture is not said to be at fault: {r}")
+        equal(s.chat("x")[0], 200, "text is still answered")
+
+
 def cancel(s):
     """An answer whose reader leaves is not generated to its end."""
     before = s.metric("cancelled_total")
@@ -224,6 +283,16 @@ def cancel(s):
     print(f"an answer stops {idle(s) * 1e3:.0f} ms after its reader left")
     equal(s.metric("cancelled_total"), before + 1, "it was cancelled")
     check(s.metric("tokens_total") - done < 3500, "long before its end")
+    # The next request has been sent already, and is waiting to be read: that must not hide that the client has gone.
+    body = json.dumps({**LONG, "max_tokens": 3500, "detect_repetition": False}).encode()
+    with socket.create_connection(("127.0.0.1", s.port), timeout=HANG) as c:
+        c.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: s.metric("inflight") == 1, "a whole answer is being made")
+        c.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.05)
+    idle(s)
+    equal(s.metric("cancelled_total"), before + 2, "it was cancelled too")
 
 
 def overload():
@@ -253,6 +322,17 @@ def deadlines():
         print(f"max_time 0.3 s in a queue: told after {took:.1f} s, {waiting} of {len(ahead)} ahead of it not done")
         for t in ahead:
             t.join()
+
+
+def longest():
+    """--max-time is a limit: a request may ask for less. What it cuts is an answer, and counted among the times of answers."""
+    with Server("--max-time", str(0.2 * SLOW)) as s:
+        before = s.metric("e2e_seconds_count")
+        status, r = s.chat("x", max_time=100, max_tokens=3900, ignore_eos=True, cache=False)
+        check(status == 200 and r["choices"][0]["finish_reason"] == "length" and r["usage"]["completion_tokens"] < 3900,
+              f"no more than the server's: {status} {r.get('usage')}")
+        check(any("max_time was lowered" in w for w in r.get("x_warnings", [])), f"and it says so: {r.get('x_warnings')}")
+        equal(s.metric("e2e_seconds_count"), before + 1, "the metric knows of it")
 
 
 def watchdog():
@@ -309,7 +389,7 @@ def killed_jobs():
             s.process.kill()
             s.process.wait()
         file = os.path.join(state, "jobs.sqlite")
-        rows(file, "UPDATE jobs SET status='running', tries=3 WHERE id=?", ids[5])   # as if it was killed at that moment
+        rows(file, "UPDATE jobs SET status='running', tries=3, request=? WHERE id=?", QUICK, ids[5])  # as if it was killed at that moment
         os.chmod(file, 0o644)
         with Server("--state", state) as s:
             equal(oct(os.stat(file).st_mode & 0o777), "0o600", "a file that an earlier version left open is closed")
@@ -334,7 +414,7 @@ def old_jobs():
             s.process.wait()
         for column in ("tries", "due", "crashes"):
             rows(file, f"ALTER TABLE jobs DROP COLUMN {column}")
-        rows(file, "UPDATE jobs SET status='running', result=NULL, finished=NULL")
+        rows(file, "UPDATE jobs SET status='running', result=NULL, finished=NULL, request=?", QUICK)
         with Server("--state", state) as s:
             until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] == "done", "its job is run")
             equal(s.json("GET", f"/v1/jobs/{i}")[1]["crashes"], 1, "and counted from now on")
@@ -369,6 +449,104 @@ def crashing_job():
             s.json("DELETE", f"/v1/jobs/{two}")
             until(lambda: s.json("GET", f"/v1/jobs/{third}")[1]["status"] == "done", "and others after it")
             check(s.json("GET", f"/v1/jobs/{two}")[1]["status"] in ("cancelled", "done"), "the neighbour ends as it should")
+
+
+def submit(s, **k):
+    return s.json("POST", "/v1/jobs", {**json.loads(QUICK), **k})[1]["id"]
+
+
+def broken_engine():
+    """The engine fails for good: what it ran then is as if the server had died, and no job is taken from the queue to fail.
+    On gpusim, whose second GPU can die."""
+    sim = os.path.join(ROOT, "build", "gpusim")
+    env = {"VL_CUDA_DRIVER": os.path.join(sim, "libcuda.so.1"), "VL_NCCL": os.path.join(sim, "libnccl.so.2"), "GPUSIM_PTX": "80",
+           "GPUSIM_DEVICES": "2"}
+    args = ("-m", os.path.join(ROOT, "tests", "golden", "models", "std"), "--backend", "cuda", "--gpus", "2")
+    probe = subprocess.run([VITREOUS, "info", *args[:4]], capture_output=True, text=True, env={**os.environ, **env})
+    if not os.path.exists(env["VL_NCCL"]) or "no GPU kernels" in probe.stderr or "release" not in serving.BUILD:
+        print("SKIP an engine that fails: nvcc or gpusim was not there, or a sanitizer's build runs")
+        serving.skipped += 1
+        return
+    os.environ.update({**env, "GPUSIM_FAIL_KERNEL": "700"})
+    try:
+        with tempfile.TemporaryDirectory() as state, Server(*args, "--state", state) as s:
+            ids = [submit(s, max_tokens=30, ignore_eos=True, temperature=0) for _ in range(5)]
+            until(lambda: s.get("/health")[0] == 503, "/health says that the engine is gone")
+
+            def jobs():
+                return [(j["status"], j["crashes"]) for j in (s.json("GET", f"/v1/jobs/{i}")[1] for i in ids)]
+            until(lambda: not any(j[0] == "running" for j in jobs()), "what ran is put back")
+            got = [j for j in jobs() if j[0] != "done"]
+            check(0 < sum(crashes for _, crashes in got) <= 2, f"it is counted against the two that ran: {got}")
+            equal({status for status, _ in got}, {"queued"}, "and nothing that was accepted is lost")
+            equal(s.chat("x")[1]["error"]["code"], "engine_failed", "a request is told")
+    finally:
+        for name in (*env, "GPUSIM_FAIL_KERNEL"):
+            os.environ.pop(name, None)
+
+
+def job_storage():
+    """A storage that fails is told and nothing is lost: no 404 for a job that is there, no `cancelled` for one that is not."""
+    with tempfile.TemporaryDirectory() as state, Server("--state", state) as s:
+        file = os.path.join(state, "jobs.sqlite")
+        done = submit(s)
+        until(lambda: s.json("GET", f"/v1/jobs/{done}")[1]["status"] == "done", "a job is done")
+        equal(rows(file, "SELECT request FROM jobs"), [("",)], "what was asked is not kept longer than it is needed")
+        rows(file, "ALTER TABLE jobs RENAME TO elsewhere")
+        for method, path, body in (("GET", f"/v1/jobs/{done}", None), ("GET", "/v1/jobs", None), ("DELETE", f"/v1/jobs/{done}", None),
+                                   ("POST", "/v1/jobs", json.loads(QUICK))):
+            status, r = s.json(method, path, body)
+            equal((status, r["error"]["code"] if "error" in r else r), (500, "storage_failed"), f"{method} {path} without the table")
+        rows(file, "ALTER TABLE elsewhere RENAME TO jobs")
+        equal(s.json("GET", f"/v1/jobs/{done}")[1].get("status"), "done", "and it is there again")
+        no = "CREATE TRIGGER no BEFORE UPDATE ON jobs WHEN new.status='{}' BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        rows(file, no.format("running"))
+        i = submit(s)
+        rows(file, no.format("cancelled").replace("no", "nor", 1))
+        status, r = s.json("DELETE", f"/v1/jobs/{i}")
+        equal((status, r.get("error", {}).get("code")), (500, "storage_failed"), f"it cannot be cancelled: {r}")
+        rows(file, no.format("done").replace("no", "not_yet", 1))
+        rows(file, "DROP TRIGGER no")
+        until(lambda: "result could not be stored" in s.logs(), "a result that cannot be stored")
+        equal(s.json("GET", f"/v1/jobs/{i}")[1]["status"], "running", "is not done yet")
+        rows(file, "DROP TRIGGER not_yet")
+        until(lambda: s.json("GET", f"/v1/jobs/{i}")[1]["status"] == "done", "it is stored when that is possible again")
+        check(s.json("GET", f"/v1/jobs/{i}")[1]["result"]["choices"], "with its answer")
+        rows(file, "UPDATE jobs SET finished=1 WHERE id=?", done)
+        rows(file, "DROP TRIGGER nor")
+        submit(s)
+        until(lambda: s.json("GET", f"/v1/jobs/{done}")[0] == 404, "a day later it is forgotten, also without a restart")
+        r = subprocess.run([VITREOUS, "serve", "-m", model_dir(), "--port", "0", "--state", state], capture_output=True, text=True,
+                           timeout=HANG)
+        check(r.returncode == 3 and "in use by another server" in r.stderr, f"one server at a time: {r.returncode} {r.stderr[-300:]}")
+        long = [submit(s, max_tokens=3000, ignore_eos=True, detect_repetition=False) for _ in range(3)]
+        before = s.metric("jobs_total")
+        for i in reversed(long):
+            s.json("DELETE", f"/v1/jobs/{i}")
+        until(lambda: s.metric("jobs_total") == before + 3, "cancelled ones are counted, also those that had not begun")
+        j = [s.json("GET", f"/v1/jobs/{i}")[1] for i in long]
+        check(all(x["status"] == "cancelled" and "error" not in x for x in j), f"and say no more than that: {j}")
+        status, r = s.json("GET", "/v1/jobs")
+        equal((status, len(r["data"]), r.get("has_more")), (200, 5, False), "the list is whole")
+        rows(file, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150) INSERT INTO jobs(id, tenant, status, created, "
+             "finished, request, http, result) SELECT 'job_' || i, tenant, 'done', created, finished, '', 200, '{}' FROM n, (SELECT * FROM jobs LIMIT 1)")
+        r = s.json("GET", "/v1/jobs")[1]
+        equal((len(r["data"]), r.get("has_more")), (100, True), "the list says that there are more")
+    picture = image(b"P6\n64 64\n255\n" + random.Random(1).randbytes(64 * 64 * 3))
+
+    def big(s):
+        return s.json("POST", "/v1/jobs", {"messages": [{"role": "user", "content": [picture, text("x")]}], "max_tokens": 3000, "ignore_eos": True,
+                                           "detect_repetition": False})
+    with Server("--max-body", "20000") as s:
+        ids = []
+        while len(ids) < 200 and (r := big(s))[0] == 202:
+            ids.append(r[1]["id"])
+        check(60 < len(ids) < 100 and (r[0], r[1]["error"]["code"]) == (429, "queue_full"), f"what is queued is bounded in bytes: {len(ids)} {r}")
+        for i in reversed(ids):
+            s.json("DELETE", f"/v1/jobs/{i}")
+        until(lambda: s.metric("jobs_total") >= len(ids), "they end")
+        room = [big(s) for _ in range(30)]
+        equal({x[0] for x in room}, {202}, "and there is room again")
 
 
 def rows(file, sql, *args):
@@ -408,13 +586,13 @@ def stopped_jobs():
 
 def main():
     with Server() as s:
-        for part in (smuggling, malformed, fuzz_json, deaths, cancel):
+        for part in (smuggling, malformed, fuzz_json, deaths, many_pictures, cancel):
             before = time.monotonic()
             part(s)
             if os.environ.get("V"):
                 print(f"{part.__name__}: {time.monotonic() - before:.1f} s", flush=True)
         check(s.process.poll() is None and s.get("/health")[0] == 200, "the server is still there")
-    for part in (slow_clients, overload, deadlines, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs):
+    for part in (slow_clients, overload, deadlines, longest, watchdog, drain, killed_jobs, old_jobs, crashing_job, stopped_jobs, job_storage, broken_engine, helper_killed):
         before = time.monotonic()
         part()
         if os.environ.get("V"):

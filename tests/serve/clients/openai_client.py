@@ -40,6 +40,8 @@ call = r.choices[0].message.tool_calls[0]
 check(call.function.name == "paint" and json.loads(call.function.arguments)["colour"] in ("red", "blue"), "tool call")
 again = LOOK + [r.choices[0].message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "done"}]
 check(ask(again, tools=tools).choices, "the tool's answer goes back")
+said = ask().choices[0].message.model_dump()             # with every null that the package puts there
+check(ask(LOOK + [said, {"role": "user", "content": "And now?"}]).choices, "an answer goes back as it is")
 pieces = [c for c in ask(tools=tools, tool_choice="required", max_tokens=120, stream=True) if c.choices and c.choices[0].delta.tool_calls]
 equal(pieces[0].choices[0].delta.tool_calls[0].function.name, "paint", "streamed tool call")
 schema = {"name": "answer", "strict": True, "schema": {"type": "object", "properties": {
@@ -52,6 +54,12 @@ equal(r.x_image[0]["width"], 40, "an uploaded file")
 check(any(x.id == f.id for x in client.files.list().data) and client.files.delete(f.id).deleted, "list and delete files")
 r = client.completions.create(model=MODEL, prompt="Once upon", max_tokens=4, temperature=0, logprobs=1)
 check(len(r.choices[0].logprobs.tokens) <= 4 and r.object == "text_completion", "completions")
+k = {"model": MODEL, "prompt": "Once upon", "max_tokens": 4, "temperature": 0, "logprobs": 1, "echo": True}
+r = client.completions.create(**k).choices[0]
+chunks = [c for c in client.completions.create(**k, stream=True, stream_options={"include_usage": True})]
+equal("".join(c.choices[0].text for c in chunks if c.choices), r.text, "completions: streamed, with the prompt")
+equal(sum((c.choices[0].logprobs.tokens for c in chunks if c.choices and c.choices[0].logprobs), []), r.logprobs.tokens, "and log probabilities")
+check([c.usage for c in chunks[:-1]] == [None] * (len(chunks) - 1) and chunks[-1].usage.total_tokens, "and usage at the end")
 for kind, k in ((openai.BadRequestError, {"temperature": 9}), (openai.BadRequestError, {"extra_body": {"stop": 5}})):
     try:
         ask(**k)
