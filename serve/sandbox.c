@@ -28,7 +28,11 @@
 
 #include "loader/image.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifndef __has_feature
+#define __has_feature(name) 0         /* GCC has macros instead */
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || \
+    __has_feature(thread_sanitizer)
 #define SANITIZED 1                   /* sanitizers reserve terabytes and make odd calls */
 #else
 #define SANITIZED 0
