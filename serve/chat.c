@@ -443,8 +443,10 @@ static int read_messages(chat *c, source *sources, api_error *e) {
 static int read_prompt_images(chat *c, source *sources, api_error *e) {
     json_t *list = json_object_get(c->body, "images"), *v;
     size_t i;
+    if (json_array_size(json_object_get(c->body, "prompt")) == 1) /* many clients send lists, of one as a rule */
+        json_object_set(c->body, "prompt", json_array_get(json_object_get(c->body, "prompt"), 0));
     if (!json_is_string(json_object_get(c->body, "prompt")))
-        return api_fail(e, 400, "invalid_type", "prompt", "prompt must be a string");
+        return api_fail(e, 400, "invalid_type", "prompt", "prompt must be a string, or an array of one");
     if (!list || json_is_null(list)) return 0;
     if (!json_is_array(list) || !c->f.raw)
         return api_fail(e, 400, "invalid_value", "images",

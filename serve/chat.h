@@ -67,7 +67,7 @@ typedef struct chat {
     uint8_t key[32];
 } chat;
 
-/* body and by are borrowed and must outlive the chat. */
+/* body and by are borrowed and must outlive the chat; a prompt in an array becomes that prompt. */
 int chat_open(chat *c, server *srv, int route, json_t *body, attachment *attachments,
               const caller *by, priority priority, api_error *e);
 int chat_start(chat *c, api_error *e);

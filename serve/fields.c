@@ -59,7 +59,7 @@ const field chat_field_table[] = {
     {"echo", F_BOOL, FOR_TEXT, 0, 0, AT(echo), "repeat the prompt"},
     {"raw", F_BOOL, FOR_TEXT, 0, 0, AT(raw), "parse special tokens in the prompt"},
     {"messages", F_OTHER, FOR_CHAT, 0, 0, 0, "the conversation, OpenAI form"},
-    {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0, "text to continue"},
+    {"prompt", F_OTHER, FOR_TEXT, 0, 0, 0, "text to continue, or an array of one"},
     {"images", F_OTHER, FOR_TEXT, 0, 0, 0,
      "with raw: data URLs or file ids, one per <|image_pad|>"},
     {"stop", F_OTHER, FOR_ALL, 0, 0, 0, "stop strings"},

@@ -133,6 +133,11 @@ def text_streams(s):
         check(bool(parts) == bool(k["logprobs"]), "only where they are wanted")
 
 
+    for prompt, want in ((["Once"], 200), ([["Once"]], 400), (["a", "b"], 400), ([], 400), ([1], 400)):
+        status, r = s.json("POST", "/v1/completions", {**body, "prompt": prompt})
+        check(status == want and (want == 400 or r["choices"][0]["text"].startswith("Once")), f"prompt {prompt}: {status} {r}")
+
+
 def every_byte(s):
     """A token may be a NUL: it ends no answer, and the answer is cached and kept as any other."""
     say = {"temperature": 0, "guided_regex": "a\\x00b", "cache": False}
