@@ -336,7 +336,7 @@ static void decode_case(vl_backend *one, vl_backend *two, int H, int G, int E) {
     float *cos_ = v + DECODED * kv, *sin_ = cos_ + DECODED * half, *q = nans(DECODED * D), *want = nans(DECODED * D);
     float *step = nans(2 * (2 * D + 2 * kv + 2 * half)), *out = step + 2 * D, *ks = out + 2 * D, *vs = ks + 2 * kv;
     float *cs = vs + 2 * kv, *ss = cs + 2 * half;
-    int32_t table[] = {0, 2, 1, 1}, slot[DECODED], seq[DECODED], len[DECODED];
+    int32_t table[] = {2, 0, 1, 1}, slot[DECODED], seq[DECODED], len[DECODED];
     for (int t = 0; t < DECODED; t++) {
         seq[t] = t >= STEPS, len[t] = (t >= STEPS ? t - STEPS : t) + 1;
         slot[t] = table[2 * seq[t] + (len[t] - 1) / VL_KV_BLOCK] * VL_KV_BLOCK + (len[t] - 1) % VL_KV_BLOCK;
