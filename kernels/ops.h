@@ -71,7 +71,7 @@ typedef enum vl_epilogue {
 } vl_epilogue;
 
 /* KV blocks: one pool per layer for K and one for V, each of n_blocks * G * VL_KV_BLOCK * E elements of kv_elem bytes
- * (f32 in exact mode, else bf16), block by block and head by head; how a head's keys lie in its block is the
+ * (f32; bf16 where attention's products are), block by block and head by head; how a head's keys lie in its block is the
  * backend's own affair. With several devices each has a pool of its vl_kv_heads(b, G) heads.
  * Token j of a sequence lives in block table[j / VL_KV_BLOCK] at slot j % VL_KV_BLOCK. */
 enum { VL_KV_BLOCK = 64 };

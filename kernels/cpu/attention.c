@@ -42,8 +42,8 @@ typedef struct group {
     int E, W, mr, lanes;           /* W: 32-bit words of a row of q or k; queries in the group */
     float *q;                      /* many: [PANELS][E][32] Q^T       few: [lanes][E]          */
     float *o;                      /* many: [PANELS][E][32] O^T       few: [lanes][E]          */
-    float *keys;                   /* vision: [KEYS / mr + 1][E][mr]; text: panels of pairs    */
-    float *values;                 /* [KEYS][E], when the rows of v are far apart             */
+    float *keys;                   /* vision: [KEYS / mr + 1][E][mr]; text reads the pool's    */
+    float *values;                 /* vision: [KEYS][E] rows of v side by side, or their pairs */
     float *rows;                   /* [32][E] queries or outputs of one panel                 */
     float *s;                      /* [KEYS][32] scores, then probabilities                    */
     float *p;                      /* s, in bf16 mode its pairs                                */

@@ -302,7 +302,7 @@ static void cpu_qk_norm_rope(vl_backend *base, const vl_rope_kv_args *a) {
     if (a->T <= 0) return;
     pthread_mutex_lock(&b->lock);
     reads_floats(b, a->q), reads_floats(b, a->k), reads_floats(b, a->v);
-    j.out = cpu_scratch(b, 2 * (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key for each thread */
+    j.out = cpu_scratch(b, 2 * (size_t)b->base.threads * (size_t)a->E * sizeof(float)); /* a key and its pairs for each thread */
     if (j.pairs) clear_halves(a);
     share_rows(b, &j, qk_item);
     pthread_mutex_unlock(&b->lock);

@@ -314,9 +314,69 @@ static void causal_case(vl_backend *one, vl_backend *two, int len0, int len1, in
     free(part), free(rot), free(want), free(slot), free(seq), free(len), free(kl), free(vl), free(ql);
 }
 
+/* Memory whose last byte is a page's last: what is read beyond it ends the test. Filled with `byte`. */
+static void *at_page_end(size_t bytes, int byte) {
+    size_t room = (bytes + 4095) & ~(size_t)4095;
+    uint8_t *p = mmap(NULL, room + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    vl_assert(p != MAP_FAILED && !mprotect(p + room, 4096, PROT_NONE), "memory");
+    return memset(p + room - bytes, byte, bytes);
+}
+static void free_at_page_end(void *p, size_t bytes) {
+    size_t room = (bytes + 4095) & ~(size_t)4095;
+    munmap((uint8_t *)p + bytes - room, room + 4096);
+}
+
+/* Two answers, a row at a time, in blocks full of NaN: nothing of what a block held before is seen, and the bits are
+ * those of all rows at once in blocks of zeros. When the second joins, its rows come first and the slot of the other's
+ * is the next one of another block. */
+enum { ALONE = 65, JOINED = 35, STEPS = ALONE + JOINED, DECODED = STEPS + JOINED };
+static void decode_case(vl_backend *one, vl_backend *two, int H, int G, int E) {
+    size_t D = (size_t)(H * E), kv = (size_t)(G * E), half = (size_t)E / 2, pool = 3 * VL_KV_BLOCK * kv * one->kv_elem;
+    float *x = random_floats(DECODED * (D + 2 * kv + 2 * half)), *k = x + DECODED * D, *v = k + DECODED * kv;
+    float *cos_ = v + DECODED * kv, *sin_ = cos_ + DECODED * half, *q = nans(DECODED * D), *want = nans(DECODED * D);
+    float *step = nans(2 * (2 * D + 2 * kv + 2 * half)), *out = step + 2 * D, *ks = out + 2 * D, *vs = ks + 2 * kv;
+    float *cs = vs + 2 * kv, *ss = cs + 2 * half;
+    int32_t table[] = {2, 0, 1, 1}, slot[DECODED], seq[DECODED], len[DECODED];
+    for (int t = 0; t < DECODED; t++) {
+        seq[t] = t >= STEPS, len[t] = (t >= STEPS ? t - STEPS : t) + 1;
+        slot[t] = table[2 * seq[t] + (len[t] - 1) / VL_KV_BLOCK] * VL_KV_BLOCK + (len[t] - 1) % VL_KV_BLOCK;
+    }
+    void *kp = at_page_end(pool, 0), *vp = at_page_end(pool, 0);
+    vl_rope_kv_args r = {.q = memcpy(q, x, DECODED * D * sizeof *q), .k = k, .v = v, .ldq = (int)D, .ldk = (int)kv,
+                         .ldv = (int)kv, .eps = 1e-6f, .cos = cos_, .sin = sin_, .k_pool = kp, .v_pool = vp,
+                         .kv_slot = slot, .T = DECODED, .H = H, .G = G, .E = E};
+    vl_causal_args a = {.out = want, .q = q, .ldq = (int)D, .k_pool = kp, .v_pool = vp, .table = table, .max_blocks = 2,
+                        .row_seq = seq, .row_len = len, .T = DECODED, .H = H, .G = G, .E = E, .scale = 0.3f};
+    one->ops->qk_norm_rope(one, &r);
+    one->ops->attend_causal(one, &a);
+    memset(kp, 0xff, pool), memset(vp, 0xff, pool);
+    r.q = step, r.k = ks, r.v = vs, r.cos = cs, r.sin = ss, a.q = step, a.out = out;
+    for (int i = 0; i < STEPS; i++) {
+        int rows[2] = {i < ALONE ? i : STEPS + i - ALONE, i}, n = 1 + (i >= ALONE);
+        int32_t slots[2], seqs[2], lens[2];
+        for (int c = 0; c < n; c++) {
+            size_t from = (size_t)rows[c], to = (size_t)c;
+            memcpy(step + to * D, x + from * D, D * sizeof *x);
+            memcpy(ks + to * kv, k + from * kv, kv * sizeof *x), memcpy(vs + to * kv, v + from * kv, kv * sizeof *x);
+            memcpy(cs + to * half, cos_ + from * half, half * sizeof *x);
+            memcpy(ss + to * half, sin_ + from * half, half * sizeof *x);
+            slots[c] = slot[from], seqs[c] = seq[from], lens[c] = len[from];
+        }
+        r.kv_slot = slots, a.row_seq = seqs, a.row_len = lens, r.T = a.T = n;
+        two->ops->qk_norm_rope(two, &r);
+        two->ops->attend_causal(two, &a);
+        for (int c = 0; c < n; c++)
+            CHECK(same(out + (size_t)c * D, want + (size_t)rows[c] * D, D), "%s H %d G %d E %d: row %d of %d in step %d",
+                  tier, H, G, E, c, n, i);
+    }
+    free_at_page_end(kp, pool), free_at_page_end(vp, pool);
+    free(x), free(q), free(want), free(step);
+}
+
 static void test_attention(vl_backend *one, vl_backend *two) {
     static const int HEADS[] = {24, 40, 64, 72, 80, 128};
     for (int i = 0; i < 6; i++) {
+        decode_case(one, two, 6, 2, HEADS[i]);
         full_case(one, two, (const int32_t[]){0, 70, 71, 230}, 3, 2, HEADS[i]);
         causal_case(one, two, 70, 9, 6, 2, HEADS[i]);
     }
