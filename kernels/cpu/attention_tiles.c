@@ -48,7 +48,7 @@ static size_t group_words(int E) {
 
 static tile_group group_at(uint32_t *scratch, const cpu_backend *b, int E, int lanes, float scale) {
     tile_group g = {.k = &b->k, .E = E, .W = up(E, 32) / 2, .cols = up(E, 32) / 32, .lanes = lanes, .scale = scale};
-    size_t W = (size_t)g.W, rows = (size_t)up(lanes, ROWS);
+    size_t W = (size_t)g.W, rows = (size_t)lanes;
     g.kc = up(E, 32);
     g.q = scratch;
     g.o = (float *)(void *)(g.q + GROUP * W);
