@@ -26,6 +26,8 @@ int cli_open_model(const cli_common *c, vl_model **out) {
     const vl_model_info *info = vl_model_get_info(*out);
     if (info->warning[0]) fprintf(stderr, "warning: %s\n", info->warning);
     static bool said; /* once, however many models a command opens */
+    if (!said && !c->model)
+        fputs("model: the bundled demo, which knows shapes, short texts and charts; -m DIR takes a real one\n", stderr);
     if (!said && c->gpus > 1) fprintf(stderr, "backend: %s\n", info->backend);
     else if (!said && (!c->backend || strcmp(c->backend, "auto") == 0))
         fprintf(stderr, "backend: %s, %d threads\n", info->backend, info->threads);

@@ -136,8 +136,8 @@ int vl_decode_broken(vl_decode *d, const char *format) {
 }
 
 int vl_decode_truncated(vl_decode *d, const char *format) {
-    return vl_fail(d->err, VL_E_INPUT, "%s: this %s file is cut off before its end", d->name,
-                   format);
+    return vl_fail(d->err, VL_E_INPUT, "%s: this %s file is cut off before its end (allow truncated files to decode "
+                   "what there is of it)", d->name, format);
 }
 
 int vl_decode_no_memory(vl_decode *d) {

@@ -113,7 +113,7 @@ static int check_room(const vl_session *s, const vl_prompt *p, const vl_sampling
     int64_t room = (context < kv ? context : kv) - (int64_t)p->ids.n;
     if (room < 1)
         return vl_fail(err, VL_E_LIMIT, "the prompt has %zu tokens (%d of them pictures); the %s holds %lld "
-                       "and the answer needs at least one", p->ids.n, p->image_tokens,
+                       "and the answer needs at least one: ask with less text, fewer or smaller pictures", p->ids.n, p->image_tokens,
                        context < kv ? "context" : "session's KV cache",
                        (long long)(context < kv ? context : kv));
     *max_tokens = sampling->max_tokens > 0 && sampling->max_tokens < room ? sampling->max_tokens : (int)room;

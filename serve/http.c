@@ -541,7 +541,8 @@ static int listen_on(const char *host, int port, vl_err *err) {
     }
     freeaddrinfo(list);
     if (fd < 0)
-        return vl_fail(err, VL_E_IO, "cannot listen on %s:%d: %s", host, port, strerror(errno));
+        return vl_fail(err, VL_E_IO, "cannot listen on %s:%d: %s%s", host, port, strerror(errno),
+                       errno == EADDRINUSE ? "; --port N takes another port" : "");
     return fd;
 }
 

@@ -301,3 +301,16 @@ int sandbox_decode(sandbox *s, const void *bytes, size_t len, const vl_picture_p
     if (p[1] >= 0) close(p[1]);
     return rc;
 }
+
+int sandbox_try(sandbox *s, vl_err *err) {
+    static const char pixel[] = "P5 1 1 255\n";   /* its value is the NUL behind */
+    confined_picture c = {0};
+    vl_err why = {0};
+    vl_picture_params p = {0};
+    int rc = sandbox_decode(s, pixel, sizeof pixel, &p, 2, &c, &why);
+    free(c.ppm);
+    if (!rc) return 0;
+    return vl_fail(err, VL_E_UNSUPPORTED, "the process that decodes pictures cannot work here: not even one of a single pixel "
+                   "could be decoded. Does a system-call filter of the service manager or container forbid seccomp() "
+                   "(systemd 252: SystemCallFilter=seccomp)? --no-sandbox decodes without it");
+}

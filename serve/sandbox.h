@@ -24,6 +24,9 @@ int sandbox_open(sandbox **out, vl_err *err);
 void sandbox_close(sandbox *s);
 /* False: the helper has ended (killed for memory?), so that no picture can be decoded any more. NULL is alive. */
 bool sandbox_alive(const sandbox *s);
+/* Decodes a picture of one pixel: tells where nothing can be, because a filter of system calls around the server (of
+ * a service manager or a container) forbids what confines the decoder. */
+int sandbox_try(sandbox *s, vl_err *err);
 /* Any thread. `seconds` of processor time, and four times that by the clock; more is VL_E_LIMIT. A crash
  * is an error like any other undecodable picture. */
 int sandbox_decode(sandbox *s, const void *bytes, size_t len, const vl_picture_params *params,

@@ -246,15 +246,19 @@ static bool add_key_file(serve_config *c, const char *path) {
     static char kept[MAX_KEYS][256];  /* for as long as the process lives */
     char line[256];
     FILE *f = fopen(path, "r");
-    bool ok = f != NULL;
-    while (ok && fgets(line, sizeof line, f)) {
+    const char *why = f ? NULL : strerror(errno);
+    int before = c->n_keys, n = 0;
+    while (!why && fgets(line, sizeof line, f)) {
+        n++;
         line[strcspn(line, "\r\n")] = 0;
         if (!*line) continue;
-        ok = c->n_keys < MAX_KEYS;
-        if (ok) ok = add_key(c, memcpy(kept[c->n_keys], line, sizeof line));
+        if (c->n_keys == MAX_KEYS) why = "there are more than 16 keys";
+        else if (!add_key(c, memcpy(kept[c->n_keys], line, sizeof line))) why = "a key has 8 to 200 characters";
     }
     if (f) fclose(f);
-    return ok && c->n_keys;
+    if (!why && c->n_keys == before) why = "there is no key in it";
+    if (why) fprintf(stderr, "vitreous serve: %s, line %d: %s\n", path, n, why); /* not the line: it may be a key */
+    return !why;
 }
 
 static bool set_option(serve_config *c, const struct opt *o, const char *v, const char **preset) {
@@ -482,7 +486,7 @@ int cmd_serve(int argc, char **argv) {
     if (rc) return rc - 1;
     mallopt(M_ARENA_MAX, 4);          /* a thread per connection must not mean an arena each */
     signal(SIGPIPE, SIG_IGN);
-    if (srv.config.sandbox && sandbox_open(&srv.sandbox, &err)) {
+    if (srv.config.sandbox && (sandbox_open(&srv.sandbox, &err) || sandbox_try(srv.sandbox, &err))) {
         fprintf(stderr, "vitreous serve: %s\n", err.msg);
         return 3;
     }

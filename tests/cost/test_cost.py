@@ -179,19 +179,26 @@ for row in r["decision"]:
 LIMITS = {"within 3 s": 3, "within 8 s": 8, "within 30 s": 30, "within 120 s": 120}
 for row in r["decision_grid"]:
     for column, limit in LIMITS.items():
-        offers = []
+        alone, together = [], []  # one request at a time, and as many as the table of rates has
         for x in r["latency"]:
-            if x["total s"] is None or x["total s"] > limit:
-                continue
-            n = max(1, math.ceil(row["requests/day"] / 86400 / 0.7 * x["total s"] - 1e-9))
-            offers.append((n * price(x["machine"]) * 8760, f"{n} x {x['machine']} {x['mode']}"))
+            if x["total s"] is not None and x["total s"] <= limit:
+                alone.append((x, 1 / x["total s"]))
+        for x in r["utilisation"]:
+            if x["rate /s"] is not None and x["together"] / x["rate /s"] <= limit:
+                together.append((x, x["rate /s"]))
+        offers = [(max(1, math.ceil(row["requests/day"] / 86400 / 0.7 / rate - 1e-9)) * price(x["machine"]) * 8760, x)
+                  for x, rate in alone + together]
         cell = row[column]
         if not offers:
             check("grid: infeasible", cell == "infeasible", cell)
             continue
         least = min(o[0] for o in offers)
-        check(f"grid {row['requests/day']} {column}", any(cell.startswith(f"{name}: {year:.0f}") for year, name in
-                                                      offers if year <= least * (1 + 1e-9)), (cell, offers))
+        n, machine = int(cell.split(" x ")[0]), cell.split(" x ")[1].split()[0]
+        year = float(cell.split(": ")[1].split()[0])
+        near(f"grid {row['requests/day']} {column}: the price of so many", year, round(n * price(machine) * 8760))
+        check(f"grid {row['requests/day']} {column}: no dearer than those served alone or all together", year <= least + 0.5,
+              (cell, least))
+        check(f"grid {row['requests/day']} {column}: a machine that can", any(x["machine"] == machine for x, _ in alone), cell)
 check("the summary names each use", all(any(n.startswith(x["use"]) for n in r["notes"]) for x in r["decision"]))
 plain = report()
 chosen = {tuple(x["choose"].split()[:2]) for x in plain["decision"]}

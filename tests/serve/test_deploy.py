@@ -79,9 +79,15 @@ def main():
     help_text = subprocess.run([serving.VITREOUS, "serve", "--help"], capture_output=True, text=True).stdout
     for name in ("Dockerfile", "docker-compose.yml", "kubernetes/vitreous.yml", "vitreous.service"):
         lines = [x for x in read(name).splitlines() if "vitreous serve" in x or "ENTRYPOINT" in x or "args: [" in x
-                 or "command: [\"--api" in x]
+                 or "command: [\"-m" in x]
         for option in re.findall(r"--[a-z-]+", "\n".join(x for x in lines if not x.lstrip().startswith("#"))):
             check(option in help_text, f"{name}: {option} is no option of serve")
+    compose = read("docker-compose.yml")
+    for name in re.findall(r"\./([a-z-]+\.(?:yml|json))", compose):
+        check(os.path.exists(os.path.join(DEPLOY, name)), f"docker-compose.yml: {name} is not there")
+    check('command: ["-m", "/model"' in compose and ":/model:ro" in compose, "compose serves the model that it mounts")
+    check("seccomp" in read("vitreous.service").split("SystemCallFilter=")[1].split("\n")[0].split(),
+          "the decoder's own filter is allowed (systemd 252 has seccomp in no group)")
     tool("promtool", ["check", "rules", os.path.join(DEPLOY, "alerts.yml")], "alert rules")
     # The program is not installed where this runs; anything else the tool says is a fault.
     tool("systemd-analyze", ["verify", os.path.join(DEPLOY, "vitreous.service")], "systemd unit",
