@@ -175,7 +175,7 @@ async function answer(index) {
     await ask(mine.turns.slice(0, index), set, turn, running.signal, show);
   } catch (e) {
     if (e?.name === 'AbortError') turn.stopped = true;
-    else turn.error = [e?.message ?? t('unreachable'), e?.retry ? t('retryIn', e.retry) : ''].filter(Boolean).join(' ');
+    else turn.error = [e instanceof TypeError ? t('unreachable') : e?.message ?? t('unreachable'), e?.retry ? t('retryIn', e.retry) : ''].filter(Boolean).join(' ');
   }
   cancelAnimationFrame(due);
   running = null;

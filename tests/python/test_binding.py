@@ -131,4 +131,10 @@ try:
     check(False, "an exception in on_text is lost")
 except ZeroDivisionError:
     check(True, "")
+for wrong, bad in ((ValueError, lambda: model.generate("x", max_tokens=0)), (TypeError, lambda: model.generate("x", ["photo.jpg"]))):
+    try:
+        bad()
+        check(False, f"{wrong.__name__} must be raised")
+    except wrong as e:
+        check("wanted" in str(e), "an error says what is wanted")
 finish()

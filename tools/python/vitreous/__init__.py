@@ -170,6 +170,8 @@ class Session:
         if isinstance(messages, str):
             parts = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": messages}]
             messages = [{"role": "user", "content": parts}]
+        if not all(isinstance(p, Picture) for p in pictures):
+            raise TypeError("pictures: what model.picture(...) returns is wanted")
         prompt = C.c_void_p()
         handles = (C.c_void_p * max(1, len(pictures)))(*[p._p.value for p in pictures])
         _c.call("prompt_chat", C.byref(prompt), self.model._p, json.dumps(messages).encode(), None,
@@ -177,6 +179,8 @@ class Session:
         return prompt
 
     def _sampling(self, max_tokens=256, stop=(), logit_bias=None, **options):
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}: 1 or more is wanted")
         if "temperature" in options:
             sampling = _c.lib.vl_sampling_greedy(max_tokens)
         else:
