@@ -28,16 +28,6 @@
 
 #include "loader/image.h"
 
-#ifndef __has_feature
-#define __has_feature(name) 0         /* GCC has macros instead */
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || \
-    __has_feature(thread_sanitizer)
-#define SANITIZED 1                   /* sanitizers reserve terabytes and make odd calls */
-#else
-#define SANITIZED 0
-#endif
-
 enum { WALL = 4 };                    /* seconds by the clock for one of processor time */
 
 struct sandbox { int fd; pid_t helper; pthread_mutex_t lock; };

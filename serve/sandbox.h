@@ -10,6 +10,17 @@
 
 #include "serve/serve.h"
 
+/* Then the decoder has neither filter nor memory limit. */
+#ifndef __has_feature
+#define __has_feature(name) 0         /* GCC has macros instead */
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || \
+    __has_feature(thread_sanitizer)
+#define SANITIZED 1                   /* sanitizers reserve terabytes and make odd calls */
+#else
+#define SANITIZED 0
+#endif
+
 typedef struct confined_picture {
     char *ppm;                        /* "P6\nW H\n255\n" + RGB, oriented; malloc'd         */
     size_t len;
